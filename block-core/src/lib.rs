@@ -1,0 +1,12 @@
+//! Block nodes, image formats, dirty bitmaps, jobs, backup and the NBD data plane.
+//!
+//! This crate knows nothing of QMP or JSON, and opens no control socket: the daemon translates its schema's
+//! types into [`options`] and calls, and [`event::Event`]s into QMP events.
+
+pub mod driver;
+pub mod error;
+pub mod event;
+pub mod options;
+pub mod types;
+
+pub use error::{BlockError, ErrorKind, Result};

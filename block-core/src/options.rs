@@ -1,0 +1,290 @@
+//! How a node is described before it is opened: `blockdev-add` in the block layer's own words.
+
+use crate::types::NodeName;
+
+/// A node to open.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Its name; the graph makes one up (`#blockN`) when there is none.
+    pub node_name: Option<NodeName>,
+    /// Opened without write access.
+    pub read_only: bool,
+    /// Fall back to read-only where writing is not possible.
+    pub auto_read_only: bool,
+    /// Skip image locks.
+    pub force_share: bool,
+    /// `discard=unmap`: pass discards on.
+    pub discard_unmap: bool,
+    /// What to do with writes of zeroes.
+    pub detect_zeroes: DetectZeroes,
+    /// Caching; `None` inherits from the parent.
+    pub cache: CacheOptions,
+    /// The driver and its own options.
+    pub driver: DriverOptions,
+}
+
+/// Caching of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheOptions {
+    /// Bypass the host's page cache (O_DIRECT).
+    pub direct: Option<bool>,
+    /// Ignore flushes.
+    pub no_flush: Option<bool>,
+}
+
+/// `detect-zeroes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DetectZeroes {
+    /// Write what came.
+    #[default]
+    Off,
+    /// Turn zero buffers into zero writes.
+    On,
+    /// ... and let them deallocate, where `discard` is `unmap`.
+    Unmap,
+}
+
+/// A child: a node that exists, or one to open with its parent.
+#[derive(Debug, Clone)]
+pub enum NodeRef {
+    /// A node by name.
+    Name(NodeName),
+    /// Opened implicitly; gets a generated name and goes away with its parent.
+    Options(Box<NodeOptions>),
+}
+
+/// A backing file.
+#[derive(Debug, Clone, Default)]
+pub enum BackingRef {
+    /// What the image's header says.
+    #[default]
+    FromImage,
+    /// None, whatever the header says (`"backing": null`).
+    None,
+    /// This node.
+    Node(NodeRef),
+}
+
+/// The driver and its options.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DriverOptions {
+    /// A regular host file.
+    File(FileOptions),
+    /// A host block device.
+    HostDevice(FileOptions),
+    /// A window into another node, without format.
+    Raw(RawOptions),
+    /// Reads zeroes (or nothing), swallows writes.
+    NullCo(NullOptions),
+    /// A qcow2 image.
+    Qcow2(Qcow2Options),
+    /// Copies old data away before it is overwritten.
+    CopyBeforeWrite(CopyBeforeWriteOptions),
+    /// The point in time that a copy-before-write node keeps.
+    SnapshotAccess {
+        /// The copy-before-write node.
+        file: NodeRef,
+    },
+    /// I/O limits by group.
+    Throttle {
+        /// The node below.
+        file: NodeRef,
+        /// Name of the `throttle-group` object.
+        throttle_group: String,
+    },
+    /// Faults on purpose.
+    Blkdebug(BlkdebugOptions),
+    /// A remote NBD export.
+    Nbd(NbdOptions),
+}
+
+/// Options of `file` and `host_device`.
+#[derive(Debug, Clone, Default)]
+pub struct FileOptions {
+    /// Path of the file (`/dev/fdset/N` is not supported).
+    pub filename: String,
+    /// Image locking; `None` is `auto`.
+    pub locking: Option<bool>,
+    /// Drop the page cache when another host may have written (accepted, no effect here).
+    pub drop_cache: Option<bool>,
+    /// `None` chooses at run time.
+    pub aio: Option<AioBackend>,
+    /// Most bytes in one request of a zoned or limited device; 0 is no limit.
+    pub aio_max_batch: u64,
+}
+
+/// Which engine does the I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AioBackend {
+    /// A pool of threads.
+    Threads,
+    /// Linux native AIO; served by io_uring or threads here.
+    Native,
+    /// io_uring.
+    IoUring,
+}
+
+/// Options of `raw`.
+#[derive(Debug, Clone)]
+pub struct RawOptions {
+    /// The node below.
+    pub file: NodeRef,
+    /// First byte of the window.
+    pub offset: u64,
+    /// Its length in bytes; `None` is up to the end.
+    pub size: Option<u64>,
+}
+
+/// Options of `null-co`.
+#[derive(Debug, Clone, Copy)]
+pub struct NullOptions {
+    /// Length in bytes; QEMU's default is 1 GiB.
+    pub size: u64,
+    /// Delay of each request in nanoseconds.
+    pub latency_ns: u64,
+    /// Reads give zeroes rather than leave the buffer as it is.
+    pub read_zeroes: bool,
+}
+
+/// Options of `qcow2`.
+#[derive(Debug, Clone)]
+pub struct Qcow2Options {
+    /// The node that holds the image.
+    pub file: NodeRef,
+    /// The backing node.
+    pub backing: BackingRef,
+    /// Overrides the header's lazy-refcounts bit.
+    pub lazy_refcounts: Option<bool>,
+    /// Pass guest discards on to the file; `None` follows `discard`.
+    pub pass_discard_request: Option<bool>,
+    /// Pass discards of freed snapshots on.
+    pub pass_discard_snapshot: Option<bool>,
+    /// Pass other discards on.
+    pub pass_discard_other: Option<bool>,
+    /// Keep clusters allocated on discard.
+    pub discard_no_unref: Option<bool>,
+    /// Total metadata cache in bytes.
+    pub cache_size: Option<u64>,
+    /// L2 cache in bytes.
+    pub l2_cache_size: Option<u64>,
+    /// Unit of L2 cache entries in bytes.
+    pub l2_cache_entry_size: Option<u64>,
+    /// Refcount cache in bytes.
+    pub refcount_cache_size: Option<u64>,
+    /// Seconds after which unused cache entries are dropped; 0 is never.
+    pub cache_clean_interval: Option<u64>,
+}
+
+/// What to do when old data cannot be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnCbwError {
+    /// The guest's write fails.
+    #[default]
+    BreakGuestWrite,
+    /// The snapshot is given up and the guest goes on.
+    BreakSnapshot,
+}
+
+/// Options of `copy-before-write`.
+#[derive(Debug, Clone)]
+pub struct CopyBeforeWriteOptions {
+    /// The node whose point in time is kept.
+    pub file: NodeRef,
+    /// Where old data goes.
+    pub target: NodeRef,
+    /// Only these areas: node and name of a bitmap.
+    pub bitmap: Option<(String, String)>,
+    /// What to do when old data cannot be saved.
+    pub on_cbw_error: OnCbwError,
+    /// Longest time in seconds a guest write waits for a copy; 0 is no limit.
+    pub cbw_timeout: u32,
+    /// Copy unit of at least this many bytes.
+    pub min_cluster_size: Option<u64>,
+}
+
+/// Options of `blkdebug`.
+#[derive(Debug, Clone)]
+pub struct BlkdebugOptions {
+    /// The node below.
+    pub image: NodeRef,
+    /// Required alignment in bytes; 0 is none.
+    pub align: u64,
+    /// Longest transfer in bytes; 0 is none.
+    pub max_transfer: u32,
+    /// Alignment of zero writes in bytes; 0 is none.
+    pub opt_write_zero: u32,
+    /// Longest zero write in bytes; 0 is none.
+    pub max_write_zero: u32,
+    /// Alignment of discards in bytes; 0 is none.
+    pub opt_discard: u32,
+    /// Longest discard in bytes; 0 is none.
+    pub max_discard: u32,
+    /// Faults.
+    pub inject_error: Vec<InjectError>,
+    /// State changes.
+    pub set_state: Vec<SetState>,
+}
+
+/// One fault rule.
+#[derive(Debug, Clone)]
+pub struct InjectError {
+    /// The event that arms it, in the schema's words (`none`, `l2_update`, ...).
+    pub event: String,
+    /// Only in this state; 0 is any.
+    pub state: u64,
+    /// Only on this kind of I/O, in the schema's words; `None` is reads, writes, zero writes, discards and flushes.
+    pub iotype: Option<String>,
+    /// The errno that is given.
+    pub errno: i32,
+    /// Only when this sector is touched.
+    pub sector: Option<u64>,
+    /// Only once.
+    pub once: bool,
+    /// Fail at once rather than through the event loop (no difference here).
+    pub immediately: bool,
+}
+
+/// One state rule.
+#[derive(Debug, Clone)]
+pub struct SetState {
+    /// The event.
+    pub event: String,
+    /// Only in this state; 0 is any.
+    pub state: u64,
+    /// The next state.
+    pub new_state: u64,
+}
+
+/// Options of the `nbd` client.
+#[derive(Debug, Clone)]
+pub struct NbdOptions {
+    /// The server.
+    pub server: NbdAddress,
+    /// Export name; `None` is the default export.
+    pub export: Option<String>,
+    /// Id of a `tls-creds-x509` object.
+    pub tls_creds: Option<String>,
+    /// Host name to check in the server's certificate.
+    pub tls_hostname: Option<String>,
+    /// A bitmap context whose dirty state shows as allocation.
+    pub x_dirty_bitmap: Option<String>,
+    /// Seconds during which requests wait for a new connection; 0 fails them at once.
+    pub reconnect_delay: u32,
+    /// Seconds to keep trying the first connection; 0 tries once.
+    pub open_timeout: u32,
+}
+
+/// Where an NBD server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NbdAddress {
+    /// A unix socket.
+    Unix(String),
+    /// Host and port.
+    Inet {
+        /// Host name or address.
+        host: String,
+        /// Port number or service name.
+        port: String,
+    },
+}

@@ -1,0 +1,1 @@
+//! The program qapi: check, explain, introspect, query and generate from QAPI schemas.

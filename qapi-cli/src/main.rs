@@ -1,0 +1,3 @@
+//! The program `qapi`.
+
+fn main() {}

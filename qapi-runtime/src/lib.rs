@@ -1,0 +1,1 @@
+//! What code generated from a QAPI schema stands on: QMP wire, sessions, dispatch, events, client, transactions.

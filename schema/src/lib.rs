@@ -1,0 +1,1 @@
+//! The storage daemon's QAPI schema, as Rust.

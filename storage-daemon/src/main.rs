@@ -1,0 +1,3 @@
+//! The program `storage-daemon`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Corpus, end-to-end, crash and differential tests of the whole workspace.
