@@ -1,0 +1,217 @@
+//! A scanned message: the flat tape that decoding walks, so that nothing is parsed twice.
+//!
+//! The scanner has already refused duplicate keys, bad escapes and numbers, and too deep nesting; a
+//! [`Document`] is always well formed.
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Token {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// An integer that fits 64 bits with a sign.
+    Int(i64),
+    /// An integer above `i64::MAX` that fits 64 bits without a sign.
+    UInt(u64),
+    /// Any other number.
+    Double(f64),
+    /// A string: bytes `start..end` of the document's text pool, valid UTF-8.
+    String {
+        /// First byte.
+        start: u32,
+        /// One past the last byte.
+        end: u32,
+    },
+    /// An array; `end` is the index one past its last token.
+    Array {
+        /// One past the last token of the array.
+        end: u32,
+        /// How many elements.
+        len: u32,
+    },
+    /// An object: alternating keys (String tokens) and values; `end` is the index one past its last token.
+    Object {
+        /// One past the last token of the object.
+        end: u32,
+        /// How many members.
+        len: u32,
+    },
+}
+
+/// One whole JSON value.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    tokens: Vec<Token>,
+    text: String,
+}
+
+/// A place in a document: one value.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor<'a> {
+    document: &'a Document,
+    index: usize,
+}
+
+/// Builds a document value by value, in order.
+#[derive(Debug, Default)]
+pub struct Builder {
+    document: Document,
+    open: Vec<usize>,
+}
+
+impl Document {
+    /// The value itself, unless the document is empty.
+    pub fn root(&self) -> Option<Cursor<'_>> {
+        if self.tokens.is_empty() { None } else { Some(Cursor { document: self, index: 0 }) }
+    }
+}
+
+impl<'a> Cursor<'a> {
+    /// What the value is.
+    pub fn token(self) -> Token {
+        self.document.tokens.get(self.index).copied().unwrap_or(Token::Null)
+    }
+
+    /// The text of a string value.
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.token() {
+            Token::String { start, end } => self.document.text.get(start as usize..end as usize),
+            _ => None,
+        }
+    }
+
+    /// The members of an object, in the order of the text; nothing for other values.
+    pub fn members(self) -> Members<'a> {
+        let (next, end) = match self.token() {
+            Token::Object { end, .. } => (self.index + 1, end as usize),
+            _ => (0, 0),
+        };
+        Members { document: self.document, next, end }
+    }
+
+    /// The elements of an array; nothing for other values.
+    pub fn elements(self) -> Elements<'a> {
+        let (next, end) = match self.token() {
+            Token::Array { end, .. } => (self.index + 1, end as usize),
+            _ => (0, 0),
+        };
+        Elements { document: self.document, next, end }
+    }
+
+    /// The index one past this value's last token.
+    fn after(self) -> usize {
+        match self.token() {
+            Token::Array { end, .. } | Token::Object { end, .. } => end as usize,
+            _ => self.index + 1,
+        }
+    }
+}
+
+/// Iterates over an object's members.
+#[derive(Debug, Clone)]
+pub struct Members<'a> {
+    document: &'a Document,
+    next: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, Cursor<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let key = Cursor { document: self.document, index: self.next };
+        let value = Cursor { document: self.document, index: self.next + 1 };
+        self.next = value.after();
+        Some((key.as_str().unwrap_or_default(), value))
+    }
+}
+
+/// Iterates over an array's elements.
+#[derive(Debug, Clone)]
+pub struct Elements<'a> {
+    document: &'a Document,
+    next: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Cursor<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let value = Cursor { document: self.document, index: self.next };
+        self.next = value.after();
+        Some(value)
+    }
+}
+
+impl Builder {
+    /// Adds `null`, a boolean or a number.
+    pub fn scalar(&mut self, token: Token) {
+        self.count();
+        self.document.tokens.push(token);
+    }
+
+    /// Adds a string, or an object's key.
+    pub fn string(&mut self, text: &str) {
+        self.count();
+        let start = offset(self.document.text.len());
+        self.document.text.push_str(text);
+        let end = offset(self.document.text.len());
+        self.document.tokens.push(Token::String { start, end });
+    }
+
+    /// Opens an array.
+    pub fn begin_array(&mut self) {
+        self.count();
+        self.open.push(self.document.tokens.len());
+        self.document.tokens.push(Token::Array { end: 0, len: 0 });
+    }
+
+    /// Opens an object.
+    pub fn begin_object(&mut self) {
+        self.count();
+        self.open.push(self.document.tokens.len());
+        self.document.tokens.push(Token::Object { end: 0, len: 0 });
+    }
+
+    /// Closes the innermost array or object.
+    pub fn end(&mut self) {
+        let after = offset(self.document.tokens.len());
+        if let Some(at) = self.open.pop() {
+            match self.document.tokens.get_mut(at) {
+                Some(Token::Array { end, .. }) => *end = after,
+                Some(Token::Object { end, len }) => {
+                    *end = after;
+                    // Keys were counted like values.
+                    *len /= 2;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The finished document.
+    pub fn finish(self) -> Document {
+        self.document
+    }
+
+    fn count(&mut self) {
+        if let Some(&at) = self.open.last()
+            && let Some(Token::Array { len, .. } | Token::Object { len, .. }) = self.document.tokens.get_mut(at)
+        {
+            *len += 1;
+        }
+    }
+}
+
+/// The scanner's limit on a message (64 MiB) keeps every offset far below `u32::MAX`.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
