@@ -56,12 +56,20 @@ impl BlockError {
             ErrorKind::Corrupt | ErrorKind::Io => 5,
             ErrorKind::Cancelled => 125,
         };
-        Self { kind, message: message.into(), errno }
+        Self {
+            kind,
+            message: message.into(),
+            errno,
+        }
     }
 
     /// An I/O failure with its errno (a positive number of Linux) and a text of its own.
     pub fn from_errno(errno: i32, message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Io, message: message.into(), errno }
+        Self {
+            kind: ErrorKind::Io,
+            message: message.into(),
+            errno,
+        }
     }
 
     /// The same failure, seen from further out: `context: what it said`.

@@ -63,14 +63,25 @@ pub struct Builder {
 impl Document {
     /// The value itself, unless the document is empty.
     pub fn root(&self) -> Option<Cursor<'_>> {
-        if self.tokens.is_empty() { None } else { Some(Cursor { document: self, index: 0 }) }
+        if self.tokens.is_empty() {
+            None
+        } else {
+            Some(Cursor {
+                document: self,
+                index: 0,
+            })
+        }
     }
 }
 
 impl<'a> Cursor<'a> {
     /// What the value is.
     pub fn token(self) -> Token {
-        self.document.tokens.get(self.index).copied().unwrap_or(Token::Null)
+        self.document
+            .tokens
+            .get(self.index)
+            .copied()
+            .unwrap_or(Token::Null)
     }
 
     /// The text of a string value.
@@ -87,7 +98,11 @@ impl<'a> Cursor<'a> {
             Token::Object { end, .. } => (self.index + 1, end as usize),
             _ => (0, 0),
         };
-        Members { document: self.document, next, end }
+        Members {
+            document: self.document,
+            next,
+            end,
+        }
     }
 
     /// The elements of an array; nothing for other values.
@@ -96,7 +111,11 @@ impl<'a> Cursor<'a> {
             Token::Array { end, .. } => (self.index + 1, end as usize),
             _ => (0, 0),
         };
-        Elements { document: self.document, next, end }
+        Elements {
+            document: self.document,
+            next,
+            end,
+        }
     }
 
     /// The index one past this value's last token.
@@ -123,8 +142,14 @@ impl<'a> Iterator for Members<'a> {
         if self.next >= self.end {
             return None;
         }
-        let key = Cursor { document: self.document, index: self.next };
-        let value = Cursor { document: self.document, index: self.next + 1 };
+        let key = Cursor {
+            document: self.document,
+            index: self.next,
+        };
+        let value = Cursor {
+            document: self.document,
+            index: self.next + 1,
+        };
         self.next = value.after();
         Some((key.as_str().unwrap_or_default(), value))
     }
@@ -145,7 +170,10 @@ impl<'a> Iterator for Elements<'a> {
         if self.next >= self.end {
             return None;
         }
-        let value = Cursor { document: self.document, index: self.next };
+        let value = Cursor {
+            document: self.document,
+            index: self.next,
+        };
         self.next = value.after();
         Some(value)
     }
@@ -204,7 +232,8 @@ impl Builder {
 
     fn count(&mut self) {
         if let Some(&at) = self.open.last()
-            && let Some(Token::Array { len, .. } | Token::Object { len, .. }) = self.document.tokens.get_mut(at)
+            && let Some(Token::Array { len, .. } | Token::Object { len, .. }) =
+                self.document.tokens.get_mut(at)
         {
             *len += 1;
         }
