@@ -72,6 +72,57 @@ impl Document {
             })
         }
     }
+
+    /// Empties the document; buffers larger than `keep_bytes` are given back.
+    pub(crate) fn clear(&mut self, keep_bytes: usize) {
+        self.tokens.clear();
+        self.tokens.shrink_to(keep_bytes / size_of::<Token>());
+        self.text.clear();
+        self.text.shrink_to(keep_bytes);
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.tokens.len() * size_of::<Token>() + self.text.len()
+    }
+
+    /// How many tokens there are.
+    pub(crate) fn len(&self) -> u32 {
+        offset(self.tokens.len())
+    }
+
+    pub(crate) fn push(&mut self, token: Token) {
+        self.tokens.push(token);
+    }
+
+    /// Adds a string whose text `write` appends to the pool.
+    pub(crate) fn push_text<E>(&mut self, write: impl FnOnce(&mut String) -> Result<(), E>) -> Result<Token, E> {
+        let start = offset(self.text.len());
+        write(&mut self.text)?;
+        let token = Token::String { start, end: offset(self.text.len()) };
+        self.tokens.push(token);
+        Ok(token)
+    }
+
+    /// Ends the object or array at `at`, which has `count` members or elements.
+    pub(crate) fn close(&mut self, at: u32, count: u32) {
+        let after = self.len();
+        if let Some(Token::Array { end, len } | Token::Object { end, len }) = self.tokens.get_mut(at as usize) {
+            *end = after;
+            *len = count;
+        }
+    }
+
+    pub(crate) fn cursor(&self, index: u32) -> Cursor<'_> {
+        Cursor { document: self, index: index as usize }
+    }
+
+    /// The text of a string token.
+    pub(crate) fn text(&self, token: Token) -> &str {
+        match token {
+            Token::String { start, end } => self.text.get(start as usize..end as usize).unwrap_or_default(),
+            _ => "",
+        }
+    }
 }
 
 impl<'a> Cursor<'a> {
@@ -102,6 +153,42 @@ impl<'a> Cursor<'a> {
             document: self.document,
             next,
             end,
+        }
+    }
+
+    /// The members of an object that is still being built: the first `count`, all complete.
+    pub(crate) fn members_so_far(self, count: u32) -> impl Iterator<Item = (&'a str, Cursor<'a>)> {
+        let members = Members { document: self.document, next: self.index + 1, end: usize::MAX };
+        members.take(count as usize)
+    }
+
+    /// A copy of the value as a document of its own.
+    pub fn to_document(self) -> Document {
+        let mut builder = Builder::default();
+        self.copy_into(&mut builder);
+        builder.finish()
+    }
+
+    /// Values nest at most as deep as the scanner's limit allows, so the recursion is bounded.
+    fn copy_into(self, builder: &mut Builder) {
+        match self.token() {
+            Token::String { .. } => builder.string(self.as_str().unwrap_or_default()),
+            Token::Array { .. } => {
+                builder.begin_array();
+                for element in self.elements() {
+                    element.copy_into(builder);
+                }
+                builder.end();
+            }
+            Token::Object { .. } => {
+                builder.begin_object();
+                for (key, value) in self.members() {
+                    builder.string(key);
+                    value.copy_into(builder);
+                }
+                builder.end();
+            }
+            scalar => builder.scalar(scalar),
         }
     }
 

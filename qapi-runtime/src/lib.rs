@@ -3,3 +3,4 @@
 //! Knows no schema and no block type.
 
 pub mod document;
+pub mod scanner;
