@@ -95,10 +95,16 @@ impl Document {
     }
 
     /// Adds a string whose text `write` appends to the pool.
-    pub(crate) fn push_text<E>(&mut self, write: impl FnOnce(&mut String) -> Result<(), E>) -> Result<Token, E> {
+    pub(crate) fn push_text<E>(
+        &mut self,
+        write: impl FnOnce(&mut String) -> Result<(), E>,
+    ) -> Result<Token, E> {
         let start = offset(self.text.len());
         write(&mut self.text)?;
-        let token = Token::String { start, end: offset(self.text.len()) };
+        let token = Token::String {
+            start,
+            end: offset(self.text.len()),
+        };
         self.tokens.push(token);
         Ok(token)
     }
@@ -106,14 +112,18 @@ impl Document {
     /// Ends the object or array at `at`, which has `count` members or elements.
     pub(crate) fn close(&mut self, at: u32, count: u32) {
         let after = self.len();
-        if let Some(Token::Array { end, len } | Token::Object { end, len }) = self.tokens.get_mut(at as usize) {
+        if let Some(Token::Array { end, len } | Token::Object { end, len }) = self.tokens.get_mut(at as usize)
+        {
             *end = after;
             *len = count;
         }
     }
 
     pub(crate) fn cursor(&self, index: u32) -> Cursor<'_> {
-        Cursor { document: self, index: index as usize }
+        Cursor {
+            document: self,
+            index: index as usize,
+        }
     }
 
     /// The text of a string token.
@@ -158,7 +168,11 @@ impl<'a> Cursor<'a> {
 
     /// The members of an object that is still being built: the first `count`, all complete.
     pub(crate) fn members_so_far(self, count: u32) -> impl Iterator<Item = (&'a str, Cursor<'a>)> {
-        let members = Members { document: self.document, next: self.index + 1, end: usize::MAX };
+        let members = Members {
+            document: self.document,
+            next: self.index + 1,
+            end: usize::MAX,
+        };
         members.take(count as usize)
     }
 

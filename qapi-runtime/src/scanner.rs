@@ -27,7 +27,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { message_bytes: 64 << 20, tokens: 2 << 20, depth: 1024 }
+        Limits {
+            message_bytes: 64 << 20,
+            tokens: 2 << 20,
+            depth: 1024,
+        }
     }
 }
 
@@ -223,7 +227,11 @@ impl Scanner {
 
     /// Bytes held for a message that is not finished, for budgets over many clients.
     pub fn held_bytes(&self) -> usize {
-        if self.handed_out { 0 } else { self.partial.len() + self.grammar.held_bytes() }
+        if self.handed_out {
+            0
+        } else {
+            self.partial.len() + self.grammar.held_bytes()
+        }
     }
 
     /// Forgets a half-read message, as if a bad byte had come.
@@ -253,7 +261,11 @@ impl Scanner {
                         }
                         b'"' | b'\'' => {
                             at += 1;
-                            self.state = State::String { quote: byte, escaped: false, plain: true };
+                            self.state = State::String {
+                                quote: byte,
+                                escaped: false,
+                                plain: true,
+                            };
                         }
                         b'a'..=b'z' => {
                             at += 1;
@@ -281,7 +293,11 @@ impl Scanner {
                         at += 1;
                     }
                 }
-                State::String { quote, mut escaped, mut plain } => {
+                State::String {
+                    quote,
+                    mut escaped,
+                    mut plain,
+                } => {
                     let mut ended = false;
                     while let Some(&byte) = bytes.get(at) {
                         if byte < 0x20 || byte >= 0xFE {
@@ -308,15 +324,19 @@ impl Scanner {
                             return (at, outcome);
                         }
                     } else {
-                        self.state = State::String { quote, escaped, plain };
+                        self.state = State::String {
+                            quote,
+                            escaped,
+                            plain,
+                        };
                     }
                 }
                 State::Keyword => {
                     if byte.is_ascii_lowercase() {
                         at += 1;
-                    } else if let Some(outcome) =
-                        self.token(bytes, from, at, |grammar, token, limits| grammar.keyword(token, limits))
-                    {
+                    } else if let Some(outcome) = self.token(bytes, from, at, |grammar, token, limits| {
+                        grammar.keyword(token, limits)
+                    }) {
                         return (at, Some(outcome));
                     }
                 }
@@ -339,7 +359,8 @@ impl Scanner {
             }
         }
         if !matches!(self.state, State::Start | State::Recovery) {
-            self.partial.extend_from_slice(bytes.get(from..).unwrap_or_default());
+            self.partial
+                .extend_from_slice(bytes.get(from..).unwrap_or_default());
             if self.partial.len() + self.grammar.size() > self.limits.message_bytes {
                 self.state = State::Recovery;
                 return (bytes.len(), Some(Err(SyntaxError::Size)));

@@ -189,11 +189,19 @@ impl Grammar {
                     (Token::Array { end: 0, len: 0 }, Expect::ElementOrEnd)
                 };
                 self.document.push(placeholder);
-                self.open.push(Frame { expect, token, len: 0, duplicate: false, keys: None });
+                self.open.push(Frame {
+                    expect,
+                    token,
+                    len: 0,
+                    duplicate: false,
+                    keys: None,
+                });
                 Ok(())
             }
             _ => {
-                let Some(frame) = self.open.last_mut() else { return Err(SyntaxError::ExpectingValue) };
+                let Some(frame) = self.open.last_mut() else {
+                    return Err(SyntaxError::ExpectingValue);
+                };
                 let close = match (frame.expect, byte) {
                     (Expect::ElementOrEnd | Expect::ElementComma, b']') => true,
                     (Expect::KeyOrEnd | Expect::MemberComma, b'}') => true,
@@ -227,7 +235,9 @@ impl Grammar {
 
     fn add_string(&mut self, token: &[u8], plain: bool) -> Result<(), SyntaxError> {
         let is_key = self.before_value()?;
-        let string = self.document.push_text(|text| lexeme::string(token, plain, text))?;
+        let string = self
+            .document
+            .push_text(|text| lexeme::string(token, plain, text))?;
         if !is_key {
             return self.after_value();
         }
@@ -262,7 +272,9 @@ impl Grammar {
 
     /// A value is complete: what its parent expects now.
     fn after_value(&mut self) -> Result<(), SyntaxError> {
-        let Some(frame) = self.open.last_mut() else { return Ok(()) };
+        let Some(frame) = self.open.last_mut() else {
+            return Ok(());
+        };
         frame.len += 1;
         match frame.expect {
             Expect::ElementOrEnd | Expect::Element => frame.expect = Expect::ElementComma,
@@ -283,13 +295,17 @@ impl Grammar {
         let object = self.document.cursor(frame.token);
         let key = self.document.text(key);
         if frame.len < FEW_KEYS {
-            frame.duplicate = object.members_so_far(frame.len).any(|(earlier, _)| earlier == key);
+            frame.duplicate = object
+                .members_so_far(frame.len)
+                .any(|(earlier, _)| earlier == key);
             return;
         }
         let keys = match &mut frame.keys {
             Some(keys) => keys,
             keys => {
-                let earlier = object.members_so_far(frame.len).map(|(earlier, _)| Box::from(earlier));
+                let earlier = object
+                    .members_so_far(frame.len)
+                    .map(|(earlier, _)| Box::from(earlier));
                 keys.insert(earlier.collect())
             }
         };

@@ -23,7 +23,9 @@ pub(super) fn number(token: &[u8], integral: bool) -> Result<Token, SyntaxError>
             [b'-', digits @ ..] => (true, digits),
             digits => (false, digits),
         };
-        let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit.wrapping_sub(b'0')));
+        let value = digits.iter().fold(0i64, |value, digit| {
+            value * 10 + i64::from(digit.wrapping_sub(b'0'))
+        });
         return Ok(Token::Int(if negative { -value } else { value }));
     }
     let text = std::str::from_utf8(token).unwrap_or_default();

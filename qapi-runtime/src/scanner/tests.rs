@@ -12,7 +12,9 @@ fn show(value: Cursor<'_>) -> String {
         Token::String { .. } => format!("{:?}", value.as_str().unwrap()),
         Token::Array { .. } => format!("[{}]", value.elements().map(show).collect::<Vec<_>>().join(",")),
         Token::Object { .. } => {
-            let members = value.members().map(|(key, value)| format!("{key:?}:{}", show(value)));
+            let members = value
+                .members()
+                .map(|(key, value)| format!("{key:?}:{}", show(value)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(","))
         }
     }
@@ -44,24 +46,32 @@ fn scan(bytes: &[u8]) -> Vec<String> {
 
 #[test]
 fn values() {
-    assert_eq!(scan(b"{\"a\": [1, -2, 3.5, true, false, null, {'b': 'c'}], 'd': {}}[]"), [
-        "{\"a\":[1,-2,3.5d,true,false,null,{\"b\":\"c\"}],\"d\":{}}",
-        "[]"
-    ]);
-    assert_eq!(scan(b" \"x\"'y' 12 null{}"), ["\"x\"", "\"y\"", "12", "null", "{}"]);
+    assert_eq!(
+        scan(b"{\"a\": [1, -2, 3.5, true, false, null, {'b': 'c'}], 'd': {}}[]"),
+        ["{\"a\":[1,-2,3.5d,true,false,null,{\"b\":\"c\"}],\"d\":{}}", "[]"]
+    );
+    assert_eq!(
+        scan(b" \"x\"'y' 12 null{}"),
+        ["\"x\"", "\"y\"", "12", "null", "{}"]
+    );
     assert_eq!(scan(b"12"), [""; 0]);
     assert_eq!(scan(b" \r\n\t "), [""; 0]);
 }
 
 #[test]
 fn numbers() {
-    assert_eq!(scan(b"[9223372036854775807,9223372036854775808,18446744073709551615,18446744073709551616]"), [
-        "[9223372036854775807,9223372036854775808u,18446744073709551615u,1.8446744073709552e19d]"
-    ]);
-    assert_eq!(scan(b"[-9223372036854775808,-9223372036854775809,-0,-0.0,1e2,1E+2,2.5e-7]"), [
-        "[-9223372036854775808,-9.223372036854776e18d,0,-0.0d,100.0d,100.0d,2.5e-7d]"
-    ]);
-    assert_eq!(scan(b"1e400 {}"), ["! JSON parse error, number '1e400' is out of range", "{}"]);
+    assert_eq!(
+        scan(b"[9223372036854775807,9223372036854775808,18446744073709551615,18446744073709551616]"),
+        ["[9223372036854775807,9223372036854775808u,18446744073709551615u,1.8446744073709552e19d]"]
+    );
+    assert_eq!(
+        scan(b"[-9223372036854775808,-9223372036854775809,-0,-0.0,1e2,1E+2,2.5e-7]"),
+        ["[-9223372036854775808,-9.223372036854776e18d,0,-0.0d,100.0d,100.0d,2.5e-7d]"]
+    );
+    assert_eq!(
+        scan(b"1e400 {}"),
+        ["! JSON parse error, number '1e400' is out of range", "{}"]
+    );
 }
 
 /// Texts as `qemu-storage-daemon` says them, one error or several a line.
@@ -84,7 +94,10 @@ fn mistakes() {
         (b",\n", &["expecting value"]),
         (b"{\"execute\":\"x\"]\n", &["expected separator in dict"]),
         (b"[}\n", &["expecting value"]),
-        (b"[[}]]\n", &["expecting value", "expecting value", "expecting value"]),
+        (
+            b"[[}]]\n",
+            &["expecting value", "expecting value", "expecting value"],
+        ),
         (b"{\"a\":[}\n]}", &["expecting value", "expecting value"]),
         (b"01\n", &["stray '01'"]),
         (b"-01\n", &["stray '-01'"]),
@@ -109,7 +122,10 @@ fn mistakes() {
         (b"\"\\u12\"", &["\\u12\" is not a valid Unicode character"]),
         (b"\"\\u12zz\"", &["\\u12zz is not a valid Unicode character"]),
         (b"\"x\\ud834\"", &["\\ud834 is not a valid Unicode character"]),
-        (b"\"\\ud834\\u0041\"", &["\\ud834 is not a valid Unicode character"]),
+        (
+            b"\"\\ud834\\u0041\"",
+            &["\\ud834 is not a valid Unicode character"],
+        ),
         (b"\"\\ufdd0\"", &["\\ufdd0 is not a valid Unicode character"]),
         (b"\"\xed\xa0\x80\"", &["invalid UTF-8 sequence in string"]),
         (b"\"\xef\xbf\xbe\"", &["invalid UTF-8 sequence in string"]),
@@ -117,21 +133,33 @@ fn mistakes() {
         (b"\"\xc0\xaf\"", &["invalid UTF-8 sequence in string"]),
     ];
     for (input, expected) in cases {
-        let expected: Vec<String> = expected.iter().map(|text| format!("! JSON parse error, {text}")).collect();
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|text| format!("! JSON parse error, {text}"))
+            .collect();
         assert_eq!(scan(input), expected, "{:?}", String::from_utf8_lossy(input));
     }
 }
 
 #[test]
 fn strings() {
-    assert_eq!(scan(br#""\"\'\\\/\b\f\n\r\t\u0041\ud83d\ude00""#), [format!("{:?}", "\"'\\/\u{8}\u{c}\n\r\tA😀")]);
+    assert_eq!(
+        scan(br#""\"\'\\\/\b\f\n\r\t\u0041\ud83d\ude00""#),
+        [format!("{:?}", "\"'\\/\u{8}\u{c}\n\r\tA😀")]
+    );
     assert_eq!(scan("'é € 😀 \"'".as_bytes()), [format!("{:?}", "é € 😀 \"")]);
-    assert_eq!(scan(b"\"a\xc0\x80b\\u0000\x7f\""), [format!("{:?}", "a\0b\0\x7f")]);
+    assert_eq!(
+        scan(b"\"a\xc0\x80b\\u0000\x7f\""),
+        [format!("{:?}", "a\0b\0\x7f")]
+    );
 }
 
 #[test]
 fn a_good_message_right_behind_a_bad_byte_is_read() {
-    assert_eq!(scan(b"{\"bad\": \xff{\"x\": 1}"), ["! JSON parse error, stray '\u{fffd}'", "{\"x\":1}"]);
+    assert_eq!(
+        scan(b"{\"bad\": \xff{\"x\": 1}"),
+        ["! JSON parse error, stray '\u{fffd}'", "{\"x\":1}"]
+    );
     assert_eq!(scan(b"{}\xff\n"), ["{}", "! JSON parse error, stray '\u{fffd}'"]);
 }
 
@@ -145,7 +173,11 @@ fn nesting_limit() {
 
 #[test]
 fn size_and_token_limits() {
-    let limits = Limits { message_bytes: 10, tokens: 6, depth: 4 };
+    let limits = Limits {
+        message_bytes: 10,
+        tokens: 6,
+        depth: 4,
+    };
     let mut scanner = Scanner::new(limits);
     let mut said = |mut input: &[u8]| scanner.next(&mut input).map(|outcome| outcome.map(|_| ()));
     assert_eq!(said(b"\"12345678\""), Some(Ok(())));
@@ -163,5 +195,8 @@ fn large_objects_have_no_duplicates_either() {
     let text = format!("{{{}}}", members.join(","));
     assert!(scan_pieces(std::iter::once(text.as_bytes()))[0].starts_with('{'));
     let text = format!("{{{}, \"key1234\": 0}}", members.join(","));
-    assert_eq!(scan_pieces(std::iter::once(text.as_bytes())), ["! JSON parse error, duplicate key"]);
+    assert_eq!(
+        scan_pieces(std::iter::once(text.as_bytes())),
+        ["! JSON parse error, duplicate key"]
+    );
 }
