@@ -22,7 +22,7 @@ async def main():
     except ExecuteError as error:
         assert str(error) == "Parameter 'name' is missing", error
     ended = EventListener(("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"))
-    with qmp.listener(ended):
+    with qmp.listen(ended):
         actions = []
         for disk in "ab":
             actions.append({"type": "blockdev-backup", "data": {
