@@ -2,5 +2,21 @@
 //!
 //! Knows no schema and no block type.
 
+pub mod call;
+pub mod dispatch;
 pub mod document;
+pub mod error;
+pub mod event;
+mod output;
+pub mod peer;
+pub mod policy;
 pub mod scanner;
+pub mod text;
+
+pub use call::Call;
+pub use dispatch::{CommandTable, Flags, Pending, Reply, Row};
+pub use document::{Cursor, Document, Token};
+pub use error::{Error, ErrorClass};
+pub use event::{Event, EventHub};
+pub use peer::{Peer, SessionId};
+pub use policy::Policy;

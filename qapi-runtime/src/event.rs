@@ -1,0 +1,181 @@
+//! Events: from wherever something happened to every session that wants to know.
+//!
+//! [`EventHub::emit`] is synchronous and never waits: it encodes the event once, stamps it, and
+//! appends it to each session's output. All sessions see all events in one order, and an event
+//! emitted before a command's handler returns is sent before the command's reply.
+
+use crate::output::Outbox;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Something that happened, ready to be told; the generated event types implement it.
+pub trait Event {
+    /// The event's name on the wire.
+    fn name(&self) -> &'static str;
+
+    /// Appends the `data` object; nothing for an event without data.
+    fn encode_data(&self, out: &mut Vec<u8>);
+}
+
+/// Tells events to all sessions.
+#[derive(Debug, Default)]
+pub struct EventHub {
+    state: Mutex<State>,
+    /// A held-back event has a new deadline.
+    held: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: Vec<Arc<Outbox>>,
+    limits: HashMap<&'static str, RateLimit>,
+    throttled: HashMap<(&'static str, String), Throttled>,
+}
+
+/// How often an event may be told.
+#[derive(Debug, Clone, Copy)]
+struct RateLimit {
+    period: Duration,
+    /// The data member by which events of this name are told apart.
+    key: Option<&'static str>,
+}
+
+#[derive(Debug)]
+struct Throttled {
+    /// Until then only the latest is kept.
+    until: Instant,
+    held: Option<Bytes>,
+}
+
+impl EventHub {
+    /// A hub without sessions.
+    pub fn new() -> Self {
+        EventHub::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells an event at most once a `period` (for each value of the data member `key`, if given): the
+    /// first at once, of those that come too early only the last, when the period is over.
+    pub fn limit_rate(&self, event: &'static str, period: Duration, key: Option<&'static str>) {
+        self.lock().limits.insert(event, RateLimit { period, key });
+    }
+
+    /// Tells an event to every session that has negotiated.
+    pub fn emit(&self, event: &impl Event) {
+        let mut data = Vec::with_capacity(128);
+        event.encode_data(&mut data);
+        self.emit_encoded(event.name(), &data);
+    }
+
+    /// Tells an event whose data is encoded already; empty data means none.
+    pub fn emit_encoded(&self, name: &'static str, data: &[u8]) {
+        tracing::debug!(target: "qmp::event", event = name, data = %String::from_utf8_lossy(data));
+        let message = message(name, data);
+        let mut state = self.lock();
+        if let Some(limit) = state.limits.get(name).copied() {
+            let key = limit.key.map(|key| member_text(data, key)).unwrap_or_default();
+            let now = Instant::now();
+            let slot = state.throttled.entry((name, key));
+            let throttled = slot.or_insert(Throttled { until: now, held: None });
+            if now < throttled.until {
+                throttled.held = Some(message);
+                drop(state);
+                self.held.notify_one();
+                return;
+            }
+            throttled.until = now + limit.period;
+        }
+        for session in &state.sessions {
+            session.event(&message);
+        }
+    }
+
+    /// Tells held-back events when their time comes; runs as long as the server does.
+    pub(crate) async fn run(&self) {
+        loop {
+            match self.release() {
+                Some(next) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(next) => {}
+                        () = self.held.notified() => {}
+                    }
+                }
+                None => self.held.notified().await,
+            }
+        }
+    }
+
+    /// Tells what is due; says when the next one is.
+    fn release(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        let State { sessions, limits, throttled } = &mut *state;
+        let now = Instant::now();
+        for ((name, _), entry) in throttled.iter_mut() {
+            if now >= entry.until
+                && let Some(message) = entry.held.take()
+            {
+                entry.until = now + limits.get(name).map_or(Duration::ZERO, |limit| limit.period);
+                for session in sessions.iter() {
+                    session.event(&message);
+                }
+            }
+        }
+        throttled.retain(|_, entry| now < entry.until);
+        throttled.values().filter(|entry| entry.held.is_some()).map(|entry| entry.until).min()
+    }
+
+    /// Adds a session; it gets events once it has subscribed.
+    pub(crate) fn add(&self, session: &Arc<Outbox>) {
+        self.lock().sessions.push(Arc::clone(session));
+    }
+
+    pub(crate) fn remove(&self, session: &Arc<Outbox>) {
+        let mut state = self.lock();
+        if let Some(at) = state.sessions.iter().position(|other| Arc::ptr_eq(other, session)) {
+            state.sessions.swap_remove(at);
+        }
+    }
+}
+
+/// The whole message of an event that happens now.
+fn message(name: &str, data: &[u8]) -> Bytes {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut head = String::with_capacity(96);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        head,
+        "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"{name}\"",
+        now.as_secs(),
+        now.subsec_micros()
+    );
+    let mut message = head.into_bytes();
+    message.reserve(data.len() + 16);
+    if !data.is_empty() {
+        message.extend_from_slice(b", \"data\": ");
+        message.extend_from_slice(data);
+    }
+    message.extend_from_slice(b"}\r\n");
+    Bytes::from(message)
+}
+
+/// A member of encoded data, as text.
+fn member_text(data: &[u8], key: &str) -> String {
+    let mut scanner = crate::scanner::Scanner::default();
+    let mut input = data;
+    match scanner.next(&mut input) {
+        Some(Ok(document)) => document
+            .root()
+            .and_then(|root| root.members().find(|(name, _)| *name == key))
+            .map(|(_, value)| value.as_str().map_or_else(|| format!("{:?}", value.token()), str::to_owned))
+            .unwrap_or_default(),
+        _ => String::new(),
+    }
+}
