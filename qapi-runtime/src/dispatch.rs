@@ -37,7 +37,13 @@ pub struct Flags {
 
 impl Default for Flags {
     fn default() -> Self {
-        Flags { allow_oob: false, allow_preconfig: false, success_response: true, deprecated: false, unstable: false }
+        Flags {
+            allow_oob: false,
+            allow_preconfig: false,
+            success_response: true,
+            deprecated: false,
+            unstable: false,
+        }
     }
 }
 
@@ -53,7 +59,11 @@ pub struct Row<H> {
 
 impl<H> Clone for Row<H> {
     fn clone(&self) -> Self {
-        Row { name: self.name, flags: self.flags, call: self.call }
+        Row {
+            name: self.name,
+            flags: self.flags,
+            call: self.call,
+        }
     }
 }
 
@@ -65,7 +75,10 @@ pub struct CommandTable<H> {
 
 impl<H> Default for CommandTable<H> {
     fn default() -> Self {
-        CommandTable { rows: Vec::new(), by_name: HashMap::new() }
+        CommandTable {
+            rows: Vec::new(),
+            by_name: HashMap::new(),
+        }
     }
 }
 

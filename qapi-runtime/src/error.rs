@@ -43,7 +43,10 @@ pub struct Error {
 impl Error {
     /// An error of a class.
     pub fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
-        Error { class, desc: desc.into() }
+        Error {
+            class,
+            desc: desc.into(),
+        }
     }
 
     /// An error of the class that most errors have.

@@ -84,7 +84,10 @@ impl EventHub {
             let key = limit.key.map(|key| member_text(data, key)).unwrap_or_default();
             let now = Instant::now();
             let slot = state.throttled.entry((name, key));
-            let throttled = slot.or_insert(Throttled { until: now, held: None });
+            let throttled = slot.or_insert(Throttled {
+                until: now,
+                held: None,
+            });
             if now < throttled.until {
                 throttled.held = Some(message);
                 drop(state);
@@ -116,7 +119,11 @@ impl EventHub {
     /// Tells what is due; says when the next one is.
     fn release(&self) -> Option<Instant> {
         let mut state = self.lock();
-        let State { sessions, limits, throttled } = &mut *state;
+        let State {
+            sessions,
+            limits,
+            throttled,
+        } = &mut *state;
         let now = Instant::now();
         for ((name, _), entry) in throttled.iter_mut() {
             if now >= entry.until
@@ -129,7 +136,11 @@ impl EventHub {
             }
         }
         throttled.retain(|_, entry| now < entry.until);
-        throttled.values().filter(|entry| entry.held.is_some()).map(|entry| entry.until).min()
+        throttled
+            .values()
+            .filter(|entry| entry.held.is_some())
+            .map(|entry| entry.until)
+            .min()
     }
 
     /// Adds a session; it gets events once it has subscribed.
@@ -139,7 +150,11 @@ impl EventHub {
 
     pub(crate) fn remove(&self, session: &Arc<Outbox>) {
         let mut state = self.lock();
-        if let Some(at) = state.sessions.iter().position(|other| Arc::ptr_eq(other, session)) {
+        if let Some(at) = state
+            .sessions
+            .iter()
+            .position(|other| Arc::ptr_eq(other, session))
+        {
             state.sessions.swap_remove(at);
         }
     }
@@ -174,7 +189,11 @@ fn member_text(data: &[u8], key: &str) -> String {
         Some(Ok(document)) => document
             .root()
             .and_then(|root| root.members().find(|(name, _)| *name == key))
-            .map(|(_, value)| value.as_str().map_or_else(|| format!("{:?}", value.token()), str::to_owned))
+            .map(|(_, value)| {
+                value
+                    .as_str()
+                    .map_or_else(|| format!("{:?}", value.token()), str::to_owned)
+            })
             .unwrap_or_default(),
         _ => String::new(),
     }

@@ -74,7 +74,12 @@ impl State {
 
 impl Outbox {
     pub(crate) fn new(event_limit: usize) -> Self {
-        Outbox { state: Mutex::new(State { event_limit, ..State::default() }) }
+        Outbox {
+            state: Mutex::new(State {
+                event_limit,
+                ..State::default()
+            }),
+        }
     }
 
     /// Nothing in here panics half-way, so a poisoned lock holds a sound state.
@@ -85,7 +90,10 @@ impl Outbox {
     /// Adds to the output what `write` appends.
     pub(crate) fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> usize {
         let mut state = self.lock();
-        let mut writer = Writer { counted: state.tail.len(), state: &mut state };
+        let mut writer = Writer {
+            counted: state.tail.len(),
+            state: &mut state,
+        };
         write(&mut writer);
         writer.count();
         state.unsent
@@ -187,7 +195,10 @@ impl Sending {
         let mut used = 0;
         let mut skip = self.done;
         let tail = std::iter::once(self.tail.as_slice());
-        for (slot, bytes) in slices.iter_mut().zip(self.pieces.iter().map(Piece::bytes).chain(tail)) {
+        for (slot, bytes) in slices
+            .iter_mut()
+            .zip(self.pieces.iter().map(Piece::bytes).chain(tail))
+        {
             *slot = IoSlice::new(bytes.get(skip..).unwrap_or_default());
             skip = 0;
             used += 1;

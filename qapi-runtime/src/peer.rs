@@ -39,7 +39,11 @@ impl fmt::Display for Peer {
             Peer::Unix { pid, uid, gid } => {
                 f.write_str("unix:")?;
                 let mut separator = "";
-                let parts = [("pid", pid.map(i64::from)), ("uid", uid.map(i64::from)), ("gid", gid.map(i64::from))];
+                let parts = [
+                    ("pid", pid.map(i64::from)),
+                    ("uid", uid.map(i64::from)),
+                    ("gid", gid.map(i64::from)),
+                ];
                 for (name, value) in parts {
                     if let Some(value) = value {
                         write!(f, "{separator}{name}={value}")?;

@@ -19,7 +19,10 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text;
     while !rest.is_empty() {
-        let plain = rest.bytes().position(|byte| !PLAIN[usize::from(byte)]).unwrap_or(rest.len());
+        let plain = rest
+            .bytes()
+            .position(|byte| !PLAIN[usize::from(byte)])
+            .unwrap_or(rest.len());
         // A byte that is not plain ASCII starts a character, so this is a character boundary.
         let (run, special) = rest.split_at_checked(plain).unwrap_or((rest, ""));
         out.extend_from_slice(run.as_bytes());
@@ -101,7 +104,11 @@ pub fn write_double(out: &mut Vec<u8>, value: f64) {
 }
 
 fn without_trailing_zeros(number: &str) -> &str {
-    if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
 }
 
 /// Appends a scanned value.
