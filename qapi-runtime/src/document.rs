@@ -44,6 +44,8 @@ pub enum Token {
 pub struct Document {
     tokens: Vec<Token>,
     text: String,
+    /// Every scalar is text: it came from a command line's `key=value`.
+    keyval: bool,
 }
 
 /// A place in a document: one value.
@@ -71,6 +73,11 @@ impl Document {
                 index: 0,
             })
         }
+    }
+
+    /// Whether every scalar is text, to be read as the type that is wanted: made by [`Builder::keyval`].
+    pub fn is_keyval(&self) -> bool {
+        self.keyval
     }
 
     /// Empties the document; buffers larger than `keep_bytes` are given back.
@@ -145,6 +152,11 @@ impl<'a> Cursor<'a> {
             .unwrap_or(Token::Null)
     }
 
+    /// Whether the document has text for every scalar: see [`Document::is_keyval`].
+    pub fn is_keyval(self) -> bool {
+        self.document.keyval
+    }
+
     /// The text of a string value.
     pub fn as_str(self) -> Option<&'a str> {
         match self.token() {
@@ -179,6 +191,7 @@ impl<'a> Cursor<'a> {
     /// A copy of the value as a document of its own.
     pub fn to_document(self) -> Document {
         let mut builder = Builder::default();
+        builder.document.keyval = self.document.keyval;
         self.copy_into(&mut builder);
         builder.finish()
     }
@@ -281,6 +294,13 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 impl Builder {
+    /// A builder for a document in which every scalar is text (a command line's `key=value`).
+    pub fn keyval() -> Self {
+        let mut builder = Self::default();
+        builder.document.keyval = true;
+        builder
+    }
+
     /// Adds `null`, a boolean or a number.
     pub fn scalar(&mut self, token: Token) {
         self.count();

@@ -159,7 +159,7 @@ fn find(typed: &str) -> Result<(&'static str, Name, bool), CliError> {
         let fitting: Vec<_> = table.iter().filter(|(full, ..)| full.starts_with(typed)).collect();
         match fitting.as_slice() {
             [] => {}
-            [&only] => return Ok(only),
+            &[&only] => return Ok(only),
             several => {
                 let names: Vec<_> = several.iter().map(|(full, ..)| format!("'--{full}'")).collect();
                 return Err(CliError::new(format!(

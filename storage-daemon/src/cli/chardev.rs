@@ -1,0 +1,244 @@
+//! `--chardev`: the channels that monitors speak on.
+//!
+//! The syntax is older than that of the other options: flat, every key of the backend known here, and a bare
+//! key switches something on (`server`) or off (`nowait`).
+
+use super::CliError;
+
+/// A channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chardev {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub backend: Backend,
+}
+
+/// Kinds of channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// Swallows all.
+    Null,
+    /// Standard input and output.
+    Stdio,
+    /// A socket.
+    Socket {
+        /// Where.
+        address: Address,
+        /// Listen rather than connect.
+        server: bool,
+        /// Hold the start-up until the first client has come.
+        wait: bool,
+        /// Connect again this long after the connection was lost; 0 is never.
+        reconnect_ms: u64,
+    },
+}
+
+/// Where a socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// In the file system, or an abstract name.
+    Unix {
+        /// Path or name.
+        path: String,
+        /// It is an abstract name.
+        is_abstract: bool,
+    },
+    /// TCP.
+    Inet {
+        /// Host name or address.
+        host: String,
+        /// Port number or service name.
+        port: String,
+        /// The last port to try.
+        to: Option<u16>,
+        /// IPv4 may be used.
+        ipv4: Option<bool>,
+        /// IPv6 may be used.
+        ipv6: Option<bool>,
+    },
+    /// A descriptor that was passed on (systemd's socket activation).
+    Descriptor(i32),
+}
+
+const SOCKET_KEYS: &[&str] = &[
+    "path", "abstract", "tight", "host", "port", "to", "ipv4", "ipv6", "fd", "server", "wait", "delay", "nodelay",
+    "telnet", "tn3270", "websocket", "tls-creds", "tls-authz", "reconnect", "reconnect-ms",
+];
+/// Keys that every backend takes; those of ours that have no meaning here are accepted and ignored.
+const COMMON_KEYS: &[&str] = &["id", "backend", "mux", "signal", "logfile", "logappend"];
+
+impl Chardev {
+    /// Parses the value of `--chardev`.
+    pub fn parse(text: &str) -> Result<Self, CliError> {
+        let items = items(text)?;
+        let get = |key: &str| items.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let id = get("id").ok_or_else(|| CliError::new("chardev: no id specified"))?;
+        if !crate::names::is_id(id) {
+            return Err(CliError::new(crate::names::id_expected("id")));
+        }
+        let Some(backend) = get("backend") else {
+            return Err(CliError::new(format!("chardev: \"{id}\" missing backend")));
+        };
+        let keys: &[&str] = if backend == "socket" { SOCKET_KEYS } else { &[] };
+        for (name, _) in &items {
+            if !keys.contains(&name.as_str()) && !COMMON_KEYS.contains(&name.as_str()) {
+                return Err(CliError::new(format!("Invalid parameter '{name}'")));
+            }
+        }
+        let flag = |key: &str| get(key).map(|value| switch(key, value)).transpose();
+        let backend = match backend {
+            "null" => Backend::Null,
+            "stdio" => Backend::Stdio,
+            "socket" => {
+                for refused in ["telnet", "tn3270", "websocket"] {
+                    if flag(refused)? == Some(true) {
+                        return Err(CliError::new(format!("'{refused}' is not supported")));
+                    }
+                }
+                if get("tls-creds").is_some() {
+                    return Err(CliError::new("'tls-creds' is not supported for character devices"));
+                }
+                let server = flag("server")?.unwrap_or(false);
+                let wait = flag("wait")?;
+                if wait.is_some() && !server {
+                    return Err(CliError::new("'wait' option is incompatible with socket in client connect mode"));
+                }
+                let reconnect = number::<u64>("reconnect", get("reconnect"))?.map(|seconds| seconds.saturating_mul(1000));
+                Backend::Socket {
+                    address: address(&get, &flag)?,
+                    server,
+                    wait: server && wait.unwrap_or(true),
+                    reconnect_ms: number("reconnect-ms", get("reconnect-ms"))?.or(reconnect).unwrap_or(0),
+                }
+            }
+            other => return Err(CliError::new(format!("'{other}' is not a valid char driver name"))),
+        };
+        Ok(Self { id: id.to_owned(), backend })
+    }
+}
+
+fn address<'v>(
+    get: &impl Fn(&str) -> Option<&'v str>,
+    flag: &impl Fn(&str) -> Result<Option<bool>, CliError>,
+) -> Result<Address, CliError> {
+    match (get("path"), get("host"), get("fd")) {
+        (Some(path), None, None) => {
+            Ok(Address::Unix { path: path.to_owned(), is_abstract: flag("abstract")?.unwrap_or(false) })
+        }
+        (None, Some(host), None) => Ok(Address::Inet {
+            host: host.to_owned(),
+            port: get("port").ok_or_else(|| CliError::new("chardev: socket: no port given"))?.to_owned(),
+            to: number("to", get("to"))?,
+            ipv4: flag("ipv4")?,
+            ipv6: flag("ipv6")?,
+        }),
+        (None, None, Some(fd)) => match fd.parse() {
+            Ok(number) => Ok(Address::Descriptor(number)),
+            Err(_) => Err(CliError::new(format!("Unable to parse FD number {fd}"))),
+        },
+        (None, None, None) => Err(CliError::new("chardev: socket: one of 'path', 'host' and 'fd' is needed")),
+        _ => Err(CliError::new("None or one of 'path', 'fd' or 'host' option required.")),
+    }
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, CliError> {
+    match value {
+        "on" | "yes" | "true" | "y" => Ok(true),
+        "off" | "no" | "false" | "n" => Ok(false),
+        _ => Err(CliError::new(format!("Parameter '{key}' expects 'on' or 'off'"))),
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: Option<&str>) -> Result<Option<T>, CliError> {
+    value
+        .map(|text| text.parse().map_err(|_| CliError::new(format!("Parameter '{key}' expects a number"))))
+        .transpose()
+}
+
+/// Splits into names and values. The first item may be the backend alone; later ones without `=` are switches.
+fn items(text: &str) -> Result<Vec<(String, String)>, CliError> {
+    let mut items = Vec::new();
+    let mut rest = text;
+    let mut first = true;
+    while !rest.is_empty() {
+        let (item, after) = take_item(rest);
+        rest = after;
+        match item.split_once('=') {
+            Some((name, value)) => items.push((name.to_owned(), value.to_owned())),
+            None if first => items.push(("backend".to_owned(), item)),
+            None => match item.strip_prefix("no") {
+                // `nodelay` is a name of its own.
+                Some(name) if SOCKET_KEYS.contains(&name) && item != "nodelay" => {
+                    items.push((name.to_owned(), "off".to_owned()));
+                }
+                _ => items.push((item, "on".to_owned())),
+            },
+        }
+        first = false;
+    }
+    if items.len() > 64 {
+        return Err(CliError::new("chardev: too many options"));
+    }
+    Ok(items)
+}
+
+fn take_item(text: &str) -> (String, &str) {
+    let mut item = String::new();
+    let mut rest = text;
+    while let Some(comma) = rest.find(',') {
+        let (before, after) = rest.split_at(comma);
+        item.push_str(before);
+        match after.strip_prefix(",,") {
+            Some(doubled) => {
+                item.push(',');
+                rest = doubled;
+            }
+            None => return (item, after.strip_prefix(',').unwrap_or(after)),
+        }
+    }
+    item.push_str(rest);
+    (item, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets() {
+        assert_eq!(
+            Chardev::parse("socket,id=m,path=/a,,b,server=on,wait=off").unwrap(),
+            Chardev {
+                id: "m".into(),
+                backend: Backend::Socket {
+                    address: Address::Unix { path: "/a,b".into(), is_abstract: false },
+                    server: true,
+                    wait: false,
+                    reconnect_ms: 0
+                }
+            }
+        );
+        let short = Chardev::parse("socket,id=m,host=localhost,port=0,server,nowait").unwrap();
+        assert!(matches!(short.backend, Backend::Socket { server: true, wait: false, .. }));
+        let waits = Chardev::parse("socket,id=m,path=x,server=on").unwrap();
+        assert!(matches!(waits.backend, Backend::Socket { wait: true, .. }));
+        assert_eq!(Chardev::parse("stdio,id=s").unwrap().backend, Backend::Stdio);
+    }
+
+    #[test]
+    fn mistakes() {
+        for (text, message) in [
+            ("socket,path=x,server=on", "chardev: no id specified"),
+            ("id=a", "chardev: \"a\" missing backend"),
+            ("nope,id=a", "'nope' is not a valid char driver name"),
+            ("socket,id=a,path=x,server=on,foo=1", "Invalid parameter 'foo'"),
+            ("socket,id=a,path=x,server=maybe", "Parameter 'server' expects 'on' or 'off'"),
+            ("socket,id=a,path=x,fd=4,server=on", "None or one of 'path', 'fd' or 'host' option required."),
+            ("socket,id=a,host=h,server=on", "chardev: socket: no port given"),
+        ] {
+            assert_eq!(Chardev::parse(text).unwrap_err().0, message, "{text}");
+        }
+        assert!(Chardev::parse("stdio,id=1a").unwrap_err().0.starts_with("Parameter 'id' expects an identifier"));
+    }
+}
