@@ -4,7 +4,9 @@
 pub fn is_id(id: &str) -> bool {
     let bytes = id.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphabetic)
-        && bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        && bytes
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
 /// What the command line says of an id that is not.

@@ -62,8 +62,26 @@ pub enum Address {
 }
 
 const SOCKET_KEYS: &[&str] = &[
-    "path", "abstract", "tight", "host", "port", "to", "ipv4", "ipv6", "fd", "server", "wait", "delay", "nodelay",
-    "telnet", "tn3270", "websocket", "tls-creds", "tls-authz", "reconnect", "reconnect-ms",
+    "path",
+    "abstract",
+    "tight",
+    "host",
+    "port",
+    "to",
+    "ipv4",
+    "ipv6",
+    "fd",
+    "server",
+    "wait",
+    "delay",
+    "nodelay",
+    "telnet",
+    "tn3270",
+    "websocket",
+    "tls-creds",
+    "tls-authz",
+    "reconnect",
+    "reconnect-ms",
 ];
 /// Keys that every backend takes; those of ours that have no meaning here are accepted and ignored.
 const COMMON_KEYS: &[&str] = &["id", "backend", "mux", "signal", "logfile", "logappend"];
@@ -72,7 +90,13 @@ impl Chardev {
     /// Parses the value of `--chardev`.
     pub fn parse(text: &str) -> Result<Self, CliError> {
         let items = items(text)?;
-        let get = |key: &str| items.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let get = |key: &str| {
+            items
+                .iter()
+                .rev()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.as_str())
+        };
         let id = get("id").ok_or_else(|| CliError::new("chardev: no id specified"))?;
         if !crate::names::is_id(id) {
             return Err(CliError::new(crate::names::id_expected("id")));
@@ -97,24 +121,38 @@ impl Chardev {
                     }
                 }
                 if get("tls-creds").is_some() {
-                    return Err(CliError::new("'tls-creds' is not supported for character devices"));
+                    return Err(CliError::new(
+                        "'tls-creds' is not supported for character devices",
+                    ));
                 }
                 let server = flag("server")?.unwrap_or(false);
                 let wait = flag("wait")?;
                 if wait.is_some() && !server {
-                    return Err(CliError::new("'wait' option is incompatible with socket in client connect mode"));
+                    return Err(CliError::new(
+                        "'wait' option is incompatible with socket in client connect mode",
+                    ));
                 }
-                let reconnect = number::<u64>("reconnect", get("reconnect"))?.map(|seconds| seconds.saturating_mul(1000));
+                let reconnect =
+                    number::<u64>("reconnect", get("reconnect"))?.map(|seconds| seconds.saturating_mul(1000));
                 Backend::Socket {
                     address: address(&get, &flag)?,
                     server,
                     wait: server && wait.unwrap_or(true),
-                    reconnect_ms: number("reconnect-ms", get("reconnect-ms"))?.or(reconnect).unwrap_or(0),
+                    reconnect_ms: number("reconnect-ms", get("reconnect-ms"))?
+                        .or(reconnect)
+                        .unwrap_or(0),
                 }
             }
-            other => return Err(CliError::new(format!("'{other}' is not a valid char driver name"))),
+            other => {
+                return Err(CliError::new(format!(
+                    "'{other}' is not a valid char driver name"
+                )));
+            }
         };
-        Ok(Self { id: id.to_owned(), backend })
+        Ok(Self {
+            id: id.to_owned(),
+            backend,
+        })
     }
 }
 
@@ -123,12 +161,15 @@ fn address<'v>(
     flag: &impl Fn(&str) -> Result<Option<bool>, CliError>,
 ) -> Result<Address, CliError> {
     match (get("path"), get("host"), get("fd")) {
-        (Some(path), None, None) => {
-            Ok(Address::Unix { path: path.to_owned(), is_abstract: flag("abstract")?.unwrap_or(false) })
-        }
+        (Some(path), None, None) => Ok(Address::Unix {
+            path: path.to_owned(),
+            is_abstract: flag("abstract")?.unwrap_or(false),
+        }),
         (None, Some(host), None) => Ok(Address::Inet {
             host: host.to_owned(),
-            port: get("port").ok_or_else(|| CliError::new("chardev: socket: no port given"))?.to_owned(),
+            port: get("port")
+                .ok_or_else(|| CliError::new("chardev: socket: no port given"))?
+                .to_owned(),
             to: number("to", get("to"))?,
             ipv4: flag("ipv4")?,
             ipv6: flag("ipv6")?,
@@ -137,8 +178,12 @@ fn address<'v>(
             Ok(number) => Ok(Address::Descriptor(number)),
             Err(_) => Err(CliError::new(format!("Unable to parse FD number {fd}"))),
         },
-        (None, None, None) => Err(CliError::new("chardev: socket: one of 'path', 'host' and 'fd' is needed")),
-        _ => Err(CliError::new("None or one of 'path', 'fd' or 'host' option required.")),
+        (None, None, None) => Err(CliError::new(
+            "chardev: socket: one of 'path', 'host' and 'fd' is needed",
+        )),
+        _ => Err(CliError::new(
+            "None or one of 'path', 'fd' or 'host' option required.",
+        )),
     }
 }
 
@@ -152,7 +197,10 @@ fn switch(key: &str, value: &str) -> Result<bool, CliError> {
 
 fn number<T: std::str::FromStr>(key: &str, value: Option<&str>) -> Result<Option<T>, CliError> {
     value
-        .map(|text| text.parse().map_err(|_| CliError::new(format!("Parameter '{key}' expects a number"))))
+        .map(|text| {
+            text.parse()
+                .map_err(|_| CliError::new(format!("Parameter '{key}' expects a number")))
+        })
         .transpose()
 }
 
@@ -212,7 +260,10 @@ mod tests {
             Chardev {
                 id: "m".into(),
                 backend: Backend::Socket {
-                    address: Address::Unix { path: "/a,b".into(), is_abstract: false },
+                    address: Address::Unix {
+                        path: "/a,b".into(),
+                        is_abstract: false
+                    },
                     server: true,
                     wait: false,
                     reconnect_ms: 0
@@ -220,7 +271,14 @@ mod tests {
             }
         );
         let short = Chardev::parse("socket,id=m,host=localhost,port=0,server,nowait").unwrap();
-        assert!(matches!(short.backend, Backend::Socket { server: true, wait: false, .. }));
+        assert!(matches!(
+            short.backend,
+            Backend::Socket {
+                server: true,
+                wait: false,
+                ..
+            }
+        ));
         let waits = Chardev::parse("socket,id=m,path=x,server=on").unwrap();
         assert!(matches!(waits.backend, Backend::Socket { wait: true, .. }));
         assert_eq!(Chardev::parse("stdio,id=s").unwrap().backend, Backend::Stdio);
@@ -233,12 +291,23 @@ mod tests {
             ("id=a", "chardev: \"a\" missing backend"),
             ("nope,id=a", "'nope' is not a valid char driver name"),
             ("socket,id=a,path=x,server=on,foo=1", "Invalid parameter 'foo'"),
-            ("socket,id=a,path=x,server=maybe", "Parameter 'server' expects 'on' or 'off'"),
-            ("socket,id=a,path=x,fd=4,server=on", "None or one of 'path', 'fd' or 'host' option required."),
+            (
+                "socket,id=a,path=x,server=maybe",
+                "Parameter 'server' expects 'on' or 'off'",
+            ),
+            (
+                "socket,id=a,path=x,fd=4,server=on",
+                "None or one of 'path', 'fd' or 'host' option required.",
+            ),
             ("socket,id=a,host=h,server=on", "chardev: socket: no port given"),
         ] {
             assert_eq!(Chardev::parse(text).unwrap_err().0, message, "{text}");
         }
-        assert!(Chardev::parse("stdio,id=1a").unwrap_err().0.starts_with("Parameter 'id' expects an identifier"));
+        assert!(
+            Chardev::parse("stdio,id=1a")
+                .unwrap_err()
+                .0
+                .starts_with("Parameter 'id' expects an identifier")
+        );
     }
 }

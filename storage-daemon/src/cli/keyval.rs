@@ -33,7 +33,10 @@ enum Value {
 impl Keyval {
     /// Parses `text`. A first item without `=` is the value of `implied_key`, where the option has one.
     pub fn parse(text: &str, implied_key: Option<&str>) -> Result<Self, CliError> {
-        let mut parsed = Self { help: false, root: BTreeMap::new() };
+        let mut parsed = Self {
+            help: false,
+            root: BTreeMap::new(),
+        };
         let mut rest = text;
         let mut implied_key = implied_key;
         let mut keys = 0;
@@ -95,7 +98,10 @@ impl Keyval {
             let end = at + dot;
             let name = key.get(at..end).unwrap_or_default();
             let prefix = key.get(..end).unwrap_or_default();
-            match members.entry(name.to_owned()).or_insert_with(|| Value::Members(BTreeMap::new())) {
+            match members
+                .entry(name.to_owned())
+                .or_insert_with(|| Value::Members(BTreeMap::new()))
+            {
                 Value::Members(inner) => members = inner,
                 Value::Text(_) => return Err(inconsistent(prefix)),
             }
@@ -150,13 +156,21 @@ fn check_key(key: &str) -> Result<(), CliError> {
     for name in key.split('.') {
         let bytes = name.as_bytes();
         let number = depth > 0 && !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
-        let word = bytes.first().is_some_and(|&first| first.is_ascii_alphabetic() || first == b'_')
-            && bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        let word = bytes
+            .first()
+            .is_some_and(|&first| first.is_ascii_alphabetic() || first == b'_')
+            && bytes
+                .iter()
+                .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         if !number && !word {
             return Err(CliError::new(format!("Invalid parameter '{key}'")));
         }
         if name.len() > MAX_NAME_BYTES {
-            let what = if name.len() == key.len() { "Parameter" } else { "Parameter fragment" };
+            let what = if name.len() == key.len() {
+                "Parameter"
+            } else {
+                "Parameter fragment"
+            };
             return Err(CliError::new(format!("{what} '{name}' is too long")));
         }
         depth += 1;
@@ -179,7 +193,11 @@ fn build(builder: &mut Builder, members: &BTreeMap<String, Value>, prefix: &str)
             builder.begin_object();
             for (name, value) in members {
                 builder.string(name);
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let path = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 build_value(builder, value, &path)?;
             }
         }
@@ -198,7 +216,10 @@ fn build_value(builder: &mut Builder, value: &Value, path: &str) -> Result<(), C
 
 /// The elements in order if every name is a number. The indices must be whole: a list has no holes.
 fn list<'m>(members: &'m BTreeMap<String, Value>, prefix: &str) -> Result<Option<Vec<&'m Value>>, CliError> {
-    let numbers = members.keys().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).count();
+    let numbers = members
+        .keys()
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .count();
     if numbers == 0 || prefix.is_empty() {
         return Ok(None);
     }
@@ -270,7 +291,10 @@ mod tests {
 
     #[test]
     fn trees_and_lists() {
-        assert_eq!(good("raw,file.driver=file,file.filename=a,,b"), "{driver:raw file:{driver:file filename:a,b } }");
+        assert_eq!(
+            good("raw,file.driver=file,file.filename=a,,b"),
+            "{driver:raw file:{driver:file filename:a,b } }"
+        );
         assert_eq!(good("driver=x,l.0=a,l.1=b"), "{driver:x l:[a b ] }");
         assert_eq!(good("x,l.00.k=v"), "{driver:x l:[{k:v } ] }");
         assert_eq!(good("x,a=,b=c,"), "{a: b:c driver:x }");
@@ -312,8 +336,14 @@ mod tests {
     #[test]
     fn limits() {
         let long = "a".repeat(128);
-        assert_eq!(bad(&format!("x,{long}=1")), format!("Parameter '{long}' is too long"));
-        assert_eq!(bad(&format!("x,b.{long}=1")), format!("Parameter fragment '{long}' is too long"));
+        assert_eq!(
+            bad(&format!("x,{long}=1")),
+            format!("Parameter '{long}' is too long")
+        );
+        assert_eq!(
+            bad(&format!("x,b.{long}=1")),
+            format!("Parameter fragment '{long}' is too long")
+        );
         assert!(bad(&format!("x,a{}=1", ".a".repeat(100_000))).ends_with("is nested too deeply"));
     }
 }

@@ -63,7 +63,11 @@ const THEIRS: &[(&str, Name, bool)] = &[
     ("version", Name::Version, false),
 ];
 
-const OURS: &[(&str, Name, bool)] = &[("audit", Name::Audit, true), ("compat", Name::Compat, true), ("log", Name::Log, true)];
+const OURS: &[(&str, Name, bool)] = &[
+    ("audit", Name::Audit, true),
+    ("compat", Name::Compat, true),
+    ("log", Name::Log, true),
+];
 
 /// Splits `arguments` (without the program's name).
 pub fn parse(arguments: &[String]) -> Result<Vec<Given>, CliError> {
@@ -83,13 +87,29 @@ pub fn parse(arguments: &[String]) -> Result<Vec<Given>, CliError> {
             };
             let (full, name, takes_value) = find(typed)?;
             let option = match (takes_value, attached) {
-                (true, Some(value)) => Given { name, value: value.to_owned(), location: argument.clone() },
+                (true, Some(value)) => Given {
+                    name,
+                    value: value.to_owned(),
+                    location: argument.clone(),
+                },
                 (true, None) => match rest.next() {
-                    Some(value) => Given { name, value: value.clone(), location: format!("{argument} {value}") },
+                    Some(value) => Given {
+                        name,
+                        value: value.clone(),
+                        location: format!("{argument} {value}"),
+                    },
                     None => return Err(CliError::new(format!("option '--{full}' requires an argument"))),
                 },
-                (false, Some(_)) => return Err(CliError::new(format!("option '--{full}' doesn't allow an argument"))),
-                (false, None) => Given { name, value: String::new(), location: argument.clone() },
+                (false, Some(_)) => {
+                    return Err(CliError::new(format!(
+                        "option '--{full}' doesn't allow an argument"
+                    )));
+                }
+                (false, None) => Given {
+                    name,
+                    value: String::new(),
+                    location: argument.clone(),
+                },
             };
             given.push(option);
         } else if let Some(short) = argument.strip_prefix('-').filter(|short| !short.is_empty()) {
@@ -122,7 +142,11 @@ fn shorts<'a>(
             return Err(CliError::new("option '-compat' requires an argument"));
         };
         let location = format!("{argument} {value}");
-        given.push(Given { name: Name::Compat, value, location });
+        given.push(Given {
+            name: Name::Compat,
+            value,
+            location,
+        });
         return Ok(());
     }
     for (at, letter) in letters.char_indices() {
@@ -139,12 +163,20 @@ fn shorts<'a>(
                 } else {
                     (attached.to_owned(), argument.to_owned())
                 };
-                given.push(Given { name: Name::Trace, value, location });
+                given.push(Given {
+                    name: Name::Trace,
+                    value,
+                    location,
+                });
                 return Ok(());
             }
             other => return Err(CliError::new(format!("invalid option -- '{other}'"))),
         };
-        given.push(Given { name, value: String::new(), location: argument.to_owned() });
+        given.push(Given {
+            name,
+            value: String::new(),
+            location: argument.to_owned(),
+        });
     }
     Ok(())
 }
@@ -156,7 +188,10 @@ fn find(typed: &str) -> Result<(&'static str, Name, bool), CliError> {
         }
     }
     for table in [THEIRS, OURS] {
-        let fitting: Vec<_> = table.iter().filter(|(full, ..)| full.starts_with(typed)).collect();
+        let fitting: Vec<_> = table
+            .iter()
+            .filter(|(full, ..)| full.starts_with(typed))
+            .collect();
         match fitting.as_slice() {
             [] => {}
             &[&only] => return Ok(only),
@@ -184,7 +219,10 @@ mod tests {
     #[test]
     fn values_are_attached_or_next() {
         let given = split(&["--blockdev", "null-co", "--nbd=x=y", "-Tfoo", "-T", "bar", "-hV"]).unwrap();
-        let seen: Vec<_> = given.iter().map(|one| (one.name, one.value.as_str(), one.location.as_str())).collect();
+        let seen: Vec<_> = given
+            .iter()
+            .map(|one| (one.name, one.value.as_str(), one.location.as_str()))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -213,7 +251,10 @@ mod tests {
             (&["--", "stray"], "stray: Unexpected argument"),
             (&["--blockdev"], "option '--blockdev' requires an argument"),
             (&["--pid"], "option '--pidfile' requires an argument"),
-            (&["--daemonize=1"], "option '--daemonize' doesn't allow an argument"),
+            (
+                &["--daemonize=1"],
+                "option '--daemonize' doesn't allow an argument",
+            ),
         ] {
             assert_eq!(split(arguments).unwrap_err(), message);
         }
