@@ -56,7 +56,10 @@ impl Diagnostic {
             code,
             severity: Severity::Error,
             message: message.into(),
-            primary: Label { span, note: String::new() },
+            primary: Label {
+                span,
+                note: String::new(),
+            },
             secondary: Vec::new(),
             help: None,
         }
@@ -64,7 +67,10 @@ impl Diagnostic {
 
     /// A warning at `span`.
     pub fn warning(code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
+        Diagnostic {
+            severity: Severity::Warning,
+            ..Diagnostic::error(code, span, message)
+        }
     }
 
     /// With a short note under the place at fault.
@@ -77,7 +83,10 @@ impl Diagnostic {
     /// With a further place that explains the first.
     #[must_use]
     pub fn also(mut self, span: Span, note: impl Into<String>) -> Diagnostic {
-        self.secondary.push(Label { span, note: note.into() });
+        self.secondary.push(Label {
+            span,
+            note: note.into(),
+        });
         self
     }
 

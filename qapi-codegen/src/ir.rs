@@ -18,8 +18,8 @@ mod doc;
 mod query;
 
 pub use condition::Condition;
-pub use query::is_deprecated;
 pub use doc::{Doc, DocText, Section, SectionKind};
+pub use query::is_deprecated;
 
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident) => {
@@ -485,12 +485,18 @@ impl fmt::Display for Builtin {
 impl TypeRef {
     /// A built-in type.
     pub fn builtin(builtin: Builtin) -> TypeRef {
-        TypeRef { element: Element::Builtin(builtin), array: false }
+        TypeRef {
+            element: Element::Builtin(builtin),
+            array: false,
+        }
     }
 
     /// A type with a name of its own.
     pub fn named(id: TypeId) -> TypeRef {
-        TypeRef { element: Element::Type(id), array: false }
+        TypeRef {
+            element: Element::Type(id),
+            array: false,
+        }
     }
 
     /// An array of this, which is not an array itself.

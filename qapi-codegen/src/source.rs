@@ -30,17 +30,27 @@ pub struct Span {
 impl Span {
     /// A span of `file` from `start` up to `end`.
     pub fn new(file: FileId, start: u32, end: u32) -> Span {
-        Span { file, start, end: end.max(start) }
+        Span {
+            file,
+            start,
+            end: end.max(start),
+        }
     }
 
     /// The empty span at this span's start.
     pub fn at_start(self) -> Span {
-        Span { end: self.start, ..self }
+        Span {
+            end: self.start,
+            ..self
+        }
     }
 
     /// From the start of `self` to the end of `other`, which must lie in the same file.
     pub fn to(self, other: Span) -> Span {
-        Span { end: other.end.max(self.end), ..self }
+        Span {
+            end: other.end.max(self.end),
+            ..self
+        }
     }
 }
 
@@ -138,12 +148,19 @@ impl SourceMap {
                 Ok(text) => text.into_boxed_str(),
                 Err(error) => {
                     not_utf8 = u32::try_from(error.utf8_error().valid_up_to()).ok();
-                    String::from_utf8_lossy(error.as_bytes()).into_owned().into_boxed_str()
+                    String::from_utf8_lossy(error.as_bytes())
+                        .into_owned()
+                        .into_boxed_str()
                 }
             }),
         };
         let id = FileId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        self.files.push(Source { name: name.to_owned(), key: key.clone(), text, not_utf8 });
+        self.files.push(Source {
+            name: name.to_owned(),
+            key: key.clone(),
+            text,
+            not_utf8,
+        });
         self.by_key.insert(key, id);
         id
     }
@@ -180,7 +197,9 @@ impl SourceMap {
 
     /// The text under a span.
     pub fn snippet(&self, span: Span) -> &str {
-        self.text(span.file).get(span.start as usize..span.end as usize).unwrap_or("")
+        self.text(span.file)
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or("")
     }
 
     /// Line and column of a span's start.

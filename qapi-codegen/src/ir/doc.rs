@@ -56,12 +56,18 @@ pub struct DocText {
 impl Doc {
     /// The text without a tag, piece by piece.
     pub fn plain(&self) -> impl Iterator<Item = &DocText> {
-        self.sections.iter().filter(|section| section.kind == SectionKind::Plain).map(|section| &section.text)
+        self.sections
+            .iter()
+            .filter(|section| section.kind == SectionKind::Plain)
+            .map(|section| &section.text)
     }
 
     /// The section of this kind.
     pub fn section(&self, kind: &SectionKind) -> Option<&DocText> {
-        self.sections.iter().find(|section| section.kind == *kind).map(|section| &section.text)
+        self.sections
+            .iter()
+            .find(|section| section.kind == *kind)
+            .map(|section| &section.text)
     }
 
     /// What `Returns:` says.

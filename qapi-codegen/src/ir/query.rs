@@ -28,7 +28,8 @@ impl Schema {
 
     /// Every definition, module after module.
     pub fn definitions(&self) -> impl Iterator<Item = (ModuleId, Definition)> {
-        self.modules().flat_map(|(id, module)| module.definitions.iter().map(move |definition| (id, *definition)))
+        self.modules()
+            .flat_map(|(id, module)| module.definitions.iter().map(move |definition| (id, *definition)))
     }
 
     /// The names of all features in use, each once, with `deprecated` and `unstable` always first. The
@@ -64,12 +65,16 @@ impl Schema {
 
     /// The command of this name.
     pub fn find_command(&self, name: &str) -> Option<CommandId> {
-        self.commands().find(|(_, command)| command.name == name).map(|(id, _)| id)
+        self.commands()
+            .find(|(_, command)| command.name == name)
+            .map(|(id, _)| id)
     }
 
     /// The event of this name.
     pub fn find_event(&self, name: &str) -> Option<EventId> {
-        self.events().find(|(_, event)| event.name == name).map(|(id, _)| id)
+        self.events()
+            .find(|(_, event)| event.name == name)
+            .map(|(id, _)| id)
     }
 
     /// `block-core.json:482`: the module's name and the line.
@@ -169,7 +174,11 @@ impl Schema {
     /// As the schema writes it: `str`, `['BlockDeviceInfo']` without the quotes.
     pub fn display(&self, of: TypeRef) -> String {
         let name = self.element_name(of.element);
-        if of.array { format!("[{name}]") } else { name.to_owned() }
+        if of.array {
+            format!("[{name}]")
+        } else {
+            name.to_owned()
+        }
     }
 
     /// The name of an element.
@@ -221,7 +230,10 @@ impl Schema {
             }
             TypeKind::Alternate(alternate) => {
                 for alternative in &alternate.alternatives {
-                    found(alternative.alternative_type.element, alternative.alternative_type.array);
+                    found(
+                        alternative.alternative_type.element,
+                        alternative.alternative_type.array,
+                    );
                 }
             }
         }
