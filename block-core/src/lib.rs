@@ -3,10 +3,12 @@
 //! This crate knows nothing of QMP or JSON, and opens no control socket: the daemon translates its schema's
 //! types into [`options`] and calls, and [`event::Event`]s into QMP events.
 
+pub mod bitmap;
 pub mod driver;
 pub mod error;
 pub mod event;
 pub mod options;
+mod sync;
 pub mod types;
 
 pub use error::{BlockError, ErrorKind, Result};
