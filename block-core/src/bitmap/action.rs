@@ -51,35 +51,54 @@ impl Undo {
 
 /// Adds a bitmap.
 pub fn add(set: &BitmapSet, length: u64, spec: &BitmapSpec) -> Result<Undo> {
-    Ok(Undo { bitmap: set.add(length, spec)?, step: Step::Added })
+    Ok(Undo {
+        bitmap: set.add(length, spec)?,
+        step: Step::Added,
+    })
 }
 
 /// Removes a bitmap: it is busy until the end of the transaction.
 pub fn remove(set: &BitmapSet, name: &str) -> Result<Undo> {
     let bitmap = set.get(name)?;
     bitmap.hide()?;
-    Ok(Undo { bitmap, step: Step::Removed })
+    Ok(Undo {
+        bitmap,
+        step: Step::Removed,
+    })
 }
 
 /// Clears a bitmap.
 pub fn clear(set: &BitmapSet, name: &str) -> Result<Undo> {
     let bitmap = set.get(name)?;
     let bits = bitmap.clear()?;
-    Ok(Undo { bitmap, step: Step::Cleared(bits) })
+    Ok(Undo {
+        bitmap,
+        step: Step::Cleared(bits),
+    })
 }
 
 /// Starts or stops recording.
 pub fn set_enabled(set: &BitmapSet, name: &str, enabled: bool) -> Result<Undo> {
     let bitmap = set.get(name)?;
-    let before = if enabled { bitmap.enable()? } else { bitmap.disable()? };
-    Ok(Undo { bitmap, step: Step::Enabled(before) })
+    let before = if enabled {
+        bitmap.enable()?
+    } else {
+        bitmap.disable()?
+    };
+    Ok(Undo {
+        bitmap,
+        step: Step::Enabled(before),
+    })
 }
 
 /// Merges bitmaps into one, all or none.
 pub fn merge(set: &BitmapSet, target: &str, sources: &[BitmapHandle]) -> Result<Undo> {
     let bitmap = set.get(target)?;
     let bits = bitmap.merge(sources)?;
-    Ok(Undo { bitmap, step: Step::Merged(bits) })
+    Ok(Undo {
+        bitmap,
+        step: Step::Merged(bits),
+    })
 }
 
 #[cfg(test)]

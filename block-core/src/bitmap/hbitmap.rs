@@ -50,7 +50,10 @@ struct Inner {
 /// Bits that a slot covers with `height` levels of inner nodes below it.
 fn capacity(height: u32) -> u64 {
     // Saturation only happens above any length that a node can have.
-    LEAF_BITS.checked_shl(6 * height).filter(|bits| bits >> (6 * height) == LEAF_BITS).unwrap_or(u64::MAX)
+    LEAF_BITS
+        .checked_shl(6 * height)
+        .filter(|bits| bits >> (6 * height) == LEAF_BITS)
+        .unwrap_or(u64::MAX)
 }
 
 /// Ones in bits `from..to` of a word; `from < 64`, `from < to <= 64`.
@@ -66,7 +69,11 @@ fn place(number: u64) -> usize {
 
 impl Leaf {
     fn filled(word: u64) -> Box<Self> {
-        Box::new(Self { words: [word; FANOUT], any: word, full: word })
+        Box::new(Self {
+            words: [word; FANOUT],
+            any: word,
+            full: word,
+        })
     }
 
     /// Sets or clears `start..end` and says how many bits changed.
@@ -90,8 +97,16 @@ impl Leaf {
     fn summarize(&mut self, index: u64) {
         let word = self.words[place(index)];
         let bit = 1 << index;
-        self.any = if word == 0 { self.any & !bit } else { self.any | bit };
-        self.full = if word == u64::MAX { self.full | bit } else { self.full & !bit };
+        self.any = if word == 0 {
+            self.any & !bit
+        } else {
+            self.any | bit
+        };
+        self.full = if word == u64::MAX {
+            self.full | bit
+        } else {
+            self.full & !bit
+        };
     }
 
     fn count(&self) -> u64 {
@@ -101,7 +116,11 @@ impl Leaf {
     /// The first bit with this value at or after `from`.
     fn next(&self, from: u64, value: bool) -> Option<u64> {
         let index = from / WORD_BITS;
-        let word = if value { self.words[place(index)] } else { !self.words[place(index)] };
+        let word = if value {
+            self.words[place(index)]
+        } else {
+            !self.words[place(index)]
+        };
         let here = word & (u64::MAX << (from % WORD_BITS));
         if here != 0 {
             return Some(index * WORD_BITS + u64::from(here.trailing_zeros()));
@@ -111,7 +130,11 @@ impl Leaf {
             return None;
         }
         let index = u64::from(candidates.trailing_zeros());
-        let word = if value { self.words[place(index)] } else { !self.words[place(index)] };
+        let word = if value {
+            self.words[place(index)]
+        } else {
+            !self.words[place(index)]
+        };
         Some(index * WORD_BITS + u64::from(word.trailing_zeros()))
     }
 }
@@ -125,7 +148,11 @@ impl Inner {
     fn filled(full: bool) -> Box<Self> {
         let word = if full { u64::MAX } else { 0 };
         let slots = std::array::from_fn(|_| if full { Slot::Full } else { Slot::Empty });
-        Box::new(Self { slots, any: word, full: word })
+        Box::new(Self {
+            slots,
+            any: word,
+            full: word,
+        })
     }
 
     fn summarize(&mut self, index: u64) {
@@ -310,7 +337,12 @@ impl HBitmap {
         while capacity(height) < bits {
             height += 1;
         }
-        Self { bits, height, count: 0, root: Slot::Empty }
+        Self {
+            bits,
+            height,
+            count: 0,
+            root: Slot::Empty,
+        }
     }
 
     /// How many bits it has.
@@ -344,7 +376,11 @@ impl HBitmap {
             return 0;
         }
         let changed = self.root.assign(self.height, start, end, value);
-        self.count = if value { self.count + changed } else { self.count - changed };
+        self.count = if value {
+            self.count + changed
+        } else {
+            self.count - changed
+        };
         changed
     }
 
@@ -368,7 +404,9 @@ impl HBitmap {
         if from >= end {
             return None;
         }
-        self.root.next(self.height, from, value).filter(|&found| found < end)
+        self.root
+            .next(self.height, from, value)
+            .filter(|&found| found < end)
     }
 
     /// The first run of set bits in `from..end`, at most `longest` bits of it, as start and end.

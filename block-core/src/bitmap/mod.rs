@@ -10,5 +10,6 @@ mod set;
 
 pub use hbitmap::{HBitmap, Runs};
 pub use set::{
-    BitmapHandle, BitmapInfo, BitmapMode, BitmapSet, BitmapSpec, BitmapUse, MAX_NAME_BYTES, default_granularity,
+    BitmapHandle, BitmapInfo, BitmapMode, BitmapSet, BitmapSpec, BitmapUse, MAX_NAME_BYTES,
+    default_granularity,
 };

@@ -228,7 +228,9 @@ impl BitmapSet {
 
     /// Tells every recording bitmap that the range was written.
     pub fn mark_dirty(&self, offset: u64, len: u64) {
-        let Some(end) = offset.checked_add(len).filter(|_| len > 0) else { return };
+        let Some(end) = offset.checked_add(len).filter(|_| len > 0) else {
+            return;
+        };
         if self.is_empty() {
             return;
         }
@@ -255,10 +257,16 @@ impl BitmapSet {
             return Err(BlockError::new(ErrorKind::Invalid, "Bitmap name cannot be empty"));
         }
         if lock(&self.inner.state).names.contains_key(name) {
-            return Err(BlockError::new(ErrorKind::Exists, format!("Bitmap already exists: {name}")));
+            return Err(BlockError::new(
+                ErrorKind::Exists,
+                format!("Bitmap already exists: {name}"),
+            ));
         }
         if name.len() > MAX_NAME_BYTES {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("Bitmap name too long: {name}")));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Bitmap name too long: {name}"),
+            ));
         }
         Ok(())
     }
@@ -292,7 +300,10 @@ impl BitmapSet {
     }
 
     fn handle(&self, id: u64) -> BitmapHandle {
-        BitmapHandle { set: Arc::clone(&self.inner), id }
+        BitmapHandle {
+            set: Arc::clone(&self.inner),
+            id,
+        }
     }
 
     /// The bitmap of this name.
@@ -309,7 +320,12 @@ impl BitmapSet {
 
     /// Every bitmap, newest first.
     pub fn infos(&self) -> Vec<BitmapInfo> {
-        lock(&self.inner.state).bitmaps.values().rev().map(Bitmap::info).collect()
+        lock(&self.inner.state)
+            .bitmaps
+            .values()
+            .rev()
+            .map(Bitmap::info)
+            .collect()
     }
 
     /// How many bitmaps there are.
@@ -352,27 +368,41 @@ impl BitmapSet {
     /// The persistent bitmaps as an image shall keep them.
     pub fn to_store(&self) -> Vec<StoredBitmap> {
         let state = lock(&self.inner.state);
-        let kept = state.bitmaps.values().filter(|bitmap| bitmap.persistent && !bitmap.hidden);
+        let kept = state
+            .bitmaps
+            .values()
+            .filter(|bitmap| bitmap.persistent && !bitmap.hidden);
         kept.map(|bitmap| StoredBitmap {
             name: bitmap.name.as_str().to_owned(),
             granularity_bytes: 1 << bitmap.shift,
             auto: bitmap.enabled,
             inconsistent: bitmap.inconsistent,
-            dirty: if bitmap.inconsistent { Vec::new() } else { bitmap.dirty_ranges() },
+            dirty: if bitmap.inconsistent {
+                Vec::new()
+            } else {
+                bitmap.dirty_ranges()
+            },
         })
         .collect()
     }
 
     /// Whether some bitmap must be kept in the image.
     pub fn has_persistent(&self) -> bool {
-        lock(&self.inner.state).bitmaps.values().any(|bitmap| bitmap.persistent && !bitmap.hidden)
+        lock(&self.inner.state)
+            .bitmaps
+            .values()
+            .any(|bitmap| bitmap.persistent && !bitmap.hidden)
     }
 
     /// Forgets the persistent bitmaps, after they were stored for good (the image goes read-only or away).
     pub fn forget_persistent(&self) {
         self.inner.change(|state| {
-            let gone: Vec<u64> =
-                state.bitmaps.iter().filter(|(_, bitmap)| bitmap.persistent).map(|(id, _)| *id).collect();
+            let gone: Vec<u64> = state
+                .bitmaps
+                .iter()
+                .filter(|(_, bitmap)| bitmap.persistent)
+                .map(|(id, _)| *id)
+                .collect();
             for id in gone {
                 state.remove(id);
             }
@@ -381,7 +411,11 @@ impl BitmapSet {
 
     /// Follows the node's persistent bitmaps into and out of read-only mode.
     pub fn set_read_only(&self, read_only: bool) {
-        for bitmap in lock(&self.inner.state).bitmaps.values_mut().filter(|bitmap| bitmap.persistent) {
+        for bitmap in lock(&self.inner.state)
+            .bitmaps
+            .values_mut()
+            .filter(|bitmap| bitmap.persistent)
+        {
             bitmap.read_only = read_only;
         }
     }
@@ -398,7 +432,11 @@ impl BitmapSet {
 
     /// Bytes of memory that the bits take.
     pub fn memory_bytes(&self) -> usize {
-        lock(&self.inner.state).bitmaps.values().map(|bitmap| bitmap.bits.memory_bytes()).sum()
+        lock(&self.inner.state)
+            .bitmaps
+            .values()
+            .map(|bitmap| bitmap.bits.memory_bytes())
+            .sum()
     }
 }
 
@@ -412,7 +450,10 @@ fn check_granularity(bytes: u32) -> Result<()> {
     if bytes.is_power_of_two() && bytes >= 512 {
         Ok(())
     } else {
-        Err(BlockError::new(ErrorKind::Invalid, "Granularity must be power of 2 and at least 512"))
+        Err(BlockError::new(
+            ErrorKind::Invalid,
+            "Granularity must be power of 2 and at least 512",
+        ))
     }
 }
 
@@ -425,7 +466,9 @@ pub struct BitmapHandle {
 
 impl fmt::Debug for BitmapHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BitmapHandle").field("info", &self.info()).finish()
+        f.debug_struct("BitmapHandle")
+            .field("info", &self.info())
+            .finish()
     }
 }
 
@@ -458,7 +501,8 @@ impl BitmapHandle {
     }
 
     fn checked<T>(&self, wanted: BitmapUse, change: impl FnOnce(&mut Bitmap) -> T) -> Result<T> {
-        self.change(|bitmap| bitmap.check(wanted).map(|()| change(bitmap))).unwrap_or_else(|| Err(gone()))
+        self.change(|bitmap| bitmap.check(wanted).map(|()| change(bitmap)))
+            .unwrap_or_else(|| Err(gone()))
     }
 
     /// What queries show of it; `None` once it is removed.
@@ -473,17 +517,22 @@ impl BitmapHandle {
 
     /// Whether its state allows this use.
     pub fn check(&self, wanted: BitmapUse) -> Result<()> {
-        self.read(|bitmap| bitmap.check(wanted)).unwrap_or_else(|| Err(gone()))
+        self.read(|bitmap| bitmap.check(wanted))
+            .unwrap_or_else(|| Err(gone()))
     }
 
     /// Starts recording; says whether it did before.
     pub fn enable(&self) -> Result<bool> {
-        self.checked(BitmapUse::Read, |bitmap| std::mem::replace(&mut bitmap.enabled, true))
+        self.checked(BitmapUse::Read, |bitmap| {
+            std::mem::replace(&mut bitmap.enabled, true)
+        })
     }
 
     /// Stops recording; says whether it did before.
     pub fn disable(&self) -> Result<bool> {
-        self.checked(BitmapUse::Read, |bitmap| std::mem::replace(&mut bitmap.enabled, false))
+        self.checked(BitmapUse::Read, |bitmap| {
+            std::mem::replace(&mut bitmap.enabled, false)
+        })
     }
 
     /// Undoes an enable or disable, whatever the state is now.
@@ -544,7 +593,9 @@ impl BitmapHandle {
 
     /// Adds the bits of others, all or none; gives the bits from before.
     pub fn merge(&self, sources: &[BitmapHandle]) -> Result<HBitmap> {
-        let (length, shift) = self.read(|bitmap| (bitmap.length, bitmap.shift)).ok_or_else(gone)?;
+        let (length, shift) = self
+            .read(|bitmap| (bitmap.length, bitmap.shift))
+            .ok_or_else(gone)?;
         let mut sum = HBitmap::new(length.div_ceil(1 << shift));
         for source in sources {
             // Sources are looked at one by one: two nodes' locks are never held together.
@@ -583,11 +634,17 @@ impl BitmapHandle {
 
     /// Holds it for a job: writes from now on go to a successor. With [`BitmapMode::Never`] the bits are only read.
     pub fn freeze(&self, mode: BitmapMode) -> Result<()> {
-        let wanted = if mode == BitmapMode::Never { BitmapUse::Read } else { BitmapUse::Change };
+        let wanted = if mode == BitmapMode::Never {
+            BitmapUse::Read
+        } else {
+            BitmapUse::Change
+        };
         self.checked(wanted, |bitmap| {
             bitmap.users += 1;
-            bitmap.successor =
-                Some(Successor { bits: HBitmap::new(bitmap.bits.len()), enabled: bitmap.enabled });
+            bitmap.successor = Some(Successor {
+                bits: HBitmap::new(bitmap.bits.len()),
+                enabled: bitmap.enabled,
+            });
         })
     }
 
@@ -596,7 +653,9 @@ impl BitmapHandle {
     pub fn thaw(&self, mode: BitmapMode, success: bool, uncopied: impl IntoIterator<Item = (u64, u64)>) {
         self.change(|bitmap| {
             bitmap.users = bitmap.users.saturating_sub(1);
-            let Some(successor) = bitmap.successor.take() else { return };
+            let Some(successor) = bitmap.successor.take() else {
+                return;
+            };
             let consumed = match mode {
                 BitmapMode::OnSuccess => success,
                 BitmapMode::Never => false,
@@ -607,7 +666,9 @@ impl BitmapHandle {
                 if !success {
                     let shift = bitmap.shift;
                     for (offset, len) in uncopied {
-                        bitmap.bits.set(offset >> shift, offset.saturating_add(len).div_ceil(1 << shift));
+                        bitmap
+                            .bits
+                            .set(offset >> shift, offset.saturating_add(len).div_ceil(1 << shift));
                     }
                 }
             } else {
@@ -627,7 +688,9 @@ impl BitmapHandle {
         self.read(|bitmap| {
             let end = end.min(bitmap.length);
             let longest = longest.div_ceil(bitmap.granularity()).max(1);
-            let (from, to) = bitmap.bits.next_run(offset >> bitmap.shift, bitmap.granules(end), longest)?;
+            let (from, to) = bitmap
+                .bits
+                .next_run(offset >> bitmap.shift, bitmap.granules(end), longest)?;
             let start = (from << bitmap.shift).max(offset);
             Some((start, (to << bitmap.shift).min(end) - start))
         })?
@@ -641,7 +704,10 @@ impl BitmapHandle {
     /// Sets bits by hand.
     pub fn set_dirty(&self, offset: u64, len: u64) {
         self.change(|bitmap| {
-            bitmap.bits.set(offset >> bitmap.shift, offset.saturating_add(len).div_ceil(bitmap.granularity()));
+            bitmap.bits.set(
+                offset >> bitmap.shift,
+                offset.saturating_add(len).div_ceil(bitmap.granularity()),
+            );
         });
     }
 
@@ -652,7 +718,10 @@ impl BitmapHandle {
             let mut words = vec![0u64; count];
             for (from, to) in bitmap.bits.runs() {
                 for bit in from..to {
-                    if let Some(word) = usize::try_from(bit / 64).ok().and_then(|index| words.get_mut(index)) {
+                    if let Some(word) = usize::try_from(bit / 64)
+                        .ok()
+                        .and_then(|index| words.get_mut(index))
+                    {
                         *word |= 1 << (bit % 64);
                     }
                 }
@@ -682,7 +751,8 @@ impl BitmapHold {
 
 impl Drop for BitmapHold {
     fn drop(&mut self) {
-        self.bitmap.change(|bitmap| bitmap.users = bitmap.users.saturating_sub(1));
+        self.bitmap
+            .change(|bitmap| bitmap.users = bitmap.users.saturating_sub(1));
     }
 }
 
@@ -691,7 +761,12 @@ mod tests {
     use super::*;
 
     fn spec(name: &str, granularity_bytes: u32) -> BitmapSpec {
-        BitmapSpec { name: name.into(), granularity_bytes, persistent: false, disabled: false }
+        BitmapSpec {
+            name: name.into(),
+            granularity_bytes,
+            persistent: false,
+            disabled: false,
+        }
     }
 
     const MIB: u64 = 1 << 20;
@@ -723,8 +798,14 @@ mod tests {
         let text = |spec: &BitmapSpec| set.add(MIB, spec).unwrap_err().to_string();
         assert_eq!(text(&spec("a", 512)), "Bitmap already exists: a");
         assert_eq!(text(&spec("", 512)), "Bitmap name cannot be empty");
-        assert_eq!(text(&spec("b", 256)), "Granularity must be power of 2 and at least 512");
-        assert_eq!(text(&spec("b", 768)), "Granularity must be power of 2 and at least 512");
+        assert_eq!(
+            text(&spec("b", 256)),
+            "Granularity must be power of 2 and at least 512"
+        );
+        assert_eq!(
+            text(&spec("b", 768)),
+            "Granularity must be power of 2 and at least 512"
+        );
         assert!(text(&spec(&"x".repeat(1024), 512)).starts_with("Bitmap name too long: x"));
         set.add(MIB, &spec("b", 1 << 31)).unwrap();
     }
@@ -794,7 +875,15 @@ mod tests {
     #[test]
     fn stored_bitmaps_come_back() {
         let set = BitmapSet::default();
-        let a = set.add(MIB + 100, &BitmapSpec { persistent: true, ..spec("a", 4096) }).unwrap();
+        let a = set
+            .add(
+                MIB + 100,
+                &BitmapSpec {
+                    persistent: true,
+                    ..spec("a", 4096)
+                },
+            )
+            .unwrap();
         set.add(MIB + 100, &spec("volatile", 4096)).unwrap();
         a.set_dirty(5000, 10_000);
         a.set_dirty(MIB, 100);
@@ -805,7 +894,10 @@ mod tests {
         again.load(MIB + 100, stored, true);
         let b = again.get("a").unwrap();
         assert_eq!(b.dirty_ranges(), a.dirty_ranges());
-        assert_eq!(b.clear().unwrap_err().to_string(), "Bitmap 'a' is readonly and cannot be modified");
+        assert_eq!(
+            b.clear().unwrap_err().to_string(),
+            "Bitmap 'a' is readonly and cannot be modified"
+        );
         again.set_read_only(false);
         b.clear().unwrap();
     }
