@@ -148,6 +148,13 @@ impl EventHub {
         self.lock().sessions.push(Arc::clone(session));
     }
 
+    /// Asks every session to send what it has and to end.
+    pub(crate) fn finish_all(&self) {
+        for session in &self.lock().sessions {
+            session.finish();
+        }
+    }
+
     pub(crate) fn remove(&self, session: &Arc<Outbox>) {
         let mut state = self.lock();
         if let Some(at) = state

@@ -38,6 +38,8 @@ struct State {
     subscribed: bool,
     /// Too many events were unsent: the client missed one.
     overflowed: bool,
+    /// The session is to send what there is and to end.
+    finishing: bool,
     /// To be woken when an event comes.
     waker: Option<Waker>,
 }
@@ -87,7 +89,7 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to the output what `write` appends.
+    /// Adds to the output what `write` appends; says how much is unsent.
     pub(crate) fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> usize {
         let mut state = self.lock();
         let mut writer = Writer {
@@ -122,33 +124,58 @@ impl Outbox {
         self.lock().subscribed = true;
     }
 
-    /// Has the task woken when there is something to send.
-    pub(crate) fn park(&self, waker: &Waker) {
+    /// Has the task woken when there is something to send or the session is to end.
+    pub(crate) fn park(&self, waker: &Waker) -> Status {
         let mut state = self.lock();
         match &mut state.waker {
             Some(current) if current.will_wake(waker) => {}
             slot => *slot = Some(waker.clone()),
         }
+        Status {
+            queued: !state.tail.is_empty() || !state.pieces.is_empty(),
+            overflowed: state.overflowed,
+            finishing: state.finishing,
+        }
     }
 
-    /// Moves everything queued to `sending`, which is empty; `false` when events were lost.
-    pub(crate) fn take(&self, sending: &mut Sending) -> bool {
+    /// Asks the session to send what it has and to end.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        state.finishing = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves everything queued to `sending`, which is empty.
+    pub(crate) fn take(&self, sending: &mut Sending) {
         let mut state = self.lock();
         std::mem::swap(&mut sending.pieces, &mut state.pieces);
         std::mem::swap(&mut sending.tail, &mut state.tail);
-        !state.overflowed
     }
 
-    /// So many bytes are sent; says how many are not.
-    pub(crate) fn sent(&self, bytes: usize) -> usize {
+    /// So many bytes are sent.
+    pub(crate) fn sent(&self, bytes: usize) {
         let mut state = self.lock();
         state.unsent = state.unsent.saturating_sub(bytes);
-        state.unsent
     }
 
     pub(crate) fn unsent(&self) -> usize {
         self.lock().unsent
     }
+}
+
+/// What a session has to know before it waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    /// There is output that is not taken yet.
+    pub(crate) queued: bool,
+    /// The client did not read and has missed an event.
+    pub(crate) overflowed: bool,
+    /// The session is to end.
+    pub(crate) finishing: bool,
 }
 
 /// Appends to a session's output.
