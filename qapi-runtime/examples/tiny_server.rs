@@ -3,7 +3,10 @@
 //! `cargo run -p qapi-runtime --example tiny_server -- /tmp/tiny.sock`, then
 //! `socat - UNIX:/tmp/tiny.sock` and `{"execute": "qmp_capabilities"}`.
 
-use qapi_runtime::{Call, CommandTable, Cursor, Error, Flags, ListenOptions, Listener, Pending, Reply, Row, Server, Stop, UnixOptions};
+use qapi_runtime::{
+    Call, CommandTable, Cursor, Error, Flags, ListenOptions, Listener, Pending, Reply, Row, Server, Stop,
+    UnixOptions,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +52,9 @@ fn rows() -> Vec<Row<Tiny>> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("give the path of a socket")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let stop = Stop::new();
         let mut table = CommandTable::new();

@@ -42,8 +42,13 @@ impl AuditLog {
         use std::os::unix::fs::OpenOptionsExt;
         let file = File::options().append(true).create(true).mode(0o600).open(path)?;
         let (lines, received) = sync_channel(QUEUED_LINES);
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_lines(&received, file))?;
-        Ok(AuditLog { lines, dropped: AtomicU64::new(0) })
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write_lines(&received, file))?;
+        Ok(AuditLog {
+            lines,
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// Waits until everything recorded so far is with the system.
@@ -68,7 +73,12 @@ impl AuditLog {
         let mut line = Vec::with_capacity(256);
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         // Writing to a vector cannot fail.
-        let _ = write!(line, "{{\"time\": {}.{:06}, \"session\": {session}, \"peer\": ", now.as_secs(), now.subsec_micros());
+        let _ = write!(
+            line,
+            "{{\"time\": {}.{:06}, \"session\": {session}, \"peer\": ",
+            now.as_secs(),
+            now.subsec_micros()
+        );
         text::write_string(&mut line, &peer.to_string());
         line.extend_from_slice(b", \"command\": ");
         text::write_string(&mut line, command);
@@ -128,7 +138,9 @@ fn write_lines(received: &Receiver<Line>, file: File) {
 
 /// The names of members whose values are secrets, whatever command they belong to.
 fn is_secret(key: &str) -> bool {
-    ["password", "passphrase", "secret", "token", "key-data"].iter().any(|word| key.contains(word))
+    ["password", "passphrase", "secret", "token", "key-data"]
+        .iter()
+        .any(|word| key.contains(word))
 }
 
 /// Arguments as the log shows them: without secrets, and cut off when they are long.
@@ -137,7 +149,10 @@ pub(crate) fn redacted(arguments: Cursor<'_>) -> Vec<u8> {
     write_redacted(&mut out, arguments);
     if out.len() > ARGUMENT_BYTES {
         let mut short = Vec::new();
-        text::write_string(&mut short, &String::from_utf8_lossy(out.get(..ARGUMENT_BYTES).unwrap_or_default()));
+        text::write_string(
+            &mut short,
+            &String::from_utf8_lossy(out.get(..ARGUMENT_BYTES).unwrap_or_default()),
+        );
         return short;
     }
     out
@@ -161,8 +176,9 @@ fn write_redacted(out: &mut Vec<u8>, value: Cursor<'_>) {
         }
         Token::Object { .. } => {
             // A secret object holds its secret in a member with a plain name.
-            let is_secret_object =
-                value.members().any(|(key, kind)| key == "qom-type" && kind.as_str().is_some_and(is_secret));
+            let is_secret_object = value
+                .members()
+                .any(|(key, kind)| key == "qom-type" && kind.as_str().is_some_and(is_secret));
             out.push(b'{');
             for (at, (key, member)) in value.members().enumerate() {
                 if at > 0 {
@@ -170,7 +186,9 @@ fn write_redacted(out: &mut Vec<u8>, value: Cursor<'_>) {
                 }
                 text::write_string(out, key);
                 out.extend_from_slice(b": ");
-                if is_secret(key) && matches!(member.token(), Token::String { .. }) || is_secret_object && key == "data" {
+                if is_secret(key) && matches!(member.token(), Token::String { .. })
+                    || is_secret_object && key == "data"
+                {
                     out.extend_from_slice(b"\"***\"");
                 } else {
                     write_redacted(out, member);

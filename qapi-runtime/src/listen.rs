@@ -34,7 +34,10 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Kind {
-    Unix { listener: UnixListener, made: Option<MadeSocket> },
+    Unix {
+        listener: UnixListener,
+        made: Option<MadeSocket>,
+    },
     Tcp(TcpListener),
 }
 
@@ -76,14 +79,23 @@ impl Listener {
         rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(options.mode))?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         let file = std::fs::symlink_metadata(path)?;
-        let made = MadeSocket { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+        let made = MadeSocket {
+            path: path.to_owned(),
+            device: file.dev(),
+            inode: file.ino(),
+        };
         if file.permissions().mode() & 0o777 != options.mode {
             // The umask took bits away that were asked for.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.mode))?;
         }
         rustix::net::listen(&socket, BACKLOG)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Listener { kind: Kind::Unix { listener, made: Some(made) } })
+        Ok(Listener {
+            kind: Kind::Unix {
+                listener,
+                made: Some(made),
+            },
+        })
     }
 
     /// Listens on a TCP address.
@@ -92,7 +104,9 @@ impl Listener {
     ///
     /// Whatever the system refuses.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
-        Ok(Listener { kind: Kind::Tcp(TcpListener::bind(address).await?) })
+        Ok(Listener {
+            kind: Kind::Tcp(TcpListener::bind(address).await?),
+        })
     }
 
     /// Listens on a socket that somebody else has opened and bound.
@@ -102,16 +116,25 @@ impl Listener {
     /// When it is neither a unix nor a TCP socket that listens.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         if !rustix::net::sockopt::socket_acceptconn(&fd)? {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file descriptor is no listening socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the file descriptor is no listening socket",
+            ));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;
         let family = rustix::net::sockopt::socket_domain(&fd)?;
         let kind = if family == AddressFamily::UNIX {
-            Kind::Unix { listener: UnixListener::from_std(fd.into())?, made: None }
+            Kind::Unix {
+                listener: UnixListener::from_std(fd.into())?,
+                made: None,
+            }
         } else if family == AddressFamily::INET || family == AddressFamily::INET6 {
             Kind::Tcp(TcpListener::from_std(fd.into())?)
         } else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is neither unix nor TCP"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the socket is neither unix nor TCP",
+            ));
         };
         Ok(Listener { kind })
     }
@@ -134,9 +157,16 @@ impl Listener {
                         uid: Some(credentials.uid()),
                         gid: Some(credentials.gid()),
                     },
-                    Err(_) => Peer::Unix { pid: None, uid: None, gid: None },
+                    Err(_) => Peer::Unix {
+                        pid: None,
+                        uid: None,
+                        gid: None,
+                    },
                 };
-                Ok(Accepted { transport: Box::new(stream), peer })
+                Ok(Accepted {
+                    transport: Box::new(stream),
+                    peer,
+                })
             }
             Kind::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
@@ -144,7 +174,10 @@ impl Listener {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(target: "qmp::server", %error, "cannot set TCP_NODELAY");
                 }
-                Ok(Accepted { transport: Box::new(stream), peer: Peer::Tcp(address) })
+                Ok(Accepted {
+                    transport: Box::new(stream),
+                    peer: Peer::Tcp(address),
+                })
             }
         }
     }
@@ -167,7 +200,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !file.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is no socket is in the way",
+        ));
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -175,9 +211,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(rustix::io::Errno::CONNREFUSED) => std::fs::remove_file(path),
         Err(rustix::io::Errno::NOENT) => Ok(()),
         // Connected, or would be if the other were less busy.
-        Ok(()) | Err(rustix::io::Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens on this socket"))
-        }
+        Ok(()) | Err(rustix::io::Errno::AGAIN) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "somebody listens on this socket",
+        )),
         Err(error) => Err(error.into()),
     }
 }
@@ -200,7 +237,11 @@ const FIRST_PASSED_FD: i32 = 3;
 pub fn systemd_sockets() -> io::Result<Vec<Listener>> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
     let for_us = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
-    let count = if for_us { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
+    let count = if for_us {
+        number("LISTEN_FDS").unwrap_or(0)
+    } else {
+        0
+    };
     let mut listeners = Vec::new();
     for fd in (FIRST_PASSED_FD..).take(usize::try_from(count).unwrap_or(0)) {
         // SAFETY: by systemd's protocol the descriptors from three on, as many as LISTEN_FDS says, are
@@ -222,7 +263,9 @@ pub fn notify_systemd(message: &str) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(&path)?,

@@ -28,7 +28,10 @@ impl<'a> Request<'a> {
     /// Looks at a message; `exec-oob` is a member only once out-of-band execution is negotiated.
     pub(crate) fn read(message: Cursor<'a>, oob_negotiated: bool) -> Result<Self, Refused<'a>> {
         let Token::Object { .. } = message.token() else {
-            return Err(Refused { id: None, error: Error::generic("QMP input must be a JSON object") });
+            return Err(Refused {
+                id: None,
+                error: Error::generic("QMP input must be a JSON object"),
+            });
         };
         let mut execute = None;
         let mut exec_oob = None;
@@ -46,7 +49,12 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        let refuse = |text: String| Err(Refused { id, error: Error::generic(text) });
+        let refuse = |text: String| {
+            Err(Refused {
+                id,
+                error: Error::generic(text),
+            })
+        };
         if let Some(key) = unexpected {
             return refuse(format!("QMP input member '{key}' is unexpected"));
         }
@@ -64,6 +72,11 @@ impl<'a> Request<'a> {
         {
             return refuse("QMP input member 'arguments' must be an object".into());
         }
-        Ok(Request { command, oob, arguments, id })
+        Ok(Request {
+            command,
+            oob,
+            arguments,
+            id,
+        })
     }
 }

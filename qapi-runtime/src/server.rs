@@ -166,7 +166,10 @@ impl ServerBuilder {
 
     /// The server; it has no listener yet.
     pub fn build(self) -> Server {
-        let mut greeting = format!("{{\"QMP\": {{\"version\": {}, \"capabilities\": [\"oob\"]}}}}", self.version);
+        let mut greeting = format!(
+            "{{\"QMP\": {{\"version\": {}, \"capabilities\": [\"oob\"]}}}}",
+            self.version
+        );
         greeting.push_str("\r\n");
         Server {
             shared: Arc::new(Shared {

@@ -65,23 +65,47 @@ impl Service {
         ];
         let mut commands: Vec<Command> = Vec::new();
         for (at, row) in table.rows().iter().enumerate() {
-            let target = builtin.iter().find(|(name, _)| *name == row.name).map_or(Target::Row(at), |found| found.1);
-            commands.push(Command { name: row.name, flags: row.flags, target });
+            let target = builtin
+                .iter()
+                .find(|(name, _)| *name == row.name)
+                .map_or(Target::Row(at), |found| found.1);
+            commands.push(Command {
+                name: row.name,
+                flags: row.flags,
+                target,
+            });
         }
         for (name, target) in builtin {
             if !commands.iter().any(|command| command.target == target) {
-                commands.push(Command { name, flags: Flags::default(), target });
+                commands.push(Command {
+                    name,
+                    flags: Flags::default(),
+                    target,
+                });
             }
         }
-        let by_name = commands.iter().enumerate().map(|(at, command)| (command.name, at)).collect();
-        Service { rows: Box::new(Bound { table, handler }), commands, by_name }
+        let by_name = commands
+            .iter()
+            .enumerate()
+            .map(|(at, command)| (command.name, at))
+            .collect();
+        Service {
+            rows: Box::new(Bound { table, handler }),
+            commands,
+            by_name,
+        }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Command> {
         self.commands.get(*self.by_name.get(name)?).copied()
     }
 
-    pub(crate) fn start(&self, row: usize, call: Call, arguments: Option<Cursor<'_>>) -> Result<Pending, Error> {
+    pub(crate) fn start(
+        &self,
+        row: usize,
+        call: Call,
+        arguments: Option<Cursor<'_>>,
+    ) -> Result<Pending, Error> {
         self.rows.start(row, call, arguments)
     }
 
@@ -116,16 +140,22 @@ impl Capabilities {
     /// The arguments of `qmp_capabilities`.
     pub(crate) fn decode(arguments: Option<Cursor<'_>>) -> Result<Self, Error> {
         let mut wanted = Capabilities::default();
-        let Some(arguments) = arguments else { return Ok(wanted) };
+        let Some(arguments) = arguments else {
+            return Ok(wanted);
+        };
         if let Some((_, enable)) = arguments.members().find(|(key, _)| *key == "enable") {
             if !matches!(enable.token(), Token::Array { .. }) {
-                return Err(Error::generic("Invalid parameter type for 'enable', expected: array"));
+                return Err(Error::generic(
+                    "Invalid parameter type for 'enable', expected: array",
+                ));
             }
             for (at, element) in enable.elements().enumerate() {
                 match element.as_str() {
                     Some("oob") => wanted.oob = true,
                     Some(other) => {
-                        return Err(Error::generic(format!("Parameter 'null' does not accept value '{other}'")));
+                        return Err(Error::generic(format!(
+                            "Parameter 'null' does not accept value '{other}'"
+                        )));
                     }
                     None => {
                         return Err(Error::generic(format!(

@@ -72,7 +72,12 @@ enum Scanned {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, transport: Box<dyn Transport>, peer: Peer, policy: Policy) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        transport: Box<dyn Transport>,
+        peer: Peer,
+        policy: Policy,
+    ) -> Self {
         let id = SessionId(shared.next_session.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(shared.limits.event_backlog_bytes));
         tracing::info!(target: "qmp::session", session = %id, peer = %peer, "client connected");
@@ -181,7 +186,11 @@ impl Session {
             let mut progress = false;
             self.requests.poll(cx);
             if !self.lost && self.requests.ready_for_more() {
-                let mut scanned = if self.input.is_empty() { Scanned::All } else { self.scan() };
+                let mut scanned = if self.input.is_empty() {
+                    Scanned::All
+                } else {
+                    self.scan()
+                };
                 if scanned == Scanned::All && !self.ended && self.requests.ready_for_more() {
                     if let Poll::Ready(outcome) = self.poll_read_and_scan(cx) {
                         scanned = outcome;
@@ -219,13 +228,20 @@ impl Session {
         }
         if self.lost {
             // A command that has begun is not cut short: it runs to its end, only its reply is lost.
-            return if self.requests.is_idle() { Poll::Ready(()) } else { Poll::Pending };
+            return if self.requests.is_idle() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         }
         let no_more_requests = self.ended && self.input.is_empty() || status.finishing;
         if all_sent && no_more_requests && self.requests.is_idle() && !status.queued {
             return Poll::Ready(());
         }
-        if turn_over || (all_sent && status.queued) || (self.requests.ready_for_more() && !self.input.is_empty()) {
+        if turn_over
+            || (all_sent && status.queued)
+            || (self.requests.ready_for_more() && !self.input.is_empty())
+        {
             yield_turn(cx);
         }
         Poll::Pending

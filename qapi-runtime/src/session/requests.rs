@@ -84,7 +84,13 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(shared: Arc<Shared>, id: SessionId, peer: Peer, policy: Policy, outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: SessionId,
+        peer: Peer,
+        policy: Policy,
+        outbox: Arc<Outbox>,
+    ) -> Self {
         Requests {
             shared,
             id,
@@ -134,7 +140,9 @@ impl Requests {
 
     /// Takes a message; says how much output is unsent.
     pub(crate) fn take(&mut self, message: &Document) -> usize {
-        let Some(root) = message.root() else { return self.unsent };
+        let Some(root) = message.root() else {
+            return self.unsent;
+        };
         let oob = self.negotiated.is_some_and(|capabilities| capabilities.oob);
         if !oob {
             self.execute_message(root);
@@ -175,7 +183,9 @@ impl Requests {
         }
         loop {
             if let Some(running) = &mut self.running {
-                let Poll::Ready(outcome) = poll_running(running, cx) else { return };
+                let Poll::Ready(outcome) = poll_running(running, cx) else {
+                    return;
+                };
                 if let Some(running) = self.running.take() {
                     self.answer(Id::Text(running.id.as_deref()), running.watched, outcome);
                 }
@@ -216,7 +226,12 @@ impl Requests {
         let outcome = match command.target {
             Target::Row(row) => match self.start(row, command, request, &watched) {
                 Ok(mut future) => {
-                    match poll_contained(&mut future, command.name, &watched.span, &mut Context::from_waker(Waker::noop())) {
+                    match poll_contained(
+                        &mut future,
+                        command.name,
+                        &watched.span,
+                        &mut Context::from_waker(Waker::noop()),
+                    ) {
                         Poll::Ready(outcome) => outcome,
                         Poll::Pending => return self.keep_running(future, request, watched),
                     }
@@ -228,9 +243,8 @@ impl Requests {
                 self.shared.service.write_names(&mut names);
                 Reply::Encoded(names)
             }),
-            Target::Schema => {
-                service::no_arguments(request.arguments).map(|()| Reply::Shared(self.shared.introspection.clone()))
-            }
+            Target::Schema => service::no_arguments(request.arguments)
+                .map(|()| Reply::Shared(self.shared.introspection.clone())),
             Target::Capabilities => self.negotiate(request.arguments),
         };
         self.answer(id, watched, outcome);
@@ -239,7 +253,8 @@ impl Requests {
     fn find(&self, request: &Request<'_>) -> Result<Command, Error> {
         let name = request.command;
         let command = self.shared.service.find(name);
-        if self.negotiated.is_none() && !command.is_some_and(|command| command.target == Target::Capabilities) {
+        if self.negotiated.is_none() && !command.is_some_and(|command| command.target == Target::Capabilities)
+        {
             let desc = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(Error::new(ErrorClass::CommandNotFound, desc));
         }
@@ -264,7 +279,13 @@ impl Requests {
         Ok(Reply::Encoded(b"{}".to_vec()))
     }
 
-    fn start(&self, row: usize, command: Command, request: &Request<'_>, watched: &Watched) -> Result<Pending, Error> {
+    fn start(
+        &self,
+        row: usize,
+        command: Command,
+        request: &Request<'_>,
+        watched: &Watched,
+    ) -> Result<Pending, Error> {
         let call = Call {
             command: command.name,
             session: self.id,
@@ -321,7 +342,14 @@ impl Requests {
         );
         if let Some(audit) = &self.shared.audit {
             let arguments = request.arguments.map(crate::audit::redacted);
-            audit.record(self.id, &self.peer, request.command, arguments.as_deref(), None, Err(error));
+            audit.record(
+                self.id,
+                &self.peer,
+                request.command,
+                arguments.as_deref(),
+                None,
+                Err(error),
+            );
         }
     }
 
@@ -339,7 +367,14 @@ impl Requests {
             }
             if let Some(audit) = &self.shared.audit {
                 let arguments = watched.arguments.as_deref();
-                audit.record(self.id, &self.peer, watched.command, arguments, Some(duration), result);
+                audit.record(
+                    self.id,
+                    &self.peer,
+                    watched.command,
+                    arguments,
+                    Some(duration),
+                    result,
+                );
             }
         }
         match outcome {
@@ -383,7 +418,12 @@ impl Requests {
 }
 
 fn poll_running(running: &mut Running, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
-    poll_contained(&mut running.future, running.watched.command, &running.watched.span, cx)
+    poll_contained(
+        &mut running.future,
+        running.watched.command,
+        &running.watched.span,
+        cx,
+    )
 }
 
 /// Polls a handler; a panic in it becomes an error of its command and of nothing else.
