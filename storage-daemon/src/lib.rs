@@ -3,6 +3,6 @@
 //! This crate wires the pieces together: it reads the command line, translates between the schema's types and
 //! the block layer's, and owns the sockets. It does not know how a cluster is copied or a message is scanned.
 
-pub mod membership;
 pub mod cli;
+pub mod membership;
 pub mod names;

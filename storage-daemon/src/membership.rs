@@ -44,7 +44,10 @@ pub fn decide(transaction: TransactionWish, actions: &[ActionWish<'_>]) -> Resul
         }
         (cancel, grouped) => cancel.or(grouped),
     };
-    actions.iter().map(|action| joins(transaction, wide, action)).collect()
+    actions
+        .iter()
+        .map(|action| joins(transaction, wide, action))
+        .collect()
 }
 
 fn joins(transaction: TransactionWish, wide: Option<bool>, action: &ActionWish<'_>) -> Result<bool, String> {
@@ -60,7 +63,9 @@ fn joins(transaction: TransactionWish, wide: Option<bool>, action: &ActionWish<'
     // `completion-mode: grouped` suits every action or none: that is QEMU's rule, and clients match its text.
     if transaction.grouped == Some(true) {
         if !action.starts_job {
-            return Err(format!("Action '{kind}' does not support transaction property completion-mode = grouped"));
+            return Err(format!(
+                "Action '{kind}' does not support transaction property completion-mode = grouped"
+            ));
         }
         if own == Some(false) {
             return Err(format!(
@@ -70,7 +75,9 @@ fn joins(transaction: TransactionWish, wide: Option<bool>, action: &ActionWish<'
     }
     let joins = own.or(wide).unwrap_or(false);
     if joins && !action.starts_job {
-        return Err(format!("Action '{kind}' does not support transaction property transactional-cancel = true"));
+        return Err(format!(
+            "Action '{kind}' does not support transaction property transactional-cancel = true"
+        ));
     }
     Ok(joins)
 }
@@ -95,12 +102,29 @@ mod tests {
         let text = std::fs::read_to_string(page).expect("the page");
         let mut seen = std::collections::BTreeSet::new();
         for line in text.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-            let [kind, data, properties, cancel, mode, outcome] = cells[..] else { panic!("not six cells: {line}") };
+            let cells: Vec<&str> = line
+                .trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .collect();
+            let [kind, data, properties, cancel, mode, outcome] = cells[..] else {
+                panic!("not six cells: {line}")
+            };
             let starts_job = kind == "blockdev-backup";
-            assert!(seen.insert((kind, data, properties, cancel, mode)), "twice: {line}");
-            let transaction = TransactionWish { transactional_cancel: cell(cancel), grouped: cell(mode) };
-            let action = ActionWish { kind, starts_job, data: cell(data), properties: cell(properties) };
+            assert!(
+                seen.insert((kind, data, properties, cancel, mode)),
+                "twice: {line}"
+            );
+            let transaction = TransactionWish {
+                transactional_cancel: cell(cancel),
+                grouped: cell(mode),
+            };
+            let action = ActionWish {
+                kind,
+                starts_job,
+                data: cell(data),
+                properties: cell(properties),
+            };
             let decided = match decide(transaction, &[action]).map(|all| all[0]) {
                 Ok(true) => "joins".to_owned(),
                 Ok(false) => "alone".to_owned(),
@@ -113,11 +137,27 @@ mod tests {
 
     #[test]
     fn one_action_that_cannot_join_fails_all() {
-        let job = ActionWish { kind: "drive-backup", starts_job: true, data: None, properties: None };
-        let add = ActionWish { kind: "block-dirty-bitmap-add", starts_job: false, data: None, properties: None };
-        let wide = TransactionWish { transactional_cancel: Some(true), grouped: None };
+        let job = ActionWish {
+            kind: "drive-backup",
+            starts_job: true,
+            data: None,
+            properties: None,
+        };
+        let add = ActionWish {
+            kind: "block-dirty-bitmap-add",
+            starts_job: false,
+            data: None,
+            properties: None,
+        };
+        let wide = TransactionWish {
+            transactional_cancel: Some(true),
+            grouped: None,
+        };
         assert!(decide(wide, &[job, add]).is_err());
-        let opted_out = ActionWish { properties: Some(false), ..add };
+        let opted_out = ActionWish {
+            properties: Some(false),
+            ..add
+        };
         assert_eq!(decide(wide, &[job, opted_out]), Ok(vec![true, false]));
     }
 }
