@@ -6,3 +6,6 @@
 pub mod cli;
 pub mod membership;
 pub mod names;
+pub mod process;
+pub mod tls;
+pub mod transaction;
