@@ -31,7 +31,7 @@ Values are key=value,... (two commas stand for one) or a JSON object.
              [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]
              [,<option of the driver>=<value>...]
                          open a node; drivers: blkdebug, copy-before-write,
-                         file, host_device, nbd, null-aio, null-co, qcow2,
+                         file, host_device, nbd, null-co, qcow2,
                          raw, snapshot-access, throttle
 
   --chardev socket,id=<id>,path=<path>,server=on[,wait=off]
