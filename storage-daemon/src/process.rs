@@ -36,7 +36,9 @@ impl PidFile {
             .map_err(|error| fail(&format!("Could not create '{shown}': {}", os_text(&error))))?;
         rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| fail(&format!("Cannot lock '{shown}': {}", os_text(&error.into()))))?;
-        let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let write = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         write.map_err(|error| fail(&format!("Failed to write to '{shown}': {}", os_text(&error))))?;
         // The daemon may change its directory later: the path must still name the file at exit.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -83,7 +85,10 @@ pub fn start_in_background(arguments: &[String]) -> Result<u8, CliError> {
         return Ok(0);
     }
     let status = child.wait().map_err(fail)?;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
     Ok(u8::try_from(code).unwrap_or(1).max(1))
 }
 
@@ -102,7 +107,10 @@ impl Background {
         let fail = |error: &dyn std::fmt::Display| CliError::new(format!("cannot daemonize: {error}"));
         // Opened by its name in /proc: the number from the environment is not trusted to be ours to close.
         let path = Path::new("/proc/self/fd").join(number);
-        let pipe = File::options().write(true).open(path).map_err(|error| fail(&os_text(&error)))?;
+        let pipe = File::options()
+            .write(true)
+            .open(path)
+            .map_err(|error| fail(&os_text(&error)))?;
         // Fails only where this process leads a session already, and then there is nothing to leave.
         let _ = rustix::process::setsid();
         Ok(Some(Self { pipe }))
@@ -111,7 +119,13 @@ impl Background {
     /// Tells the parent, which then exits with status 0, and lets go of its terminal.
     pub fn ready(mut self) -> Result<(), CliError> {
         let fail = |error: io::Error| CliError::new(format!("cannot daemonize: {}", os_text(&error)));
-        let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null").map_err(fail)?);
+        let null = OwnedFd::from(
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map_err(fail)?,
+        );
         rustix::stdio::dup2_stderr(&null).map_err(|error| fail(error.into()))?;
         self.pipe.write_all(b"ready").map_err(fail)?;
         Ok(())

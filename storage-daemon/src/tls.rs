@@ -76,12 +76,16 @@ pub fn load_client(dir: &Path, verify_peer: bool) -> Result<Credentials, CliErro
                 .map_err(unusable)?;
             builder.with_webpki_verifier(verifier)
         }
-        _ => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
+        _ => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
     };
     let certificate = dir.join("client-cert.pem");
     let config = if certificate.exists() {
         let key = key(&dir.join("client-key.pem"))?;
-        builder.with_client_auth_cert(certificates(&certificate)?, key).map_err(unusable)?
+        builder
+            .with_client_auth_cert(certificates(&certificate)?, key)
+            .map_err(unusable)?
     } else {
         builder.with_no_client_auth()
     };
@@ -137,11 +141,18 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CliError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     let fail = |error: std::io::Error| {
-        CliError::new(format!("Unable to access credentials {}: {}", path.display(), os_text(&error)))
+        CliError::new(format!(
+            "Unable to access credentials {}: {}",
+            path.display(),
+            os_text(&error)
+        ))
     };
     let size = std::fs::metadata(path).map_err(fail)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(CliError::new(format!("Credential file {} is too large", path.display())));
+        return Err(CliError::new(format!(
+            "Credential file {} is too large",
+            path.display()
+        )));
     }
     std::fs::read(path).map_err(fail)
 }

@@ -28,7 +28,8 @@ pub struct Member {
 /// For each action whether its job joins the group, or why the transaction cannot be run.
 pub fn decide(whole: Whole, members: &[Member]) -> Result<Vec<bool>, String> {
     let default = agree(whole.transactional_cancel, whole.grouped).map_err(|()| {
-        "'transactional-cancel' and 'properties.completion-mode' of the transaction contradict each other".to_owned()
+        "'transactional-cancel' and 'properties.completion-mode' of the transaction contradict each other"
+            .to_owned()
     })?;
     let grouped = whole.grouped == Some(true);
     members
@@ -102,10 +103,14 @@ mod tests {
             Err(text) if text.starts_with("'transactional-cancel' and") => WholeContradicts,
             Err(text) if text.contains("in 'data' and in 'properties'") => ActionContradicts,
             Err(text) if text.contains("cannot opt out") => OptsOut,
-            Err(text) if text == "Action 'k' does not support transaction property completion-mode = grouped" => {
+            Err(text)
+                if text == "Action 'k' does not support transaction property completion-mode = grouped" =>
+            {
                 NotGrouped
             }
-            Err(text) if text == "Action 'k' does not support transaction property transactional-cancel = true" => {
+            Err(text)
+                if text == "Action 'k' does not support transaction property transactional-cancel = true" =>
+            {
                 NotCancel
             }
             Err(text) => panic!("unknown text: {text}"),
@@ -121,21 +126,42 @@ mod tests {
             (NO, None, [Alone, Alone, Joins], [Alone, Alone, NotCancel]),
             (YES, None, [Joins, Alone, Joins], [NotCancel, Alone, NotCancel]),
             (None, NO, [Alone, Alone, Joins], [Alone, Alone, NotCancel]),
-            (None, YES, [Joins, OptsOut, Joins], [NotGrouped, NotGrouped, NotGrouped]),
+            (
+                None,
+                YES,
+                [Joins, OptsOut, Joins],
+                [NotGrouped, NotGrouped, NotGrouped],
+            ),
             (NO, NO, [Alone, Alone, Joins], [Alone, Alone, NotCancel]),
-            (YES, YES, [Joins, OptsOut, Joins], [NotGrouped, NotGrouped, NotGrouped]),
+            (
+                YES,
+                YES,
+                [Joins, OptsOut, Joins],
+                [NotGrouped, NotGrouped, NotGrouped],
+            ),
             (NO, YES, [WholeContradicts; 3], [WholeContradicts; 3]),
             (YES, NO, [WholeContradicts; 3], [WholeContradicts; 3]),
         ];
         for (transactional_cancel, grouped, with_job, without) in table {
-            let whole = Whole { transactional_cancel, grouped };
+            let whole = Whole {
+                transactional_cancel,
+                grouped,
+            };
             for (starts_job, expected) in [(true, with_job), (false, without)] {
                 for (own, expected) in [None, NO, YES].into_iter().zip(expected) {
                     // It does not matter where an action says it, nor whether it says it twice.
-                    let places: &[(Option<bool>, Option<bool>)] =
-                        if starts_job { &[(own, None), (None, own), (own, own)] } else { &[(None, own)] };
+                    let places: &[(Option<bool>, Option<bool>)] = if starts_job {
+                        &[(own, None), (None, own), (own, own)]
+                    } else {
+                        &[(None, own)]
+                    };
                     for &(in_data, in_properties) in places {
-                        let member = Member { kind: "k", starts_job, in_data, in_properties };
+                        let member = Member {
+                            kind: "k",
+                            starts_job,
+                            in_data,
+                            in_properties,
+                        };
                         assert_eq!(outcome(whole, member), expected, "{whole:?} {member:?}");
                     }
                 }
@@ -146,8 +172,19 @@ mod tests {
     #[test]
     fn an_action_must_agree_with_itself() {
         for (in_data, in_properties) in [(YES, NO), (NO, YES)] {
-            for whole in [Whole::default(), Whole { transactional_cancel: YES, grouped: None }] {
-                let member = Member { kind: "k", starts_job: true, in_data, in_properties };
+            for whole in [
+                Whole::default(),
+                Whole {
+                    transactional_cancel: YES,
+                    grouped: None,
+                },
+            ] {
+                let member = Member {
+                    kind: "k",
+                    starts_job: true,
+                    in_data,
+                    in_properties,
+                };
                 assert_eq!(outcome(whole, member), ActionContradicts);
             }
         }
@@ -155,10 +192,41 @@ mod tests {
 
     #[test]
     fn one_bad_action_fails_all_and_an_empty_list_is_fine() {
-        let job = Member { kind: "blockdev-backup", starts_job: true, in_data: YES, in_properties: None };
-        let bitmap = Member { kind: "block-dirty-bitmap-add", starts_job: false, in_data: None, in_properties: None };
-        assert_eq!(decide(Whole::default(), &[bitmap, job, bitmap]), Ok(vec![false, true, false]));
-        assert!(decide(Whole { transactional_cancel: YES, grouped: None }, &[job, bitmap]).is_err());
-        assert_eq!(decide(Whole { transactional_cancel: YES, grouped: YES }, &[]), Ok(vec![]));
+        let job = Member {
+            kind: "blockdev-backup",
+            starts_job: true,
+            in_data: YES,
+            in_properties: None,
+        };
+        let bitmap = Member {
+            kind: "block-dirty-bitmap-add",
+            starts_job: false,
+            in_data: None,
+            in_properties: None,
+        };
+        assert_eq!(
+            decide(Whole::default(), &[bitmap, job, bitmap]),
+            Ok(vec![false, true, false])
+        );
+        assert!(
+            decide(
+                Whole {
+                    transactional_cancel: YES,
+                    grouped: None
+                },
+                &[job, bitmap]
+            )
+            .is_err()
+        );
+        assert_eq!(
+            decide(
+                Whole {
+                    transactional_cancel: YES,
+                    grouped: YES
+                },
+                &[]
+            ),
+            Ok(vec![])
+        );
     }
 }
