@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::graph::{Child, ChildRole, Needs, Perm, default_child_permissions};
 
 /// A pending driver operation.
 pub type IoFuture<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -153,6 +154,31 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Writes back all that is cached, stores persistent bitmaps, releases locks. Called once, last.
     fn close(&self) -> IoFuture<'_>;
+
+    /// Permissions that this driver asks of its child `name`, given what its own parents need.
+    fn child_permissions(&self, _name: &str, role: ChildRole, needs: &Needs) -> (Perm, Perm) {
+        default_child_permissions(role, needs)
+    }
+
+    /// Gets ready for a change of what the parents need and tolerate (image locks). Followed by exactly one of
+    /// [`commit_permissions`](Driver::commit_permissions) and [`abort_permissions`](Driver::abort_permissions).
+    fn prepare_permissions(&self, _perm: Perm, _shared: Perm) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes the prepared change final.
+    fn commit_permissions(&self) {}
+
+    /// Takes the prepared change back.
+    fn abort_permissions(&self) {}
+
+    /// Another edge takes the place of the child `name` (`None`: there is none any more), as for a new backing file.
+    fn change_child(&self, _name: &str, _child: Option<Arc<Child>>) -> Result<()> {
+        Err(crate::BlockError::new(crate::ErrorKind::Unsupported, "Cannot change this child"))
+    }
+
+    /// Something above is about to do what `event` names (fault injection).
+    fn debug_event(&self, _event: &str) {}
 
     /// What the format says of its image.
     fn info(&self) -> DriverInfo {

@@ -5,8 +5,10 @@
 
 pub mod bitmap;
 pub mod driver;
+pub mod drivers;
 pub mod error;
 pub mod event;
+pub mod graph;
 pub mod options;
 mod sync;
 pub mod types;

@@ -2,19 +2,19 @@
 
 use crate::types::NodeName;
 
-/// A node to open.
-#[derive(Debug, Clone)]
+/// A node to open. `None` inherits from the parent where there is one, else takes QEMU's default.
+#[derive(Debug, Clone, Default)]
 pub struct NodeOptions {
     /// Its name; the graph makes one up (`#blockN`) when there is none.
     pub node_name: Option<NodeName>,
     /// Opened without write access.
-    pub read_only: bool,
+    pub read_only: Option<bool>,
     /// Fall back to read-only where writing is not possible.
-    pub auto_read_only: bool,
+    pub auto_read_only: Option<bool>,
     /// Skip image locks.
-    pub force_share: bool,
-    /// `discard=unmap`: pass discards on.
-    pub discard_unmap: bool,
+    pub force_share: Option<bool>,
+    /// `discard=unmap`: pass discards on. Children that are opened with their parent have it by default.
+    pub discard_unmap: Option<bool>,
     /// What to do with writes of zeroes.
     pub detect_zeroes: DetectZeroes,
     /// Caching; `None` inherits from the parent.
@@ -68,6 +68,7 @@ pub enum BackingRef {
 /// The driver and its options.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "options are made once a node and never kept in numbers")]
 pub enum DriverOptions {
     /// A regular host file.
     File(FileOptions),
@@ -114,6 +115,12 @@ pub struct FileOptions {
     pub aio_max_batch: u64,
 }
 
+impl Default for DriverOptions {
+    fn default() -> Self {
+        Self::NullCo(NullOptions::default())
+    }
+}
+
 /// Which engine does the I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AioBackend {
@@ -145,6 +152,12 @@ pub struct NullOptions {
     pub latency_ns: u64,
     /// Reads give zeroes rather than leave the buffer as it is.
     pub read_zeroes: bool,
+}
+
+impl Default for NullOptions {
+    fn default() -> Self {
+        Self { size: 1 << 30, latency_ns: 0, read_zeroes: false }
+    }
 }
 
 /// Options of `qcow2`.

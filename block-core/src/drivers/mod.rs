@@ -1,0 +1,5 @@
+//! The drivers: protocols at the bottom, formats and filters above them.
+
+pub mod file;
+pub mod null;
+pub mod raw;

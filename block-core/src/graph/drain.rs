@@ -1,0 +1,116 @@
+//! Drain: no request of the users above some nodes is in flight, and none starts, while a guard lives.
+//!
+//! Only the roots above the drained nodes wait. Requests that are inside the graph run to their end, whatever nodes
+//! they touch, so that layers in the middle never wait for each other.
+
+use std::sync::{Arc, Weak};
+
+use super::child::Parent;
+use super::{Backend, Graph, Node};
+use crate::sync::lock;
+
+/// One drain in force.
+pub(super) struct Drain {
+    id: u64,
+    nodes: Vec<Weak<Node>>,
+    backends: Vec<Weak<Backend>>,
+}
+
+/// Ends its drain when dropped.
+#[must_use = "the drain ends when the guard is dropped"]
+pub struct DrainGuard {
+    graph: Arc<Graph>,
+    id: u64,
+}
+
+impl std::fmt::Debug for DrainGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DrainGuard").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        let drain = {
+            let mut drains = lock(&self.graph.drains);
+            match drains.iter().position(|drain| drain.id == self.id) {
+                Some(at) => drains.remove(at),
+                None => return,
+            }
+        };
+        for backend in drain.backends.iter().filter_map(Weak::upgrade) {
+            backend.end_drain();
+        }
+    }
+}
+
+impl Graph {
+    /// Quiesces the users above these nodes and waits for their requests in flight.
+    pub async fn drain(self: &Arc<Self>, nodes: &[Arc<Node>]) -> DrainGuard {
+        let (backends, guard) = {
+            // Edges must not move while the roots are collected.
+            let _topology = lock(&self.topology);
+            let mut drains = lock(&self.drains);
+            let mut seen = Vec::new();
+            let mut backends = Vec::new();
+            for node in nodes {
+                collect_roots(node, &mut seen, &mut backends);
+            }
+            for backend in &backends {
+                backend.begin_drain();
+            }
+            let id = drains.iter().map(|drain| drain.id).max().map_or(0, |id| id + 1);
+            drains.push(Drain {
+                id,
+                nodes: seen.iter().map(Arc::downgrade).collect(),
+                backends: backends.iter().map(Arc::downgrade).collect(),
+            });
+            (backends, DrainGuard { graph: Arc::clone(self), id })
+        };
+        for backend in &backends {
+            backend.wait_drained().await;
+        }
+        guard
+    }
+
+    /// As [`drain`](Self::drain), for every node.
+    pub async fn drain_all(self: &Arc<Self>) -> DrainGuard {
+        let nodes = self.nodes();
+        self.drain(&nodes).await
+    }
+
+    /// A new root above a node that is drained is held from its first request on.
+    pub(super) fn join_drains(&self, backend: &Arc<Backend>) {
+        let node = backend.node();
+        for drain in lock(&self.drains).iter_mut() {
+            if drain.nodes.iter().any(|covered| std::ptr::eq(covered.as_ptr(), Arc::as_ptr(&node))) {
+                backend.begin_drain();
+                drain.backends.push(Arc::downgrade(backend));
+            }
+        }
+    }
+}
+
+fn collect_roots(node: &Arc<Node>, seen: &mut Vec<Arc<Node>>, backends: &mut Vec<Arc<Backend>>) {
+    if seen.iter().any(|other| Arc::ptr_eq(other, node)) {
+        return;
+    }
+    seen.push(Arc::clone(node));
+    for parent in node.parents() {
+        match parent.parent() {
+            Parent::None => {}
+            Parent::Node(above) => {
+                if let Some(above) = above.upgrade() {
+                    collect_roots(&above, seen, backends);
+                }
+            }
+            Parent::Backend(backend) => {
+                if let Some(backend) = backend.upgrade() {
+                    if !backends.iter().any(|other| Arc::ptr_eq(other, &backend)) {
+                        backends.push(backend);
+                    }
+                }
+            }
+        }
+    }
+}

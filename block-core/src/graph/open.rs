@@ -1,0 +1,198 @@
+//! Opening nodes: children first, then the driver, then the name and the permissions.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use super::child::Child;
+use super::perm::ChildRole;
+use super::{Graph, Node, Topology};
+use crate::driver::Driver;
+use crate::drivers;
+use crate::error::{BlockError, ErrorKind, Result};
+use crate::options::{CacheOptions, DriverOptions, NodeOptions, NodeRef};
+use crate::sync::lock;
+use crate::types::NodeName;
+
+/// What a parent passes on to children that are opened with it.
+#[derive(Debug, Clone)]
+pub(super) struct Inherited {
+    read_only: bool,
+    auto_read_only: bool,
+    force_share: bool,
+    cache: CacheOptions,
+}
+
+/// What a driver's `open` gets: its node's options, and the way to its children.
+pub struct OpenContext<'a> {
+    graph: &'a Arc<Graph>,
+    options: &'a NodeOptions,
+    children: Mutex<Vec<Arc<Child>>>,
+    /// Nodes opened for this one, to be closed again when opening fails.
+    opened: Mutex<Vec<Arc<Node>>>,
+}
+
+impl OpenContext<'_> {
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        self.graph
+    }
+
+    /// The node's options; every `None` that the parent or a default decides is filled in.
+    pub fn options(&self) -> &NodeOptions {
+        self.options
+    }
+
+    /// Whether the node is opened read-only.
+    pub fn read_only(&self) -> bool {
+        self.options.read_only.unwrap_or(false)
+    }
+
+    /// Opens or finds a child and makes the edge to it.
+    pub async fn child(&self, name: &str, role: ChildRole, reference: &NodeRef) -> Result<Arc<Child>> {
+        let node = match reference {
+            NodeRef::Name(wanted) => self.graph.get(wanted.as_str())?,
+            NodeRef::Options(options) => {
+                let inherited = Inherited {
+                    // A backing file is never written through its overlay.
+                    read_only: role == ChildRole::Backing || self.read_only(),
+                    auto_read_only: role != ChildRole::Backing && self.options.auto_read_only.unwrap_or(false),
+                    force_share: self.options.force_share.unwrap_or(false),
+                    cache: self.options.cache,
+                };
+                let node = self.graph.open((**options).clone(), Some(inherited)).await?;
+                lock(&self.opened).push(Arc::clone(&node));
+                node
+            }
+        };
+        let child = {
+            let _topology = lock(&self.graph.topology);
+            Child::new(name, role, &node)
+        };
+        lock(&self.children).push(Arc::clone(&child));
+        Ok(child)
+    }
+}
+
+impl Graph {
+    /// Opens a node (boxed, because opening recurses into children).
+    pub(super) fn open(
+        self: &Arc<Self>,
+        options: NodeOptions,
+        inherited: Option<Inherited>,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Node>>> + Send + '_>> {
+        Box::pin(self.open_node(options, inherited))
+    }
+
+    async fn open_node(self: &Arc<Self>, mut options: NodeOptions, inherited: Option<Inherited>) -> Result<Arc<Node>> {
+        if let Some(name) = &options.node_name {
+            check_name(&lock(&self.topology), name)?;
+        }
+        let embedded = inherited.is_some();
+        let inherited = inherited.unwrap_or(Inherited {
+            read_only: false,
+            auto_read_only: false,
+            force_share: false,
+            cache: CacheOptions::default(),
+        });
+        options.read_only.get_or_insert(inherited.read_only);
+        options.auto_read_only.get_or_insert(inherited.auto_read_only);
+        options.force_share.get_or_insert(inherited.force_share);
+        options.discard_unmap.get_or_insert(embedded);
+        options.cache.direct = options.cache.direct.or(inherited.cache.direct);
+        options.cache.no_flush = options.cache.no_flush.or(inherited.cache.no_flush);
+        if options.detect_zeroes == crate::options::DetectZeroes::Unmap && options.discard_unmap != Some(true) {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+            ));
+        }
+        if options.force_share == Some(true) && options.read_only != Some(true) {
+            return Err(BlockError::new(ErrorKind::Invalid, "force-share=on can only be used with read-only images"));
+        }
+
+        let context =
+            OpenContext { graph: self, options: &options, children: Mutex::default(), opened: Mutex::default() };
+        let driver = open_driver(&context).await;
+        let children = std::mem::take(&mut *lock(&context.children));
+        let opened = std::mem::take(&mut *lock(&context.opened));
+        let result = match driver {
+            Ok(driver) => self.insert(&options, driver, children.clone()).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            for child in &children {
+                self.detach_edge(child);
+            }
+            for node in opened.into_iter().rev() {
+                self.close_if_unused(node).await;
+            }
+        }
+        result
+    }
+
+    /// Gives a driver its node, its name and its permissions.
+    async fn insert(
+        self: &Arc<Self>,
+        options: &NodeOptions,
+        driver: Arc<dyn Driver>,
+        children: Vec<Arc<Child>>,
+    ) -> Result<Arc<Node>> {
+        let result = {
+            let mut topology = lock(&self.topology);
+            let named = match &options.node_name {
+                Some(name) => check_name(&topology, name).map(|()| (name.clone(), false)),
+                None => Ok((Self::generate_name(&mut topology), true)),
+            };
+            named.and_then(|(name, generated)| {
+                let node =
+                    Node::new(name, generated, Arc::downgrade(self), options.clone(), Arc::clone(&driver), children);
+                self.refresh_new(&node)?;
+                topology.nodes.push(Arc::clone(&node));
+                Ok(node)
+            })
+        };
+        if result.is_err() {
+            if let Err(error) = driver.close().await {
+                tracing::warn!(%error, "closing a driver failed");
+            }
+        }
+        result
+    }
+}
+
+/// Whether a new node can have this name.
+fn check_name(topology: &Topology, name: &NodeName) -> Result<()> {
+    let text = name.as_str();
+    let well_formed = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|each| each.is_ascii_alphanumeric() || matches!(each, '-' | '.' | '_'));
+    if !well_formed {
+        return Err(BlockError::new(ErrorKind::Invalid, format!("Invalid node-name: '{text}'")));
+    }
+    if text.len() >= 32 {
+        return Err(BlockError::new(ErrorKind::Invalid, "Node name too long"));
+    }
+    if topology.nodes.iter().any(|node| node.name() == name) {
+        return Err(BlockError::new(ErrorKind::Exists, format!("Duplicate nodes with node-name='{text}'")));
+    }
+    Ok(())
+}
+
+async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
+    match &context.options().driver {
+        DriverOptions::File(options) => drivers::file::open(context, options, drivers::file::Kind::Regular).await,
+        DriverOptions::HostDevice(options) => drivers::file::open(context, options, drivers::file::Kind::Device).await,
+        DriverOptions::Raw(options) => drivers::raw::open(context, options).await,
+        DriverOptions::NullCo(options) => drivers::null::open(context, options),
+        DriverOptions::Qcow2(_) => Err(missing("qcow2")),
+        DriverOptions::CopyBeforeWrite(_) => Err(missing("copy-before-write")),
+        DriverOptions::SnapshotAccess { .. } => Err(missing("snapshot-access")),
+        DriverOptions::Throttle { .. } => Err(missing("throttle")),
+        DriverOptions::Blkdebug(_) => Err(missing("blkdebug")),
+        DriverOptions::Nbd(_) => Err(missing("nbd")),
+    }
+}
+
+fn missing(driver: &str) -> BlockError {
+    BlockError::new(ErrorKind::Unsupported, format!("Driver '{driver}' is not supported yet"))
+}

@@ -1,0 +1,130 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, BackendUser, Graph, GraphContext, Node, Perm};
+use crate::driver::WriteFlags;
+use crate::event::{Event, EventSink};
+use crate::options::{DriverOptions, FileOptions, NodeOptions, NodeRef, NullOptions, RawOptions};
+
+struct NoEvents;
+impl EventSink for NoEvents {
+    fn emit(&self, _event: Event) {}
+}
+
+fn graph() -> Arc<Graph> {
+    Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(NoEvents) })
+}
+
+fn null(name: &str) -> NodeOptions {
+    let driver = DriverOptions::NullCo(NullOptions { size: 1 << 20, read_zeroes: true, ..NullOptions::default() });
+    NodeOptions { node_name: Some(name.into()), driver, ..NodeOptions::default() }
+}
+
+fn raw_on(name: &str, file: NodeRef) -> NodeOptions {
+    let driver = DriverOptions::Raw(RawOptions { file, offset: 0, size: None });
+    NodeOptions { node_name: Some(name.into()), driver, ..NodeOptions::default() }
+}
+
+fn file(path: &std::path::Path) -> NodeOptions {
+    let driver = DriverOptions::File(FileOptions {
+        filename: path.to_str().unwrap().to_owned(),
+        ..FileOptions::default()
+    });
+    NodeOptions { driver, ..NodeOptions::default() }
+}
+
+fn user(graph: &Arc<Graph>, node: &Arc<Node>) -> Arc<Backend> {
+    let shared = Perm::ALL.without(Perm::RESIZE);
+    Backend::new(graph, node, BackendUser::unnamed(), Perm::CONSISTENT_READ | Perm::WRITE, shared).unwrap()
+}
+
+#[tokio::test]
+async fn raw_on_file_reads_what_was_written_and_closes_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    std::fs::write(&path, vec![7; 65536]).unwrap();
+    let graph = graph();
+    let node = graph.add(raw_on("disk", NodeRef::Options(Box::new(file(&path))))).await.unwrap();
+    assert_eq!(graph.nodes().len(), 2);
+    let backend = user(&graph, &node);
+    backend.write(4096, &[1; 512], WriteFlags::default()).await.unwrap();
+    let mut buf = [0; 1024];
+    backend.read(4096 - 512, &mut buf).await.unwrap();
+    assert_eq!(buf[..512], [7; 512]);
+    assert_eq!(buf[512..], [1; 512]);
+    assert_eq!(backend.read(65536 - 100, &mut buf).await.unwrap_err().errno(), 5);
+    let error = graph.remove(&"disk".into()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Block device disk is in use");
+    backend.detach().await;
+    graph.remove(&"disk".into()).await.unwrap();
+    assert!(graph.nodes().is_empty());
+}
+
+#[tokio::test]
+async fn names_are_checked() {
+    let graph = graph();
+    graph.add(null("a")).await.unwrap();
+    let error = graph.add(null("a")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Duplicate nodes with node-name='a'");
+    let error = graph.add(null("9a")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Invalid node-name: '9a'");
+    let error = graph.remove(&"b".into()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Failed to find node with node-name='b'");
+}
+
+#[tokio::test]
+async fn op_blockers_name_their_reason() {
+    let graph = graph();
+    let node = graph.add(null("a")).await.unwrap();
+    let guard = node.block_op("block device is in use by block job: backup");
+    let error = graph.remove(&"a".into()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Node 'a' is busy: block device is in use by block job: backup");
+    drop(guard);
+    graph.remove(&"a".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_holds_requests_and_a_filter_goes_between() {
+    let graph = graph();
+    let node = graph.add(null("a")).await.unwrap();
+    let backend = user(&graph, &node);
+    let guard = graph.drain(&[Arc::clone(&node)]).await;
+    let task = {
+        let backend = Arc::clone(&backend);
+        tokio::spawn(async move { backend.write(0, &[1; 512], WriteFlags::default()).await })
+    };
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!task.is_finished());
+    drop(guard);
+    task.await.unwrap().unwrap();
+
+    let filter = graph.insert_filter(&node, raw_on("f", NodeRef::Name("a".into()))).await.unwrap();
+    assert!(Arc::ptr_eq(&backend.node(), &filter));
+    assert_eq!(filter.parents().len(), 1);
+    assert_eq!(node.parents().len(), 1);
+    graph.remove_filter(&filter).await.unwrap();
+    drop(filter);
+    assert!(Arc::ptr_eq(&backend.node(), &node));
+    assert_eq!(graph.nodes().len(), 1);
+    assert_eq!(node.parents().len(), 1);
+}
+
+#[tokio::test]
+async fn a_conflict_names_both_parents() {
+    let graph = graph();
+    let node = graph.add(null("a")).await.unwrap();
+    let options = NodeOptions {
+        driver: DriverOptions::Raw(RawOptions { file: NodeRef::Name("a".into()), offset: 512, size: None }),
+        node_name: Some("window".into()),
+        ..NodeOptions::default()
+    };
+    graph.add(options).await.unwrap();
+    let error =
+        Backend::new(&graph, &node, BackendUser::unnamed(), Perm::WRITE, Perm::ALL).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "Permission conflict on node 'a': permissions 'write' are both required by an unnamed block device (uses \
+         node 'a' as 'root' child) and unshared by node 'window' (uses node 'a' as 'file' child)."
+    );
+    assert_eq!(node.parents().len(), 1);
+}
