@@ -174,7 +174,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Another edge takes the place of the child `name` (`None`: there is none any more), as for a new backing file.
     fn change_child(&self, _name: &str, _child: Option<Arc<Child>>) -> Result<()> {
-        Err(crate::BlockError::new(crate::ErrorKind::Unsupported, "Cannot change this child"))
+        Err(crate::BlockError::new(
+            crate::ErrorKind::Unsupported,
+            "Cannot change this child",
+        ))
     }
 
     /// Something above is about to do what `event` names (fault injection).

@@ -68,7 +68,10 @@ pub enum BackingRef {
 /// The driver and its options.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "options are made once a node and never kept in numbers")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "options are made once a node and never kept in numbers"
+)]
 pub enum DriverOptions {
     /// A regular host file.
     File(FileOptions),
@@ -156,7 +159,11 @@ pub struct NullOptions {
 
 impl Default for NullOptions {
     fn default() -> Self {
-        Self { size: 1 << 30, latency_ns: 0, read_zeroes: false }
+        Self {
+            size: 1 << 30,
+            latency_ns: 0,
+            read_zeroes: false,
+        }
     }
 }
 

@@ -168,7 +168,8 @@ impl Driver for HostFile {
                 write_full(&self.file, offset, buf)?;
             } else {
                 let bounce = buf.to_vec();
-                self.blocking(move |file| write_full(file, offset, &bounce)).await?;
+                self.blocking(move |file| write_full(file, offset, &bounce))
+                    .await?;
             }
             self.grew_to(end);
             if flags.fua {
@@ -217,30 +218,46 @@ impl Driver for HostFile {
     fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
         Box::pin(async move {
             self.blocking(move |file| {
-                Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+                Ok(fallocate(
+                    file,
+                    FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                    offset,
+                    len,
+                )?)
             })
             .await
         })
     }
 
     fn flush(&self) -> IoFuture<'_> {
-        Box::pin(async move {
-            self.blocking(|file| Ok(rustix::fs::fdatasync(file)?)).await
-        })
+        Box::pin(async move { self.blocking(|file| Ok(rustix::fs::fdatasync(file)?)).await })
     }
 
     fn block_status(&self, offset: u64, len: u64, want_host: bool) -> IoFuture<'_, BlockStatus> {
         let _ = want_host;
         Box::pin(async move {
-            let (run, data) = self.blocking(move |file| Ok(extent_at(file, offset, len))).await?;
-            let host = Some(HostExtent { file: Arc::clone(&self.file), offset });
-            Ok(BlockStatus { len: run, allocated: true, zero: !data, data, compressed: false, host })
+            let (run, data) = self
+                .blocking(move |file| Ok(extent_at(file, offset, len)))
+                .await?;
+            let host = Some(HostExtent {
+                file: Arc::clone(&self.file),
+                offset,
+            });
+            Ok(BlockStatus {
+                len: run,
+                allocated: true,
+                zero: !data,
+                data,
+                compressed: false,
+                host,
+            })
         })
     }
 
     fn truncate(&self, length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
         Box::pin(async move {
-            self.blocking(move |file| Ok(rustix::fs::ftruncate(file, length)?)).await?;
+            self.blocking(move |file| Ok(rustix::fs::ftruncate(file, length)?))
+                .await?;
             self.length.store(length, Ordering::Relaxed);
             Ok(())
         })
@@ -248,8 +265,15 @@ impl Driver for HostFile {
 
     fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {
         Box::pin(async move {
-            let extent = HostExtent { file: Arc::clone(&self.file), offset };
-            Ok(Some(WriteMapping { extent, len, token: 0 }))
+            let extent = HostExtent {
+                file: Arc::clone(&self.file),
+                offset,
+            };
+            Ok(Some(WriteMapping {
+                extent,
+                len,
+                token: 0,
+            }))
         })
     }
 
@@ -263,11 +287,15 @@ impl Driver for HostFile {
     }
 
     fn info(&self) -> DriverInfo {
-        let blocks = rustix::fs::fstat(&self.file).ok().and_then(|stat| u64::try_from(stat.st_blocks).ok());
+        let blocks = rustix::fs::fstat(&self.file)
+            .ok()
+            .and_then(|stat| u64::try_from(stat.st_blocks).ok());
         DriverInfo {
             filename: self.filename.clone(),
             allocated_bytes: blocks.map(|blocks| blocks.saturating_mul(512)),
-            specific: FormatInfo::File { extent_size_hint: None },
+            specific: FormatInfo::File {
+                extent_size_hint: None,
+            },
             ..DriverInfo::default()
         }
     }

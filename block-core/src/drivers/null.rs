@@ -86,7 +86,15 @@ impl Driver for Null {
 
     fn block_status(&self, _offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         let zero = self.read_zeroes;
-        Box::pin(async move { Ok(BlockStatus { len, allocated: true, zero, data: !zero, ..BlockStatus::default() }) })
+        Box::pin(async move {
+            Ok(BlockStatus {
+                len,
+                allocated: true,
+                zero,
+                data: !zero,
+                ..BlockStatus::default()
+            })
+        })
     }
 
     fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
@@ -103,7 +111,10 @@ impl Driver for Null {
     }
 
     fn info(&self) -> DriverInfo {
-        DriverInfo { filename: "null-co://".to_owned(), ..DriverInfo::default() }
+        DriverInfo {
+            filename: "null-co://".to_owned(),
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

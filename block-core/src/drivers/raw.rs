@@ -13,13 +13,20 @@ use crate::options::RawOptions;
 /// Opens one.
 pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc<dyn Driver>> {
     let whole = options.offset == 0 && options.size.is_none();
-    let role = if whole { ChildRole::Filtered } else { ChildRole::Storage };
+    let role = if whole {
+        ChildRole::Filtered
+    } else {
+        ChildRole::Storage
+    };
     let file = context.child("file", role, &options.file).await?;
     let real = file.length();
     if real < options.offset {
         return Err(BlockError::new(
             ErrorKind::Invalid,
-            format!("Offset ({}) cannot be greater than size of the containing file ({real})", options.offset),
+            format!(
+                "Offset ({}) cannot be greater than size of the containing file ({real})",
+                options.offset
+            ),
         ));
     }
     if let Some(size) = options.size {
@@ -34,7 +41,11 @@ pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc
             ));
         }
     }
-    Ok(Arc::new(Raw { file, offset: options.offset, size: options.size }))
+    Ok(Arc::new(Raw {
+        file,
+        offset: options.offset,
+        size: options.size,
+    }))
 }
 
 #[derive(Debug)]
@@ -48,7 +59,9 @@ impl Raw {
     /// Where a guest offset lies in the file. Ranges come checked against the length of the node or, when nothing
     /// limits it, against the largest length.
     fn at(&self, offset: u64) -> Result<u64> {
-        self.offset.checked_add(offset).ok_or_else(|| BlockError::from_errno(22, "Invalid argument"))
+        self.offset
+            .checked_add(offset)
+            .ok_or_else(|| BlockError::from_errno(22, "Invalid argument"))
     }
 
     /// A window does not grow by writing past its end.
@@ -73,7 +86,10 @@ impl Driver for Raw {
     }
 
     fn limits(&self) -> Limits {
-        Limits { request_alignment: 1, ..self.file.limits() }
+        Limits {
+            request_alignment: 1,
+            ..self.file.limits()
+        }
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
@@ -88,7 +104,11 @@ impl Driver for Raw {
     }
 
     fn write<'a>(&'a self, offset: u64, buf: &'a [u8], flags: WriteFlags) -> IoFuture<'a> {
-        Box::pin(async move { self.file.write(self.writable(offset, buf.len() as u64)?, buf, flags).await })
+        Box::pin(async move {
+            self.file
+                .write(self.writable(offset, buf.len() as u64)?, buf, flags)
+                .await
+        })
     }
 
     fn try_write(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Option<Result<()>> {
@@ -99,7 +119,11 @@ impl Driver for Raw {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> IoFuture<'_> {
-        Box::pin(async move { self.file.write_zeroes(self.writable(offset, len)?, len, flags).await })
+        Box::pin(async move {
+            self.file
+                .write_zeroes(self.writable(offset, len)?, len, flags)
+                .await
+        })
     }
 
     fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
@@ -122,7 +146,10 @@ impl Driver for Raw {
     fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_> {
         Box::pin(async move {
             if self.size.is_some() {
-                return Err(BlockError::new(ErrorKind::Unsupported, "Cannot resize fixed-size raw disks"));
+                return Err(BlockError::new(
+                    ErrorKind::Unsupported,
+                    "Cannot resize fixed-size raw disks",
+                ));
             }
             self.file.truncate(self.at(length)?, preallocation).await
         })
@@ -150,7 +177,11 @@ impl Driver for Raw {
 
     fn info(&self) -> DriverInfo {
         let below = self.file.info();
-        DriverInfo { filename: below.filename, allocated_bytes: below.allocated_bytes, ..DriverInfo::default() }
+        DriverInfo {
+            filename: below.filename,
+            allocated_bytes: below.allocated_bytes,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -39,7 +39,10 @@ pub struct BackendUser {
 impl BackendUser {
     /// An export, or any other user that has no name of its own.
     pub fn unnamed() -> Self {
-        Self { description: "an unnamed block device".to_owned(), edge: "root".to_owned() }
+        Self {
+            description: "an unnamed block device".to_owned(),
+            edge: "root".to_owned(),
+        }
     }
 }
 
@@ -131,7 +134,13 @@ impl Drop for InFlight<'_> {
 
 impl Backend {
     /// Attaches a user to a node. Refused when what it needs conflicts with what others share, or the reverse.
-    pub fn new(graph: &Arc<Graph>, node: &Arc<Node>, user: BackendUser, perm: Perm, shared: Perm) -> Result<Arc<Self>> {
+    pub fn new(
+        graph: &Arc<Graph>,
+        node: &Arc<Node>,
+        user: BackendUser,
+        perm: Perm,
+        shared: Perm,
+    ) -> Result<Arc<Self>> {
         let edge = user.edge.clone();
         graph.attach_root(node, &edge, perm, shared, |child| {
             Arc::new(Self {
@@ -207,7 +216,11 @@ impl Backend {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         // Made before the test, so that its drop takes the count back in either case.
         let guard = InFlight { backend: self };
-        if self.quiesced.load(Ordering::SeqCst) == 0 { Some(guard) } else { None }
+        if self.quiesced.load(Ordering::SeqCst) == 0 {
+            Some(guard)
+        } else {
+            None
+        }
     }
 
     /// Counts a request in, after the drains that hold it.
@@ -382,7 +395,10 @@ impl Backend {
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("user", &self.user).field("child", &self.child).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("user", &self.user)
+            .field("child", &self.child)
+            .finish_non_exhaustive()
     }
 }
 
@@ -391,7 +407,9 @@ impl Drop for Backend {
         if !self.detached.swap(true, Ordering::SeqCst) {
             let node = self.graph.detach_root(&self.child);
             let graph = Arc::clone(&self.graph);
-            self.graph.handle().spawn(async move { graph.close_if_unused(node).await });
+            self.graph
+                .handle()
+                .spawn(async move { graph.close_if_unused(node).await });
         }
     }
 }

@@ -54,11 +54,16 @@ struct Entry {
 
 impl Blockers {
     pub(super) fn check(&self, node_name: &str, op: OpKind) -> Result<()> {
-        match lock(&self.list).iter().rev().find(|entry| !entry.allowed.contains(&op)) {
+        match lock(&self.list)
+            .iter()
+            .rev()
+            .find(|entry| !entry.allowed.contains(&op))
+        {
             None => Ok(()),
-            Some(entry) => {
-                Err(BlockError::new(ErrorKind::Busy, format!("Node '{node_name}' is busy: {}", entry.reason)))
-            }
+            Some(entry) => Err(BlockError::new(
+                ErrorKind::Busy,
+                format!("Node '{node_name}' is busy: {}", entry.reason),
+            )),
         }
     }
 
@@ -69,7 +74,11 @@ impl Blockers {
     pub(super) fn add(&self, reason: &str, allowed: &[OpKind]) -> u64 {
         let mut list = lock(&self.list);
         let id = list.iter().map(|entry| entry.id).max().map_or(0, |id| id + 1);
-        list.push(Entry { id, reason: reason.into(), allowed: allowed.to_vec() });
+        list.push(Entry {
+            id,
+            reason: reason.into(),
+            allowed: allowed.to_vec(),
+        });
         id
     }
 

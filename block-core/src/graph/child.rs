@@ -44,9 +44,17 @@ pub(super) struct EdgeState {
 
 impl Child {
     pub(super) fn new(name: &str, role: ChildRole, node: &Arc<Node>) -> Arc<Self> {
-        let state = EdgeState { parent: Parent::None, perm: Perm::NONE, shared: Perm::ALL };
-        let child =
-            Arc::new(Self { name: name.to_owned(), role, node: ArcSwap::new(Arc::clone(node)), state: Mutex::new(state) });
+        let state = EdgeState {
+            parent: Parent::None,
+            perm: Perm::NONE,
+            shared: Perm::ALL,
+        };
+        let child = Arc::new(Self {
+            name: name.to_owned(),
+            role,
+            node: ArcSwap::new(Arc::clone(node)),
+            state: Mutex::new(state),
+        });
         node.add_parent(&child);
         child
     }

@@ -25,7 +25,9 @@ pub struct DrainGuard {
 
 impl std::fmt::Debug for DrainGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DrainGuard").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("DrainGuard")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,7 +67,13 @@ impl Graph {
                 nodes: seen.iter().map(Arc::downgrade).collect(),
                 backends: backends.iter().map(Arc::downgrade).collect(),
             });
-            (backends, DrainGuard { graph: Arc::clone(self), id })
+            (
+                backends,
+                DrainGuard {
+                    graph: Arc::clone(self),
+                    id,
+                },
+            )
         };
         for backend in &backends {
             backend.wait_drained().await;
@@ -83,7 +91,11 @@ impl Graph {
     pub(super) fn join_drains(&self, backend: &Arc<Backend>) {
         let node = backend.node();
         for drain in lock(&self.drains).iter_mut() {
-            if drain.nodes.iter().any(|covered| std::ptr::eq(covered.as_ptr(), Arc::as_ptr(&node))) {
+            if drain
+                .nodes
+                .iter()
+                .any(|covered| std::ptr::eq(covered.as_ptr(), Arc::as_ptr(&node)))
+            {
                 backend.begin_drain();
                 drain.backends.push(Arc::downgrade(backend));
             }

@@ -80,13 +80,20 @@ impl Graph {
 
     /// The node of this name.
     pub fn find(&self, name: &str) -> Option<Arc<Node>> {
-        lock(&self.topology).nodes.iter().find(|node| node.name().as_str() == name).cloned()
+        lock(&self.topology)
+            .nodes
+            .iter()
+            .find(|node| node.name().as_str() == name)
+            .cloned()
     }
 
     /// The node of this name, or the error that clients know.
     pub fn get(&self, name: &str) -> Result<Arc<Node>> {
         self.find(name).ok_or_else(|| {
-            BlockError::new(ErrorKind::NotFound, format!("Cannot find device='' nor node-name='{name}'"))
+            BlockError::new(
+                ErrorKind::NotFound,
+                format!("Cannot find device='' nor node-name='{name}'"),
+            )
         })
     }
 
@@ -113,14 +120,23 @@ impl Graph {
     pub async fn remove(self: &Arc<Self>, name: &NodeName) -> Result<()> {
         let _change = self.change.lock().await;
         let node = self.find(name.as_str()).ok_or_else(|| {
-            BlockError::new(ErrorKind::NotFound, format!("Failed to find node with node-name='{name}'"))
+            BlockError::new(
+                ErrorKind::NotFound,
+                format!("Failed to find node with node-name='{name}'"),
+            )
         })?;
         node.check_op(OpKind::DriveDel)?;
         if !node.is_monitor_owned() {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("Node {name} is not owned by the monitor")));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Node {name} is not owned by the monitor"),
+            ));
         }
         if !node.parents().is_empty() {
-            return Err(BlockError::new(ErrorKind::Busy, format!("Block device {name} is in use")));
+            return Err(BlockError::new(
+                ErrorKind::Busy,
+                format!("Block device {name} is in use"),
+            ));
         }
         node.set_monitor_owned(false);
         self.close_if_unused(node).await;
@@ -159,7 +175,11 @@ impl Graph {
 
     /// Puts a filter above a node: `options` describe it, naming the node as its child. The users of the node then
     /// use the filter. Only users above this node are drained meanwhile.
-    pub async fn insert_filter(self: &Arc<Self>, above: &Arc<Node>, options: NodeOptions) -> Result<Arc<Node>> {
+    pub async fn insert_filter(
+        self: &Arc<Self>,
+        above: &Arc<Node>,
+        options: NodeOptions,
+    ) -> Result<Arc<Node>> {
         let _change = self.change.lock().await;
         let filter = self.open(options, None).await?;
         let drained = self.drain(std::slice::from_ref(above)).await;
@@ -178,7 +198,10 @@ impl Graph {
     pub async fn remove_filter(self: &Arc<Self>, filter: &Arc<Node>) -> Result<()> {
         let _change = self.change.lock().await;
         let Some(child) = filter.children().into_iter().next() else {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("Node '{}' is no filter", filter.name())));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Node '{}' is no filter", filter.name()),
+            ));
         };
         let drained = self.drain(std::slice::from_ref(filter)).await;
         let below = child.node();
@@ -204,7 +227,8 @@ impl Graph {
         let _change = self.change.lock().await;
         let drained = self.drain(std::slice::from_ref(base)).await;
         let result = self.attach_backing(overlay, base).and_then(|()| {
-            self.repoint_parents(base, overlay).inspect_err(|_| self.detach_backing(overlay))
+            self.repoint_parents(base, overlay)
+                .inspect_err(|_| self.detach_backing(overlay))
         });
         drop(drained);
         result
@@ -227,6 +251,8 @@ impl Graph {
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.nodes().iter().map(|node| node.name().clone()).collect();
-        f.debug_struct("Graph").field("nodes", &names).finish_non_exhaustive()
+        f.debug_struct("Graph")
+            .field("nodes", &names)
+            .finish_non_exhaustive()
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::Graph;
 use super::blockers::{Blockers, OpBlockGuard, OpKind};
 use super::child::Child;
 use super::perm::Perm;
-use super::Graph;
 use crate::bitmap::BitmapSet;
 use crate::driver::{BlockStatus, Driver, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::error::{BlockError, ErrorKind, Result};
@@ -104,7 +104,14 @@ impl Node {
 
     /// A node without a graph around it, for tests.
     pub fn standalone(name: &str, driver: Arc<dyn Driver>) -> Arc<Self> {
-        Self::new(name.into(), false, Weak::new(), NodeOptions::default(), driver, Vec::new())
+        Self::new(
+            name.into(),
+            false,
+            Weak::new(),
+            NodeOptions::default(),
+            driver,
+            Vec::new(),
+        )
     }
 
     /// The node's name.
@@ -178,16 +185,25 @@ impl Node {
 
     /// The edge of this name.
     pub fn child(&self, name: &str) -> Option<Arc<Child>> {
-        lock(&self.children).iter().find(|child| child.name() == name).cloned()
+        lock(&self.children)
+            .iter()
+            .find(|child| child.name() == name)
+            .cloned()
     }
 
     /// The edges from above, oldest first.
     pub fn parents(&self) -> Vec<Arc<Child>> {
-        lock(&self.parents).iter().filter_map(|link| link.child.upgrade()).collect()
+        lock(&self.parents)
+            .iter()
+            .filter_map(|link| link.child.upgrade())
+            .collect()
     }
 
     pub(super) fn add_parent(&self, child: &Arc<Child>) {
-        lock(&self.parents).push(ParentLink { address: Arc::as_ptr(child), child: Arc::downgrade(child) });
+        lock(&self.parents).push(ParentLink {
+            address: Arc::as_ptr(child),
+            child: Arc::downgrade(child),
+        });
     }
 
     pub(super) fn remove_parent(&self, child: &Arc<Child>) {
@@ -223,9 +239,11 @@ impl Node {
 
     /// What all parents need together, and what all of them tolerate.
     pub fn cumulative_permissions(&self) -> (Perm, Perm) {
-        self.parents().iter().fold((Perm::NONE, Perm::ALL), |(perm, shared), parent| {
-            (perm | parent.perm(), shared & parent.shared())
-        })
+        self.parents()
+            .iter()
+            .fold((Perm::NONE, Perm::ALL), |(perm, shared), parent| {
+                (perm | parent.perm(), shared & parent.shared())
+            })
     }
 
     /// Whether the node takes writes at all.
@@ -241,7 +259,10 @@ impl Node {
     /// As [`block_op`](Self::block_op), but these stay allowed.
     pub fn block_op_except(self: &Arc<Self>, reason: &str, allowed: &[OpKind]) -> OpBlockGuard {
         let id = self.blockers.add(reason, allowed);
-        OpBlockGuard { node: Arc::downgrade(self), id }
+        OpBlockGuard {
+            node: Arc::downgrade(self),
+            id,
+        }
     }
 
     /// Refuses `op` when something blocks it: `Node 'N' is busy: ...`.
@@ -266,7 +287,9 @@ impl Node {
 
     /// Fills `buf` from `offset`; bytes beyond the end read as zeroes.
     pub async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let Some(inside) = self.clip_read(offset, buf)? else { return Ok(()) };
+        let Some(inside) = self.clip_read(offset, buf)? else {
+            return Ok(());
+        };
         let buf = &mut buf[..inside];
         if self.is_aligned(offset, buf.len()) {
             return self.driver.read(offset, buf).await;
@@ -284,7 +307,11 @@ impl Node {
             Err(error) => Some(Err(error)),
             Ok(None) => Some(Ok(())),
             Ok(Some(inside)) => {
-                if self.is_aligned(offset, inside) { self.driver.try_read(offset, &mut buf[..inside]) } else { None }
+                if self.is_aligned(offset, inside) {
+                    self.driver.try_read(offset, &mut buf[..inside])
+                } else {
+                    None
+                }
             }
         }
     }
@@ -296,7 +323,11 @@ impl Node {
             let detect = *lock(&self.detect_zeroes);
             if detect != DetectZeroes::Off {
                 let may_unmap = detect == DetectZeroes::Unmap && self.discard_unmap.load(Ordering::Relaxed);
-                let flags = ZeroFlags { fua: flags.fua, may_unmap, no_fallback: false };
+                let flags = ZeroFlags {
+                    fua: flags.fua,
+                    may_unmap,
+                    no_fallback: false,
+                };
                 return self.write_zeroes(offset, buf.len() as u64, flags).await;
             }
         }
@@ -329,7 +360,11 @@ impl Node {
             flags.may_unmap = false;
         }
         let result = if self.is_aligned_range(offset, len) {
-            let _shared = if self.alignment > 1 { Some(self.unaligned.read().await) } else { None };
+            let _shared = if self.alignment > 1 {
+                Some(self.unaligned.read().await)
+            } else {
+                None
+            };
             self.driver.write_zeroes(offset, len, flags).await
         } else {
             self.write_zeroes_unaligned(offset, len, flags).await
@@ -347,7 +382,11 @@ impl Node {
         // Only whole units can go; a discard is advice, so that the rest may stay.
         let start = offset.next_multiple_of(self.alignment);
         let end = (offset + len) / self.alignment * self.alignment;
-        let result = if start < end { self.driver.discard(start, end - start).await } else { Ok(()) };
+        let result = if start < end {
+            self.driver.discard(start, end - start).await
+        } else {
+            Ok(())
+        };
         self.after_write(offset, len, false);
         result
     }
@@ -365,11 +404,16 @@ impl Node {
         let length = self.length();
         let len = len.min(length.saturating_sub(offset));
         if len == 0 {
-            return Ok(BlockStatus { zero: true, ..BlockStatus::default() });
+            return Ok(BlockStatus {
+                zero: true,
+                ..BlockStatus::default()
+            });
         }
         let start = offset / self.alignment * self.alignment;
         let span = (offset - start).checked_add(len).ok_or_else(too_large)?;
-        let span = span.checked_next_multiple_of(self.alignment).ok_or_else(too_large)?;
+        let span = span
+            .checked_next_multiple_of(self.alignment)
+            .ok_or_else(too_large)?;
         let mut status = self.driver.block_status(start, span, want_host).await?;
         status.len = status.len.saturating_sub(offset - start).clamp(1, len);
         if let Some(host) = &mut status.host {
@@ -460,8 +504,10 @@ impl Node {
     }
 
     fn pass_threshold(&self, threshold: u64, end: u64) {
-        let first =
-            self.write_threshold.compare_exchange(threshold, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let first = self
+            .write_threshold
+            .compare_exchange(threshold, 0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
         if let (true, Some(graph)) = (first, self.graph.upgrade()) {
             graph.emit(crate::event::Event::BlockWriteThreshold {
                 node: self.name.clone(),
@@ -510,7 +556,10 @@ impl Node {
         let end = offset + len;
         let inner_start = offset.next_multiple_of(self.alignment);
         let inner_end = end / self.alignment * self.alignment;
-        let plain = WriteFlags { fua: flags.fua, ..WriteFlags::default() };
+        let plain = WriteFlags {
+            fua: flags.fua,
+            ..WriteFlags::default()
+        };
         if inner_start >= inner_end {
             let zeroes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
             return self.write_aligned(offset, &zeroes, plain).await;
@@ -521,7 +570,9 @@ impl Node {
         }
         {
             let _shared = self.unaligned.read().await;
-            self.driver.write_zeroes(inner_start, inner_end - inner_start, flags).await?;
+            self.driver
+                .write_zeroes(inner_start, inner_end - inner_start, flags)
+                .await?;
         }
         if inner_end < end {
             let zeroes = vec![0; usize::try_from(end - inner_end).map_err(|_| too_large())?];
@@ -533,7 +584,10 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("name", &self.name).field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }
 
@@ -554,5 +608,7 @@ pub fn is_zero(buf: &[u8]) -> bool {
     let (head, middle, tail) = unsafe { buf.align_to::<u128>() };
     head.iter().all(|byte| *byte == 0)
         && tail.iter().all(|byte| *byte == 0)
-        && middle.chunks(8).all(|chunk| chunk.iter().fold(0, |seen, word| seen | word) == 0)
+        && middle
+            .chunks(8)
+            .all(|chunk| chunk.iter().fold(0, |seen, word| seen | word) == 0)
 }

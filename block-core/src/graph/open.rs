@@ -56,7 +56,8 @@ impl OpenContext<'_> {
                 let inherited = Inherited {
                     // A backing file is never written through its overlay.
                     read_only: role == ChildRole::Backing || self.read_only(),
-                    auto_read_only: role != ChildRole::Backing && self.options.auto_read_only.unwrap_or(false),
+                    auto_read_only: role != ChildRole::Backing
+                        && self.options.auto_read_only.unwrap_or(false),
                     force_share: self.options.force_share.unwrap_or(false),
                     cache: self.options.cache,
                 };
@@ -84,7 +85,11 @@ impl Graph {
         Box::pin(self.open_node(options, inherited))
     }
 
-    async fn open_node(self: &Arc<Self>, mut options: NodeOptions, inherited: Option<Inherited>) -> Result<Arc<Node>> {
+    async fn open_node(
+        self: &Arc<Self>,
+        mut options: NodeOptions,
+        inherited: Option<Inherited>,
+    ) -> Result<Arc<Node>> {
         if let Some(name) = &options.node_name {
             check_name(&lock(&self.topology), name)?;
         }
@@ -101,18 +106,26 @@ impl Graph {
         options.discard_unmap.get_or_insert(embedded);
         options.cache.direct = options.cache.direct.or(inherited.cache.direct);
         options.cache.no_flush = options.cache.no_flush.or(inherited.cache.no_flush);
-        if options.detect_zeroes == crate::options::DetectZeroes::Unmap && options.discard_unmap != Some(true) {
+        if options.detect_zeroes == crate::options::DetectZeroes::Unmap && options.discard_unmap != Some(true)
+        {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
                 "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
             ));
         }
         if options.force_share == Some(true) && options.read_only != Some(true) {
-            return Err(BlockError::new(ErrorKind::Invalid, "force-share=on can only be used with read-only images"));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "force-share=on can only be used with read-only images",
+            ));
         }
 
-        let context =
-            OpenContext { graph: self, options: &options, children: Mutex::default(), opened: Mutex::default() };
+        let context = OpenContext {
+            graph: self,
+            options: &options,
+            children: Mutex::default(),
+            opened: Mutex::default(),
+        };
         let driver = open_driver(&context).await;
         let children = std::mem::take(&mut *lock(&context.children));
         let opened = std::mem::take(&mut *lock(&context.opened));
@@ -145,8 +158,14 @@ impl Graph {
                 None => Ok((Self::generate_name(&mut topology), true)),
             };
             named.and_then(|(name, generated)| {
-                let node =
-                    Node::new(name, generated, Arc::downgrade(self), options.clone(), Arc::clone(&driver), children);
+                let node = Node::new(
+                    name,
+                    generated,
+                    Arc::downgrade(self),
+                    options.clone(),
+                    Arc::clone(&driver),
+                    children,
+                );
                 self.refresh_new(&node)?;
                 topology.nodes.push(Arc::clone(&node));
                 Ok(node)
@@ -165,23 +184,35 @@ impl Graph {
 fn check_name(topology: &Topology, name: &NodeName) -> Result<()> {
     let text = name.as_str();
     let well_formed = text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.chars().all(|each| each.is_ascii_alphanumeric() || matches!(each, '-' | '.' | '_'));
+        && text
+            .chars()
+            .all(|each| each.is_ascii_alphanumeric() || matches!(each, '-' | '.' | '_'));
     if !well_formed {
-        return Err(BlockError::new(ErrorKind::Invalid, format!("Invalid node-name: '{text}'")));
+        return Err(BlockError::new(
+            ErrorKind::Invalid,
+            format!("Invalid node-name: '{text}'"),
+        ));
     }
     if text.len() >= 32 {
         return Err(BlockError::new(ErrorKind::Invalid, "Node name too long"));
     }
     if topology.nodes.iter().any(|node| node.name() == name) {
-        return Err(BlockError::new(ErrorKind::Exists, format!("Duplicate nodes with node-name='{text}'")));
+        return Err(BlockError::new(
+            ErrorKind::Exists,
+            format!("Duplicate nodes with node-name='{text}'"),
+        ));
     }
     Ok(())
 }
 
 async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
     match &context.options().driver {
-        DriverOptions::File(options) => drivers::file::open(context, options, drivers::file::Kind::Regular).await,
-        DriverOptions::HostDevice(options) => drivers::file::open(context, options, drivers::file::Kind::Device).await,
+        DriverOptions::File(options) => {
+            drivers::file::open(context, options, drivers::file::Kind::Regular).await
+        }
+        DriverOptions::HostDevice(options) => {
+            drivers::file::open(context, options, drivers::file::Kind::Device).await
+        }
         DriverOptions::Raw(options) => drivers::raw::open(context, options).await,
         DriverOptions::NullCo(options) => drivers::null::open(context, options),
         DriverOptions::Qcow2(_) => Err(missing("qcow2")),
@@ -194,5 +225,8 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
 }
 
 fn missing(driver: &str) -> BlockError {
-    BlockError::new(ErrorKind::Unsupported, format!("Driver '{driver}' is not supported yet"))
+    BlockError::new(
+        ErrorKind::Unsupported,
+        format!("Driver '{driver}' is not supported yet"),
+    )
 }

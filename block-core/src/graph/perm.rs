@@ -134,7 +134,12 @@ pub struct Needs {
 
 /// Permissions that a node asks of a child, given what its parents ask of it.
 pub fn default_child_permissions(role: ChildRole, needs: &Needs) -> (Perm, Perm) {
-    let Needs { writable, perm, shared, .. } = *needs;
+    let Needs {
+        writable,
+        perm,
+        shared,
+        ..
+    } = *needs;
     match role {
         // What the parents want is wanted below; writing unchanged data harms no one.
         ChildRole::Filtered | ChildRole::Root => (perm, shared | Perm::WRITE_UNCHANGED),
@@ -143,12 +148,19 @@ pub fn default_child_permissions(role: ChildRole, needs: &Needs) -> (Perm, Perm)
             if writable {
                 needed = needed | Perm::WRITE | Perm::RESIZE;
             }
-            (needed, shared.without(Perm::WRITE).without(Perm::RESIZE) | Perm::WRITE_UNCHANGED)
+            (
+                needed,
+                shared.without(Perm::WRITE).without(Perm::RESIZE) | Perm::WRITE_UNCHANGED,
+            )
         }
         ChildRole::Backing => {
             // An overlay over a backing file that changes shows garbage; with a reader above it must hold still.
             let needed = perm & Perm::CONSISTENT_READ;
-            let keep = if shared.contains(Perm::WRITE) { Perm::WRITE | Perm::RESIZE } else { Perm::NONE };
+            let keep = if shared.contains(Perm::WRITE) {
+                Perm::WRITE | Perm::RESIZE
+            } else {
+                Perm::NONE
+            };
             (needed, Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED | keep)
         }
         ChildRole::Target => (Perm::WRITE, Perm::ALL.without(Perm::RESIZE)),

@@ -73,9 +73,9 @@ impl Graph {
             .parents()
             .into_iter()
             .filter(|edge| match edge.parent() {
-                Parent::Node(parent) => {
-                    parent.upgrade().is_none_or(|parent| !below.iter().any(|node| Arc::ptr_eq(node, &parent)))
-                }
+                Parent::Node(parent) => parent
+                    .upgrade()
+                    .is_none_or(|parent| !below.iter().any(|node| Arc::ptr_eq(node, &parent))),
                 Parent::Backend(_) | Parent::None => true,
             })
             .collect();
@@ -97,7 +97,11 @@ impl Graph {
         if below.iter().any(|node| Arc::ptr_eq(node, overlay)) {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
-                format!("Making '{}' a backing child of '{}' would create a cycle", base.name(), overlay.name()),
+                format!(
+                    "Making '{}' a backing child of '{}' would create a cycle",
+                    base.name(),
+                    overlay.name()
+                ),
             ));
         }
         let child = Child::new("backing", ChildRole::Backing, base);
@@ -171,10 +175,16 @@ fn refresh(start: &[Arc<Node>]) -> Result<()> {
         if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED) && node.is_read_only() {
             return Err(read_only(node, perm));
         }
-        let needs =
-            Needs { writable: node.is_writable(), has_parents: !node.parents().is_empty(), perm, shared };
+        let needs = Needs {
+            writable: node.is_writable(),
+            has_parents: !node.parents().is_empty(),
+            perm,
+            shared,
+        };
         for child in node.children() {
-            let (perm, shared) = node.driver().child_permissions(child.name(), child.role(), &needs);
+            let (perm, shared) = node
+                .driver()
+                .child_permissions(child.name(), child.role(), &needs);
             undo.push((Arc::clone(&child), child.perm(), child.shared()));
             child.set_permissions(perm, shared);
         }
@@ -205,9 +215,15 @@ fn refresh(start: &[Arc<Node>]) -> Result<()> {
 
 fn read_only(node: &Arc<Node>, perm: Perm) -> BlockError {
     if !perm.contains(Perm::WRITE) {
-        return BlockError::new(ErrorKind::ReadOnly, format!("Block node '{}' is read-only", node.name()));
+        return BlockError::new(
+            ErrorKind::ReadOnly,
+            format!("Block node '{}' is read-only", node.name()),
+        );
     }
-    BlockError::new(ErrorKind::ReadOnly, format!("Block node '{}' is read-only", node.name()))
+    BlockError::new(
+        ErrorKind::ReadOnly,
+        format!("Block node '{}' is read-only", node.name()),
+    )
 }
 
 /// Whether any two parents of the node disagree; the newest parents are looked at first.

@@ -12,17 +12,36 @@ impl EventSink for NoEvents {
 }
 
 fn graph() -> Arc<Graph> {
-    Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(NoEvents) })
+    Graph::new(GraphContext {
+        handle: tokio::runtime::Handle::current(),
+        events: Arc::new(NoEvents),
+    })
 }
 
 fn null(name: &str) -> NodeOptions {
-    let driver = DriverOptions::NullCo(NullOptions { size: 1 << 20, read_zeroes: true, ..NullOptions::default() });
-    NodeOptions { node_name: Some(name.into()), driver, ..NodeOptions::default() }
+    let driver = DriverOptions::NullCo(NullOptions {
+        size: 1 << 20,
+        read_zeroes: true,
+        ..NullOptions::default()
+    });
+    NodeOptions {
+        node_name: Some(name.into()),
+        driver,
+        ..NodeOptions::default()
+    }
 }
 
 fn raw_on(name: &str, file: NodeRef) -> NodeOptions {
-    let driver = DriverOptions::Raw(RawOptions { file, offset: 0, size: None });
-    NodeOptions { node_name: Some(name.into()), driver, ..NodeOptions::default() }
+    let driver = DriverOptions::Raw(RawOptions {
+        file,
+        offset: 0,
+        size: None,
+    });
+    NodeOptions {
+        node_name: Some(name.into()),
+        driver,
+        ..NodeOptions::default()
+    }
 }
 
 fn file(path: &std::path::Path) -> NodeOptions {
@@ -30,12 +49,22 @@ fn file(path: &std::path::Path) -> NodeOptions {
         filename: path.to_str().unwrap().to_owned(),
         ..FileOptions::default()
     });
-    NodeOptions { driver, ..NodeOptions::default() }
+    NodeOptions {
+        driver,
+        ..NodeOptions::default()
+    }
 }
 
 fn user(graph: &Arc<Graph>, node: &Arc<Node>) -> Arc<Backend> {
     let shared = Perm::ALL.without(Perm::RESIZE);
-    Backend::new(graph, node, BackendUser::unnamed(), Perm::CONSISTENT_READ | Perm::WRITE, shared).unwrap()
+    Backend::new(
+        graph,
+        node,
+        BackendUser::unnamed(),
+        Perm::CONSISTENT_READ | Perm::WRITE,
+        shared,
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -44,10 +73,16 @@ async fn raw_on_file_reads_what_was_written_and_closes_in_order() {
     let path = folder.path().join("disk");
     std::fs::write(&path, vec![7; 65536]).unwrap();
     let graph = graph();
-    let node = graph.add(raw_on("disk", NodeRef::Options(Box::new(file(&path))))).await.unwrap();
+    let node = graph
+        .add(raw_on("disk", NodeRef::Options(Box::new(file(&path)))))
+        .await
+        .unwrap();
     assert_eq!(graph.nodes().len(), 2);
     let backend = user(&graph, &node);
-    backend.write(4096, &[1; 512], WriteFlags::default()).await.unwrap();
+    backend
+        .write(4096, &[1; 512], WriteFlags::default())
+        .await
+        .unwrap();
     let mut buf = [0; 1024];
     backend.read(4096 - 512, &mut buf).await.unwrap();
     assert_eq!(buf[..512], [7; 512]);
@@ -78,7 +113,10 @@ async fn op_blockers_name_their_reason() {
     let node = graph.add(null("a")).await.unwrap();
     let guard = node.block_op("block device is in use by block job: backup");
     let error = graph.remove(&"a".into()).await.unwrap_err();
-    assert_eq!(error.to_string(), "Node 'a' is busy: block device is in use by block job: backup");
+    assert_eq!(
+        error.to_string(),
+        "Node 'a' is busy: block device is in use by block job: backup"
+    );
     drop(guard);
     graph.remove(&"a".into()).await.unwrap();
 }
@@ -98,7 +136,10 @@ async fn a_drain_holds_requests_and_a_filter_goes_between() {
     drop(guard);
     task.await.unwrap().unwrap();
 
-    let filter = graph.insert_filter(&node, raw_on("f", NodeRef::Name("a".into()))).await.unwrap();
+    let filter = graph
+        .insert_filter(&node, raw_on("f", NodeRef::Name("a".into())))
+        .await
+        .unwrap();
     assert!(Arc::ptr_eq(&backend.node(), &filter));
     assert_eq!(filter.parents().len(), 1);
     assert_eq!(node.parents().len(), 1);
@@ -114,13 +155,18 @@ async fn a_conflict_names_both_parents() {
     let graph = graph();
     let node = graph.add(null("a")).await.unwrap();
     let options = NodeOptions {
-        driver: DriverOptions::Raw(RawOptions { file: NodeRef::Name("a".into()), offset: 512, size: None }),
+        driver: DriverOptions::Raw(RawOptions {
+            file: NodeRef::Name("a".into()),
+            offset: 512,
+            size: None,
+        }),
         node_name: Some("window".into()),
         ..NodeOptions::default()
     };
     graph.add(options).await.unwrap();
-    let error =
-        Backend::new(&graph, &node, BackendUser::unnamed(), Perm::WRITE, Perm::ALL).unwrap_err().to_string();
+    let error = Backend::new(&graph, &node, BackendUser::unnamed(), Perm::WRITE, Perm::ALL)
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "Permission conflict on node 'a': permissions 'write' are both required by an unnamed block device (uses \
