@@ -4,7 +4,7 @@
 //! `socat - UNIX:/tmp/tiny.sock` and `{"execute": "qmp_capabilities"}`.
 
 use qapi_runtime::{
-    Call, CommandTable, Cursor, Error, Flags, ListenOptions, Listener, Pending, Reply, Row, Server, Stop,
+    CommandTable, Error, ListenOptions, Listener, Pending, Reply, Row, Server, Stop,
     UnixOptions,
 };
 use std::path::Path;
@@ -23,11 +23,7 @@ fn ready(value: impl Into<Vec<u8>>) -> Result<Pending, Error> {
 }
 
 fn rows() -> Vec<Row<Tiny>> {
-    let row = |name, call: fn(&Arc<Tiny>, Call, Option<Cursor<'_>>) -> Result<Pending, Error>| Row {
-        name,
-        flags: Flags::default(),
-        call,
-    };
+    let row = Row::new;
     vec![
         row("query-version", |_, _, _| ready(VERSION)),
         row("quit", |tiny, _, _| {

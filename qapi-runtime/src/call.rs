@@ -1,20 +1,20 @@
-//! What a handler may know of the request that it answers.
+//! What a command's handler may know of its request.
 
 use crate::peer::{Peer, SessionId};
 use crate::policy::Policy;
 use std::sync::Arc;
 
-/// One request, as its handler sees it.
+/// What a command's handler may know of its request, besides the arguments.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The command's name.
+    /// The command's name on the wire.
     pub command: &'static str,
-    /// The session that asked.
+    /// The session it came by.
     pub session: SessionId,
-    /// Who is at its other end.
+    /// Who is at the other end of the session.
     pub peer: Arc<Peer>,
-    /// The command was to be run out of band.
+    /// Whether it was sent out of band.
     pub oob: bool,
-    /// What the session thinks of deprecated and unstable things.
+    /// What is done with the deprecated and the unstable in this session.
     pub policy: Policy,
 }

@@ -3,6 +3,8 @@
 //! The scanner has already refused duplicate keys, bad escapes and numbers, and too deep nesting; a
 //! [`Document`] is always well formed.
 
+use crate::policy::{InputPolicy, Policy};
+
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Token {
@@ -53,6 +55,18 @@ pub struct Document {
 pub struct Cursor<'a> {
     document: &'a Document,
     index: usize,
+    mode: Mode,
+}
+
+/// How values are to be read; a cursor hands it down to its members and elements.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mode {
+    /// Numbers may have a unit, as in `64k` (`key=value` options only).
+    pub(crate) units: bool,
+    /// What to do about deprecated members and values.
+    pub(crate) deprecated: InputPolicy,
+    /// What to do about unstable members and values.
+    pub(crate) unstable: InputPolicy,
 }
 
 /// Builds a document value by value, in order.
@@ -71,6 +85,7 @@ impl Document {
             Some(Cursor {
                 document: self,
                 index: 0,
+                mode: Mode::default(),
             })
         }
     }
@@ -78,6 +93,26 @@ impl Document {
     /// Whether every scalar is text, to be read as the type that is wanted: made by [`Builder::keyval`].
     pub fn is_keyval(&self) -> bool {
         self.keyval
+    }
+
+    /// An object without members.
+    pub(crate) fn empty_object() -> Document {
+        let mut builder = Builder::default();
+        builder.begin_object();
+        builder.end();
+        builder.finish()
+    }
+
+    /// The value at an index; the walk of an object's members keeps indices instead of cursors.
+    #[inline]
+    pub(crate) fn token_at(&self, index: usize) -> Token {
+        self.tokens.get(index).copied().unwrap_or(Token::Null)
+    }
+
+    /// The value at an index, as a cursor.
+    #[inline]
+    pub(crate) fn cursor_at(&self, index: usize, mode: Mode) -> Cursor<'_> {
+        Cursor { document: self, index, mode }
     }
 
     /// Empties the document; buffers larger than `keep_bytes` are given back.
@@ -130,6 +165,7 @@ impl Document {
         Cursor {
             document: self,
             index: index as usize,
+            mode: Mode::default(),
         }
     }
 
@@ -143,6 +179,28 @@ impl Document {
 }
 
 impl<'a> Cursor<'a> {
+    /// The same value, to be decoded under the input half of a policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.mode.deprecated = policy.deprecated_input;
+        self.mode.unstable = policy.unstable_input;
+        self
+    }
+
+    pub(crate) fn mode(self) -> Mode {
+        self.mode
+    }
+
+    pub(crate) fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The document and the index of the value in it.
+    pub(crate) fn place(self) -> (&'a Document, usize) {
+        (self.document, self.index)
+    }
+
     /// What the value is.
     pub fn token(self) -> Token {
         self.document
@@ -175,6 +233,7 @@ impl<'a> Cursor<'a> {
             document: self.document,
             next,
             end,
+            mode: self.mode,
         }
     }
 
@@ -184,6 +243,7 @@ impl<'a> Cursor<'a> {
             document: self.document,
             next: self.index + 1,
             end: usize::MAX,
+            mode: self.mode,
         };
         members.take(count as usize)
     }
@@ -229,6 +289,7 @@ impl<'a> Cursor<'a> {
             document: self.document,
             next,
             end,
+            mode: self.mode,
         }
     }
 
@@ -247,6 +308,7 @@ pub struct Members<'a> {
     document: &'a Document,
     next: usize,
     end: usize,
+    mode: Mode,
 }
 
 impl<'a> Iterator for Members<'a> {
@@ -259,10 +321,12 @@ impl<'a> Iterator for Members<'a> {
         let key = Cursor {
             document: self.document,
             index: self.next,
+            mode: self.mode,
         };
         let value = Cursor {
             document: self.document,
             index: self.next + 1,
+            mode: self.mode,
         };
         self.next = value.after();
         Some((key.as_str().unwrap_or_default(), value))
@@ -275,6 +339,7 @@ pub struct Elements<'a> {
     document: &'a Document,
     next: usize,
     end: usize,
+    mode: Mode,
 }
 
 impl<'a> Iterator for Elements<'a> {
@@ -287,6 +352,7 @@ impl<'a> Iterator for Elements<'a> {
         let value = Cursor {
             document: self.document,
             index: self.next,
+            mode: self.mode,
         };
         self.next = value.after();
         Some(value)

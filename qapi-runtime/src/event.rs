@@ -4,7 +4,9 @@
 //! appends it to each session's output. All sessions see all events in one order, and an event
 //! emitted before a command's handler returns is sent before the command's reply.
 
+use crate::encode::Writer;
 use crate::output::Outbox;
+use crate::policy::Special;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,8 +20,13 @@ pub trait Event {
     /// The event's name on the wire.
     fn name(&self) -> &'static str;
 
+    /// Whether it is deprecated or unstable.
+    fn special(&self) -> Special {
+        Special::NONE
+    }
+
     /// Appends the `data` object; nothing for an event without data.
-    fn encode_data(&self, out: &mut Vec<u8>);
+    fn encode_data(&self, out: &mut Writer);
 }
 
 /// Tells events to all sessions.
@@ -70,9 +77,9 @@ impl EventHub {
 
     /// Tells an event to every session that has negotiated.
     pub fn emit(&self, event: &impl Event) {
-        let mut data = Vec::with_capacity(128);
+        let mut data = Writer::with_capacity(128);
         event.encode_data(&mut data);
-        self.emit_encoded(event.name(), &data);
+        self.emit_encoded(event.name(), data.as_bytes());
     }
 
     /// Tells an event whose data is encoded already; empty data means none.

@@ -2,12 +2,20 @@
 //!
 //! Knows no schema and no block type.
 
+#[macro_use]
+mod macros;
+
 pub mod audit;
+pub mod bridge;
+pub mod builtin;
 pub mod call;
+pub mod decode;
 pub mod dispatch;
 pub mod document;
+pub mod encode;
 pub mod error;
 pub mod event;
+pub mod execute;
 pub mod listen;
 mod output;
 pub mod peer;
@@ -19,13 +27,20 @@ mod service;
 mod session;
 pub mod text;
 
+pub use builtin::{Map, Null, QType, UnknownBranch, Value};
 pub use call::Call;
+pub use decode::{Decode, Members, Object, StringEnum};
 pub use dispatch::{CommandTable, Flags, Pending, Reply, Row};
 pub use document::{Cursor, Document, Token};
-pub use error::{Error, ErrorClass};
+pub use encode::{Encode, Writer};
+pub use error::{DecodeError, Error, ErrorClass};
 pub use event::{Event, EventHub};
 pub use listen::{Listener, UnixOptions};
 pub use peer::{Peer, SessionId};
-pub use policy::Policy;
+pub use policy::{Policy, Special};
+pub use execute::Execute;
+
+#[doc(hidden)]
+pub use serde;
 pub use server::{ListenOptions, Server, ServerBuilder, ServerLimits, Stop};
 pub use session::Transport;

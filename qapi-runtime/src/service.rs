@@ -42,7 +42,7 @@ struct Bound<H> {
 impl<H: Send + Sync> Rows for Bound<H> {
     fn start(&self, row: usize, call: Call, arguments: Option<Cursor<'_>>) -> Result<Pending, Error> {
         match self.table.rows().get(row) {
-            Some(row) => (row.call)(&self.handler, call, arguments),
+            Some(row) => row.start(&self.handler, call, arguments),
             None => Err(Error::generic("no such command")),
         }
     }
