@@ -4,8 +4,7 @@
 //! `socat - UNIX:/tmp/tiny.sock` and `{"execute": "qmp_capabilities"}`.
 
 use qapi_runtime::{
-    CommandTable, Error, ListenOptions, Listener, Pending, Reply, Row, Server, Stop,
-    UnixOptions,
+    CommandTable, Error, ListenOptions, Listener, Pending, Reply, Row, Server, Stop, UnixOptions,
 };
 use std::path::Path;
 use std::sync::Arc;

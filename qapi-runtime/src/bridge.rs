@@ -121,7 +121,8 @@ impl<'de> Visitor<'de> for Into<'_> {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.0.scalar(i64::try_from(value).map_or(Token::UInt(value), Token::Int));
+        self.0
+            .scalar(i64::try_from(value).map_or(Token::UInt(value), Token::Int));
         Ok(())
     }
 

@@ -98,7 +98,10 @@ pub fn string_enum<T: StringEnum>(value: Cursor<'_>) -> Result<T, DecodeError> {
     match parse::<T>(text) {
         Some(found) => match policy(value.mode()).refuses(found.special()) {
             None => Ok(found),
-            Some(why) => Err(DecodeError::new(DecodeErrorKind::RefusedValue(why, text.to_owned()))),
+            Some(why) => Err(DecodeError::new(DecodeErrorKind::RefusedValue(
+                why,
+                text.to_owned(),
+            ))),
         },
         None => T::unknown(text).ok_or_else(|| DecodeError::new(DecodeErrorKind::Value(text.to_owned()))),
     }
@@ -300,7 +303,10 @@ impl<'a> Object<'a> {
         let word = if ordinal < 64 {
             self.seen
         } else {
-            self.seen_more.get((ordinal / 64 - 1) as usize).copied().unwrap_or_default()
+            self.seen_more
+                .get((ordinal / 64 - 1) as usize)
+                .copied()
+                .unwrap_or_default()
         };
         word & (1 << (ordinal % 64)) != 0
     }
@@ -308,7 +314,11 @@ impl<'a> Object<'a> {
     /// The members that were not read.
     fn unread(&self) -> impl Iterator<Item = (&'a str, Cursor<'a>)> {
         let whole = self.document.cursor_at(self.first - 1, self.mode);
-        whole.members().zip(0_u32..).filter(|(_, ordinal)| !self.is_seen(*ordinal)).map(|(member, _)| member)
+        whole
+            .members()
+            .zip(0_u32..)
+            .filter(|(_, ordinal)| !self.is_seen(*ordinal))
+            .map(|(member, _)| member)
     }
 
     /// Ends the reading: every member must have been read.
@@ -316,7 +326,11 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When one was not.
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.taken == self.len { Ok(()) } else { Err(self.unexpected()) }
+        if self.taken == self.len {
+            Ok(())
+        } else {
+            Err(self.unexpected())
+        }
     }
 
     #[cold]
@@ -367,18 +381,27 @@ impl Sized_<'_, '_> {
     /// When it does not fit.
     pub fn optional<T: Decode>(self, name: &'static str) -> Result<Option<T>, DecodeError> {
         let value = self.0.find(name)?;
-        value.map(|value| T::decode(with_units(value)).map_err(|error| error.in_member(name))).transpose()
+        value
+            .map(|value| T::decode(with_units(value)).map_err(|error| error.in_member(name)))
+            .transpose()
     }
 }
 
 fn with_units(value: Cursor<'_>) -> Cursor<'_> {
-    let mode = Mode { units: true, ..value.mode() };
+    let mode = Mode {
+        units: true,
+        ..value.mode()
+    };
     value.with_mode(mode)
 }
 
 /// The input half of a policy.
 fn policy(mode: Mode) -> Policy {
-    Policy { deprecated_input: mode.deprecated, unstable_input: mode.unstable, ..Policy::default() }
+    Policy {
+        deprecated_input: mode.deprecated,
+        unstable_input: mode.unstable,
+        ..Policy::default()
+    }
 }
 
 fn text(value: Cursor<'_>) -> Result<&str, DecodeError> {
@@ -445,7 +468,10 @@ narrow! {
 
 impl Decode for f64 {
     // A number of JSON has no other exact meaning than the nearest double.
-    #[expect(clippy::cast_precision_loss, reason = "the nearest double is what the type means")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the nearest double is what the type means"
+    )]
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.token() {
             Token::Int(value) => Ok(value as f64),

@@ -69,8 +69,16 @@ impl Flags {
 
     /// The two features with a meaning to the runtime.
     pub fn special(self) -> Special {
-        let deprecated = if self.deprecated { Special::DEPRECATED } else { Special::NONE };
-        let unstable = if self.unstable { Special::UNSTABLE } else { Special::NONE };
+        let deprecated = if self.deprecated {
+            Special::DEPRECATED
+        } else {
+            Special::NONE
+        };
+        let unstable = if self.unstable {
+            Special::UNSTABLE
+        } else {
+            Special::NONE
+        };
         deprecated.and(unstable)
     }
 }
@@ -96,7 +104,12 @@ pub struct Row<H> {
 impl<H> Row<H> {
     /// A command without flags or features.
     pub const fn new(name: &'static str, call: CallFn<H>) -> Self {
-        Row { name, flags: Flags::PLAIN, features: &[], call }
+        Row {
+            name,
+            flags: Flags::PLAIN,
+            features: &[],
+            call,
+        }
     }
 
     /// The same command, but it may be sent out of band.
@@ -140,7 +153,12 @@ impl<H> Row<H> {
     ///
     /// # Errors
     /// When the policy refuses the command or the arguments are wrong.
-    pub fn start(&self, handler: &Arc<H>, call: Call, arguments: Option<Cursor<'_>>) -> Result<Pending, Error> {
+    pub fn start(
+        &self,
+        handler: &Arc<H>,
+        call: Call,
+        arguments: Option<Cursor<'_>>,
+    ) -> Result<Pending, Error> {
         call.policy.check_command(self.name, self.flags.special())?;
         let arguments = arguments.map(|cursor| cursor.with_policy(call.policy));
         (self.call)(handler, call, arguments)
@@ -157,7 +175,12 @@ impl<H> Copy for Row<H> {}
 
 impl<H> fmt::Debug for Row<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { name, flags, features, call: _ } = self;
+        let Row {
+            name,
+            flags,
+            features,
+            call: _,
+        } = self;
         f.debug_struct("Row")
             .field("name", name)
             .field("flags", flags)
@@ -175,7 +198,10 @@ pub struct CommandTable<H> {
 impl<H> CommandTable<H> {
     /// An empty table.
     pub fn new() -> Self {
-        CommandTable { rows: Vec::new(), by_name: HashMap::new() }
+        CommandTable {
+            rows: Vec::new(),
+            by_name: HashMap::new(),
+        }
     }
 
     /// Adds commands; of two with one name, the later counts.

@@ -112,7 +112,11 @@ impl Document {
     /// The value at an index, as a cursor.
     #[inline]
     pub(crate) fn cursor_at(&self, index: usize, mode: Mode) -> Cursor<'_> {
-        Cursor { document: self, index, mode }
+        Cursor {
+            document: self,
+            index,
+            mode,
+        }
     }
 
     /// Empties the document; buffers larger than `keep_bytes` are given back.

@@ -25,12 +25,20 @@ pub struct Writer {
 impl Writer {
     /// An empty text.
     pub fn new(policy: Policy) -> Self {
-        Writer { buffer: Vec::new(), policy, continued: false }
+        Writer {
+            buffer: Vec::new(),
+            policy,
+            continued: false,
+        }
     }
 
     /// An empty text that has room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
-        Writer { buffer: Vec::with_capacity(bytes), policy: Policy::default(), continued: false }
+        Writer {
+            buffer: Vec::with_capacity(bytes),
+            policy: Policy::default(),
+            continued: false,
+        }
     }
 
     /// What has been written.

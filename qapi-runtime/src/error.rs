@@ -68,7 +68,10 @@ pub struct Error {
 impl Error {
     /// An error of a class.
     pub fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
-        Error { class, desc: desc.into() }
+        Error {
+            class,
+            desc: desc.into(),
+        }
     }
 
     /// An error of class `GenericError`.
@@ -136,7 +139,11 @@ impl DecodeError {
     /// An error of the value at hand.
     #[cold]
     pub fn new(kind: DecodeErrorKind) -> Self {
-        DecodeError(Box::new(Inner { kind, steps: Vec::new(), dotted: false }))
+        DecodeError(Box::new(Inner {
+            kind,
+            steps: Vec::new(),
+            dotted: false,
+        }))
     }
 
     /// An error whose text was made elsewhere.
@@ -219,10 +226,18 @@ impl fmt::Display for DecodeError {
             DecodeErrorKind::Unexpected => write!(f, "Parameter '{}' is unexpected", self.path()),
             DecodeErrorKind::UnexpectedGroup => write!(f, "Parameters '{}.*' are unexpected", self.path()),
             DecodeErrorKind::Type(expected) => {
-                write!(f, "Invalid parameter type for '{}', expected: {expected}", self.path())
+                write!(
+                    f,
+                    "Invalid parameter type for '{}', expected: {expected}",
+                    self.path()
+                )
             }
             DecodeErrorKind::Alternate(name) => {
-                write!(f, "Invalid parameter type for '{}', expected: {name}", self.leaf())
+                write!(
+                    f,
+                    "Invalid parameter type for '{}', expected: {name}",
+                    self.leaf()
+                )
             }
             DecodeErrorKind::Expects(what) => write!(f, "Parameter '{}' expects {what}", self.path()),
             DecodeErrorKind::Range(what) => write!(f, "Parameter '{}' expects {what}", self.leaf()),
@@ -244,22 +259,39 @@ mod tests {
 
     #[test]
     fn the_path_reads_from_outside_in() {
-        let error = DecodeError::expected("string").in_member("sync").in_member("data").in_element(1).in_member("actions");
-        assert_eq!(error.to_string(), "Invalid parameter type for 'actions[1].data.sync', expected: string");
+        let error = DecodeError::expected("string")
+            .in_member("sync")
+            .in_member("data")
+            .in_element(1)
+            .in_member("actions");
+        assert_eq!(
+            error.to_string(),
+            "Invalid parameter type for 'actions[1].data.sync', expected: string"
+        );
         assert_eq!(error.with_dots(true).path(), "actions.1.data.sync");
     }
 
     #[test]
     fn enumeration_values_and_alternates_name_the_leaf_only() {
-        let error = DecodeError::new(DecodeErrorKind::Value("y".into())).in_member("sync").in_member("data");
+        let error = DecodeError::new(DecodeErrorKind::Value("y".into()))
+            .in_member("sync")
+            .in_member("data");
         assert_eq!(error.to_string(), "Parameter 'sync' does not accept value 'y'");
-        let error = DecodeError::alternate("BlockDirtyBitmapOrStr").in_element(0).in_member("bitmaps");
-        assert_eq!(error.to_string(), "Invalid parameter type for 'null', expected: BlockDirtyBitmapOrStr");
+        let error = DecodeError::alternate("BlockDirtyBitmapOrStr")
+            .in_element(0)
+            .in_member("bitmaps");
+        assert_eq!(
+            error.to_string(),
+            "Invalid parameter type for 'null', expected: BlockDirtyBitmapOrStr"
+        );
     }
 
     #[test]
     fn class_names_go_both_ways() {
-        assert_eq!(ErrorClass::from_name("DeviceNotActive"), Some(ErrorClass::DeviceNotActive));
+        assert_eq!(
+            ErrorClass::from_name("DeviceNotActive"),
+            Some(ErrorClass::DeviceNotActive)
+        );
         assert_eq!(ErrorClass::from_name("Nope"), None);
     }
 }

@@ -35,10 +35,10 @@ pub use document::{Cursor, Document, Token};
 pub use encode::{Encode, Writer};
 pub use error::{DecodeError, Error, ErrorClass};
 pub use event::{Event, EventHub};
+pub use execute::Execute;
 pub use listen::{Listener, UnixOptions};
 pub use peer::{Peer, SessionId};
 pub use policy::{Policy, Special};
-pub use execute::Execute;
 
 #[doc(hidden)]
 pub use serde;

@@ -8,7 +8,9 @@
 macro_rules! object {
     ($mode:ident $name:ident) => {
         impl $crate::decode::Decode for $name {
-            fn decode(value: $crate::document::Cursor<'_>) -> ::std::result::Result<Self, $crate::error::DecodeError> {
+            fn decode(
+                value: $crate::document::Cursor<'_>,
+            ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
                 $crate::decode::$mode(value)
             }
         }
@@ -29,7 +31,9 @@ macro_rules! object {
 macro_rules! string_enum {
     ($name:ident) => {
         impl $crate::decode::Decode for $name {
-            fn decode(value: $crate::document::Cursor<'_>) -> ::std::result::Result<Self, $crate::error::DecodeError> {
+            fn decode(
+                value: $crate::document::Cursor<'_>,
+            ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
                 $crate::decode::string_enum(value)
             }
         }

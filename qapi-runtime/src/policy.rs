@@ -118,9 +118,16 @@ mod tests {
 
     #[test]
     fn a_policy_speaks_of_its_own_kind_only() {
-        let policy = Policy { deprecated_input: InputPolicy::Reject, unstable_output: OutputPolicy::Hide, ..Policy::default() };
+        let policy = Policy {
+            deprecated_input: InputPolicy::Reject,
+            unstable_output: OutputPolicy::Hide,
+            ..Policy::default()
+        };
         assert_eq!(policy.refuses(Special::UNSTABLE), None);
-        assert_eq!(policy.refuses(Special::UNSTABLE.and(Special::DEPRECATED)), Some("Deprecated"));
+        assert_eq!(
+            policy.refuses(Special::UNSTABLE.and(Special::DEPRECATED)),
+            Some("Deprecated")
+        );
         assert!(policy.hides(Special::UNSTABLE));
         assert!(!policy.hides(Special::DEPRECATED));
         let error = policy.check_command("change", Special::DEPRECATED).unwrap_err();

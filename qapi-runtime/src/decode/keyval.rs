@@ -53,7 +53,9 @@ fn integer(text: &str) -> Option<(bool, u64)> {
     if digits.starts_with(['+', '-']) {
         return None;
     }
-    u64::from_str_radix(digits, radix).ok().map(|value| (negative, value))
+    u64::from_str_radix(digits, radix)
+        .ok()
+        .map(|value| (negative, value))
 }
 
 /// A size: a number with a unit, where only a unit above bytes may have a fraction.
@@ -66,7 +68,11 @@ fn parse_size(text: &str) -> Option<u64> {
     let text = text.strip_prefix('+').unwrap_or(text);
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         // A hexadecimal number has no unit: `0x1B` is 27, not one byte.
-        return if hex.starts_with(['+', '-']) { None } else { u64::from_str_radix(hex, 16).ok() };
+        return if hex.starts_with(['+', '-']) {
+            None
+        } else {
+            u64::from_str_radix(hex, 16).ok()
+        };
     }
     let (number, shift) = match text.char_indices().next_back()? {
         (at, unit) if unit.is_ascii_alphabetic() => {
@@ -76,7 +82,12 @@ fn parse_size(text: &str) -> Option<u64> {
         _ => (text, 0),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if whole.is_empty()
+        || !whole
+            .bytes()
+            .chain(fraction.bytes())
+            .all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
     if shift == 0 && number.contains('.') && fraction.bytes().any(|digit| digit != b'0') {
@@ -86,7 +97,11 @@ fn parse_size(text: &str) -> Option<u64> {
     // Twelve digits are more than the 60 bits of the largest unit can tell apart in practice.
     let kept = fraction.get(..fraction.len().min(18)).unwrap_or_default();
     let scale = 10_u128.pow(u32::try_from(kept.len()).ok()?);
-    let numerator = if kept.is_empty() { 0 } else { kept.parse::<u128>().ok()? };
+    let numerator = if kept.is_empty() {
+        0
+    } else {
+        kept.parse::<u128>().ok()?
+    };
     let part = (numerator << shift) / scale;
     whole.checked_add(u64::try_from(part).ok()?)
 }
@@ -97,7 +112,15 @@ mod tests {
 
     #[test]
     fn integers_in_c_notation() {
-        for (text, value) in [("10", 10), ("-1", -1), ("+7", 7), ("0x1f", 31), ("010", 8), (" 5", 5), ("0", 0)] {
+        for (text, value) in [
+            ("10", 10),
+            ("-1", -1),
+            ("+7", 7),
+            ("0x1f", 31),
+            ("010", 8),
+            (" 5", 5),
+            ("0", 0),
+        ] {
             assert_eq!(signed(text), Ok(value), "{text}");
         }
         for text in ["", "1M", "5 ", "0x", "--1", "0x-1", "9223372036854775808", "1.0"] {
@@ -109,9 +132,15 @@ mod tests {
 
     #[test]
     fn sizes_with_units() {
-        for (text, value) in
-            [("64k", 65536), ("1.5k", 1536), ("1G", 1 << 30), ("7", 7), ("7B", 7), ("0x10", 16), ("0.5M", 1 << 19)]
-        {
+        for (text, value) in [
+            ("64k", 65536),
+            ("1.5k", 1536),
+            ("1G", 1 << 30),
+            ("7", 7),
+            ("7B", 7),
+            ("0x10", 16),
+            ("0.5M", 1 << 19),
+        ] {
             assert_eq!(size(text), Ok(value), "{text}");
         }
         for text in ["", "k", "1.5", "-1", "1x", "16E", "1kk", "é"] {

@@ -60,7 +60,12 @@ fn decode<T: Decode>(text: &str) -> Result<T, String> {
 
 #[test]
 fn members_in_any_order() {
-    let sample = Sample { name: "n".into(), count: 7, list: Some(vec![1, -2]), sync: Some(Sync::Top) };
+    let sample = Sample {
+        name: "n".into(),
+        count: 7,
+        list: Some(vec![1, -2]),
+        sync: Some(Sync::Top),
+    };
     for text in [
         r#"{"name": "n", "count": 7, "list": [1, -2], "sync": "top"}"#,
         r#"{"sync": "top", "list": [1, -2], "count": 7, "name": "n"}"#,
@@ -68,7 +73,10 @@ fn members_in_any_order() {
         assert_eq!(decode(text), Ok(sample.clone()));
     }
     let value = serde_json::to_value(&sample).unwrap();
-    assert_eq!(value, serde_json::json!({"name": "n", "count": 7, "list": [1, -2], "sync": "top"}));
+    assert_eq!(
+        value,
+        serde_json::json!({"name": "n", "count": 7, "list": [1, -2], "sync": "top"})
+    );
     assert_eq!(serde_json::from_value::<Sample>(value).unwrap(), sample);
 }
 
@@ -76,16 +84,46 @@ fn members_in_any_order() {
 fn texts_of_errors() {
     for (text, error) in [
         (r#"{"count": 1, "x": 1}"#, "Parameter 'name' is missing"),
-        (r#"{"name": "n", "count": 1, "x": 1, "y": 2}"#, "Parameter 'x' is unexpected"),
-        (r#"{"name": null, "count": 1}"#, "Invalid parameter type for 'name', expected: string"),
-        (r#"{"name": "n", "count": -1}"#, "Parameter 'count' expects uint32_t"),
-        (r#"{"name": "n", "count": "1"}"#, "Parameter 'count' expects uint64"),
-        (r#"{"name": "n", "count": 4294967296}"#, "Parameter 'count' expects uint32_t"),
-        (r#"{"name": "n", "count": 1, "list": {}}"#, "Invalid parameter type for 'list', expected: array"),
-        (r#"{"name": "n", "count": 1, "list": [0, 1.0]}"#, "Invalid parameter type for 'list[1]', expected: integer"),
-        (r#"{"name": "n", "count": 1, "list": null}"#, "Invalid parameter type for 'list', expected: array"),
-        (r#"{"name": "n", "count": 1, "sync": "some"}"#, "Parameter 'sync' does not accept value 'some'"),
-        (r#"{"name": "n", "count": 1, "sync": 1}"#, "Invalid parameter type for 'sync', expected: string"),
+        (
+            r#"{"name": "n", "count": 1, "x": 1, "y": 2}"#,
+            "Parameter 'x' is unexpected",
+        ),
+        (
+            r#"{"name": null, "count": 1}"#,
+            "Invalid parameter type for 'name', expected: string",
+        ),
+        (
+            r#"{"name": "n", "count": -1}"#,
+            "Parameter 'count' expects uint32_t",
+        ),
+        (
+            r#"{"name": "n", "count": "1"}"#,
+            "Parameter 'count' expects uint64",
+        ),
+        (
+            r#"{"name": "n", "count": 4294967296}"#,
+            "Parameter 'count' expects uint32_t",
+        ),
+        (
+            r#"{"name": "n", "count": 1, "list": {}}"#,
+            "Invalid parameter type for 'list', expected: array",
+        ),
+        (
+            r#"{"name": "n", "count": 1, "list": [0, 1.0]}"#,
+            "Invalid parameter type for 'list[1]', expected: integer",
+        ),
+        (
+            r#"{"name": "n", "count": 1, "list": null}"#,
+            "Invalid parameter type for 'list', expected: array",
+        ),
+        (
+            r#"{"name": "n", "count": 1, "sync": "some"}"#,
+            "Parameter 'sync' does not accept value 'some'",
+        ),
+        (
+            r#"{"name": "n", "count": 1, "sync": 1}"#,
+            "Invalid parameter type for 'sync', expected: string",
+        ),
     ] {
         assert_eq!(decode::<Sample>(text).unwrap_err(), error, "{text}");
     }
@@ -108,7 +146,10 @@ fn the_unexpected_is_found_behind_many_members() {
 #[test]
 fn the_policy_refuses_what_is_used() {
     let text = document(r#"{"name": "n", "count": 1, "sync": "full"}"#);
-    let strict = Policy { deprecated_input: crate::policy::InputPolicy::Reject, ..Policy::default() };
+    let strict = Policy {
+        deprecated_input: crate::policy::InputPolicy::Reject,
+        ..Policy::default()
+    };
     let error = Sample::decode(text.root().unwrap().with_policy(strict)).unwrap_err();
     assert_eq!(error.to_string(), "Deprecated parameter sync disabled by policy");
     let text = document(r#"{"name": "n", "count": 1}"#);

@@ -43,11 +43,17 @@ fn doubles_as_c_prints_them() {
 fn strings_are_ascii() {
     assert_eq!(json(&"plain ~".to_string()), r#""plain ~""#);
     assert_eq!(json(&"\u{8}\u{c}\n\r\t\"\\/".to_string()), r#""\b\f\n\r\t\"\\/""#);
-    assert_eq!(json(&"\u{7f}\u{1}é😀".to_string()), r#""\u007F\u0001\u00E9\uD83D\uDE00""#);
+    assert_eq!(
+        json(&"\u{7f}\u{1}é😀".to_string()),
+        r#""\u007F\u0001\u00E9\uD83D\uDE00""#
+    );
 }
 
 #[test]
 fn commas_stand_between() {
     let value: crate::Value = serde_json::json!({"a": [1, {}, [], [2.5]], "b": {"c": null}, "d": true});
-    assert_eq!(json(&value), r#"{"a": [1, {}, [], [2.5]], "b": {"c": null}, "d": true}"#);
+    assert_eq!(
+        json(&value),
+        r#"{"a": [1, {}, [], [2.5]], "b": {"c": null}, "d": true}"#
+    );
 }
