@@ -26,6 +26,7 @@ pub mod server;
 mod service;
 mod session;
 pub mod text;
+pub mod transaction;
 
 pub use builtin::{Map, Null, QType, UnknownBranch, Value};
 pub use call::Call;
@@ -43,4 +44,5 @@ pub use policy::{Policy, Special};
 #[doc(hidden)]
 pub use serde;
 pub use server::{ListenOptions, Server, ServerBuilder, ServerLimits, Stop};
-pub use session::Transport;
+pub use session::Stream;
+pub use transaction::Transaction;

@@ -1,7 +1,7 @@
 //! Where clients come from: unix sockets, TCP, sockets that systemd or a parent opened, standard input.
 
 use crate::peer::Peer;
-use crate::session::Transport;
+use crate::session::Stream;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ impl Drop for MadeSocket {
 
 /// A client that has connected.
 pub(crate) struct Accepted {
-    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) stream: Box<dyn Stream>,
     pub(crate) peer: Peer,
 }
 
@@ -164,7 +164,7 @@ impl Listener {
                     },
                 };
                 Ok(Accepted {
-                    transport: Box::new(stream),
+                    stream: Box::new(stream),
                     peer,
                 })
             }
@@ -175,7 +175,7 @@ impl Listener {
                     tracing::debug!(target: "qmp::server", %error, "cannot set TCP_NODELAY");
                 }
                 Ok(Accepted {
-                    transport: Box::new(stream),
+                    stream: Box::new(stream),
                     peer: Peer::Tcp(address),
                 })
             }
@@ -220,7 +220,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// The program's standard input and output as one connection.
-pub fn stdio() -> impl Transport + 'static {
+pub fn stdio() -> impl Stream + 'static {
     tokio::io::join(tokio::io::stdin(), tokio::io::stdout())
 }
 

@@ -10,7 +10,7 @@ use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::scanner::Limits;
 use crate::service::Service;
-use crate::session::{Session, Transport};
+use crate::session::{Session, Stream};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -237,18 +237,18 @@ impl Server {
     }
 
     /// One session over a connection that is there already; ends with it.
-    pub fn attach<T: Transport + 'static>(
+    pub fn attach<T: Stream + 'static>(
         &self,
-        transport: T,
+        stream: T,
         peer: Peer,
         options: ListenOptions,
     ) -> impl Future<Output = ()> + Send + use<T> {
-        self.session(Box::new(transport), peer, options)
+        self.session(Box::new(stream), peer, options)
     }
 
-    fn session(&self, transport: Box<dyn Transport>, peer: Peer, options: ListenOptions) -> Session {
+    fn session(&self, stream: Box<dyn Stream>, peer: Peer, options: ListenOptions) -> Session {
         self.shared.sessions.fetch_add(1, Ordering::AcqRel);
-        Session::new(Arc::clone(&self.shared), transport, peer, options.policy)
+        Session::new(Arc::clone(&self.shared), stream, peer, options.policy)
     }
 
     /// Accepts clients until the server is stopped; each gets a task of its own.
@@ -256,12 +256,12 @@ impl Server {
         let accept_all = async {
             loop {
                 match listener.accept().await {
-                    Ok(Accepted { transport, peer }) => {
+                    Ok(Accepted { stream, peer }) => {
                         if self.sessions() >= self.shared.limits.clients {
                             tracing::warn!(target: "qmp::server", peer = %peer, "too many clients: turned away");
                             continue;
                         }
-                        tokio::spawn(self.session(transport, peer, options));
+                        tokio::spawn(self.session(stream, peer, options));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: the next try would fail as well.

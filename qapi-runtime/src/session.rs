@@ -22,9 +22,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a session talks over.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One read takes at most so much.
 const READ_BYTES: usize = 64 << 10;
@@ -44,7 +44,7 @@ thread_local! {
 
 /// A client's session.
 pub(crate) struct Session {
-    transport: Box<dyn Transport>,
+    stream: Box<dyn Stream>,
     scanner: Scanner,
     /// Bytes read but not scanned, from `scanned` on.
     input: Vec<u8>,
@@ -74,7 +74,7 @@ enum Scanned {
 impl Session {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        transport: Box<dyn Transport>,
+        stream: Box<dyn Stream>,
         peer: Peer,
         policy: Policy,
     ) -> Self {
@@ -84,7 +84,7 @@ impl Session {
         shared.hub.add(&outbox);
         outbox.write(|out| out.share(&shared.greeting));
         Session {
-            transport,
+            stream,
             scanner: Scanner::new(shared.limits.message),
             input: Vec::new(),
             scanned: 0,
@@ -115,7 +115,7 @@ impl Session {
     fn poll_read_and_scan(&mut self, cx: &mut Context<'_>) -> Poll<Scanned> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
-            match ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer)) {
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::debug!(target: "qmp::session", session = %self.requests.id(), %error, "reading failed");
@@ -139,13 +139,13 @@ impl Session {
             if self.sending.is_empty() {
                 self.outbox.take(&mut self.sending);
                 if self.sending.is_empty() {
-                    return Pin::new(&mut self.transport).poll_flush(cx);
+                    return Pin::new(&mut self.stream).poll_flush(cx);
                 }
             }
             let mut slices = Sending::slots();
             let used = self.sending.slices(&mut slices);
             let slices = slices.get(..used).unwrap_or_default();
-            let written = ready!(Pin::new(&mut self.transport).poll_write_vectored(cx, slices))?;
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
