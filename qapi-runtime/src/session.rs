@@ -72,12 +72,7 @@ enum Scanned {
 }
 
 impl Session {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        stream: Box<dyn Stream>,
-        peer: Peer,
-        policy: Policy,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, policy: Policy) -> Self {
         let id = SessionId(shared.next_session.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(shared.limits.event_backlog_bytes));
         tracing::info!(target: "qmp::session", session = %id, peer = %peer, "client connected");

@@ -52,7 +52,9 @@ pub struct Verdict<C, A> {
 impl<C: FnOnce() + Send + 'static, A: FnOnce() + Send + 'static> Verdict<C, A> {
     /// What to do on commit, and what on abort.
     pub fn new(commit: C, abort: A) -> Box<dyn Prepared> {
-        Box::new(Verdict { functions: Some((commit, abort)) })
+        Box::new(Verdict {
+            functions: Some((commit, abort)),
+        })
     }
 }
 
@@ -120,7 +122,9 @@ impl Transaction {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
-        let mut prepared = Undecided { steps: Vec::with_capacity(self.actions.len()) };
+        let mut prepared = Undecided {
+            steps: Vec::with_capacity(self.actions.len()),
+        };
         for action in self.actions {
             // On failure the drop of `prepared` aborts and cleans those before it.
             let step = action.prepare().await?;
@@ -133,7 +137,9 @@ impl Transaction {
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.actions.iter().map(|action| action.name())).finish()
+        f.debug_list()
+            .entries(self.actions.iter().map(|action| action.name()))
+            .finish()
     }
 }
 
@@ -227,13 +233,22 @@ mod tests {
                 if self.fails {
                     return Err(Error::generic(format!("{} failed", self.name)));
                 }
-                Ok(Box::new(Ready { name: self.name, log: self.log }) as Box<dyn Prepared>)
+                Ok(Box::new(Ready {
+                    name: self.name,
+                    log: self.log,
+                }) as Box<dyn Prepared>)
             })
         }
     }
 
     fn step(log: &Log, name: &'static str) -> Step {
-        Step { name, log: Arc::clone(log), fails: false, groups: false, waits: false }
+        Step {
+            name,
+            log: Arc::clone(log),
+            fails: false,
+            groups: false,
+            waits: false,
+        }
     }
 
     fn said(log: &Log) -> String {
@@ -248,7 +263,10 @@ mod tests {
             transaction.push(Box::new(step(&log, name)));
         }
         assert_eq!(transaction.run().await, Ok(()));
-        assert_eq!(said(&log), "prepare a, prepare b, commit b, commit a, clean b, clean a");
+        assert_eq!(
+            said(&log),
+            "prepare a, prepare b, commit b, commit a, clean b, clean a"
+        );
     }
 
     #[tokio::test]
@@ -257,10 +275,16 @@ mod tests {
         let mut transaction = Transaction::new();
         transaction.push(Box::new(step(&log, "a")));
         transaction.push(Box::new(step(&log, "b")));
-        transaction.push(Box::new(Step { fails: true, ..step(&log, "c") }));
+        transaction.push(Box::new(Step {
+            fails: true,
+            ..step(&log, "c")
+        }));
         transaction.push(Box::new(step(&log, "d")));
         assert_eq!(transaction.run().await, Err(Error::generic("c failed")));
-        assert_eq!(said(&log), "prepare a, prepare b, prepare c, abort b, abort a, clean b, clean a");
+        assert_eq!(
+            said(&log),
+            "prepare a, prepare b, prepare c, abort b, abort a, clean b, clean a"
+        );
     }
 
     #[tokio::test]
@@ -268,10 +292,16 @@ mod tests {
         let log = Log::default();
         let mut transaction = Transaction::new();
         transaction.push(Box::new(step(&log, "a")));
-        transaction.push_grouped(Box::new(Step { groups: true, ..step(&log, "b") }));
+        transaction.push_grouped(Box::new(Step {
+            groups: true,
+            ..step(&log, "b")
+        }));
         transaction.push_grouped(Box::new(step(&log, "c")));
         let error = transaction.run().await.unwrap_err();
-        assert_eq!(error.desc, "Action 'c' does not support transaction property completion-mode = grouped");
+        assert_eq!(
+            error.desc,
+            "Action 'c' does not support transaction property completion-mode = grouped"
+        );
         assert_eq!(said(&log), "");
     }
 
@@ -280,7 +310,10 @@ mod tests {
         let log = Log::default();
         let mut transaction = Transaction::new();
         transaction.push(Box::new(step(&log, "a")));
-        transaction.push(Box::new(Step { waits: true, ..step(&log, "b") }));
+        transaction.push(Box::new(Step {
+            waits: true,
+            ..step(&log, "b")
+        }));
         let run = tokio::time::timeout(std::time::Duration::from_millis(10), transaction.run());
         assert!(run.await.is_err());
         assert_eq!(said(&log), "prepare a, prepare b, abort a, clean a");
