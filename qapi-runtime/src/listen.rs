@@ -41,6 +41,16 @@ enum Kind {
     Tcp(TcpListener),
 }
 
+impl AsFd for Listener {
+    /// The listening socket: readable when a client waits.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Unix { listener, .. } => listener.as_fd(),
+            Kind::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
 /// A socket file that we made and that we remove in the end, if it is still ours.
 #[derive(Debug)]
 struct MadeSocket {

@@ -4,8 +4,12 @@
 //! the block layer's, and owns the sockets. It does not know how a cluster is copied or a message is scanned.
 
 pub mod cli;
+pub mod commands;
+pub mod daemon;
 pub mod membership;
 pub mod names;
+pub mod net;
 pub mod process;
+pub mod startup;
 pub mod tls;
 pub mod transaction;

@@ -58,6 +58,15 @@ impl Keyval {
         }
     }
 
+    /// Refuses every top-level key but these.
+    pub fn only(&self, known: &[&str]) -> Result<(), CliError> {
+        match self.root.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some((key, Value::Text(_))) => Err(CliError::new(format!("Parameter '{key}' is unexpected"))),
+            Some((key, Value::Members(_))) => Err(CliError::new(format!("Parameters '{key}.*' are unexpected"))),
+        }
+    }
+
     /// The tree as a document of strings, lists made of numbered keys.
     pub fn document(&self) -> Result<Document, CliError> {
         let mut builder = Builder::keyval();

@@ -6,6 +6,7 @@ pub mod chardev;
 pub mod help;
 pub mod keyval;
 pub mod options;
+pub mod policy;
 
 /// What is wrong with the command line: one line, without the program's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,3 +1,1 @@
-//! The `transaction` command: who joins the group, and what each action does.
-
-pub mod membership;
+//! The `transaction` command: what each action does.
