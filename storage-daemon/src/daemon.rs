@@ -24,8 +24,16 @@ impl Daemon {
     /// A daemon without nodes. `data` is the runtime for block I/O.
     pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop) -> Arc<Self> {
         let sink: Arc<dyn EventSink> = Arc::new(Events(Arc::clone(&events)));
-        let graph = Graph::new(GraphContext { handle: data.clone(), events: sink });
-        Arc::new(Self { graph, events, stop, data })
+        let graph = Graph::new(GraphContext {
+            handle: data.clone(),
+            events: sink,
+        });
+        Arc::new(Self {
+            graph,
+            events,
+            stop,
+            data,
+        })
     }
 
     /// Asks the program to end, as `quit` and the signals do.
@@ -44,7 +52,9 @@ impl Daemon {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "a command's work has ended without a result");
-                Err(Error::generic("Internal error: the operation has ended without a result"))
+                Err(Error::generic(
+                    "Internal error: the operation has ended without a result",
+                ))
             }
         }
     }

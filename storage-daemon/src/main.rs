@@ -3,11 +3,17 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
+    let arguments: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(std::ffi::OsString::into_string)
+        .collect();
     match arguments {
         Ok(arguments) => ExitCode::from(storage_daemon::startup::run(&arguments)),
         Err(argument) => {
-            eprintln!("storage-daemon: {}: Unexpected argument (not UTF-8)", argument.display());
+            eprintln!(
+                "storage-daemon: {}: Unexpected argument (not UTF-8)",
+                argument.display()
+            );
             ExitCode::from(1)
         }
     }

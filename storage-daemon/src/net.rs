@@ -7,18 +7,34 @@ use crate::cli::chardev::Address;
 
 /// The addresses that a TCP address may mean, in the order in which to try them.
 pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, CliError> {
-    let Address::Inet { host, port, to, ipv4, ipv6 } = address else {
+    let Address::Inet {
+        host,
+        port,
+        to,
+        ipv4,
+        ipv6,
+    } = address
+    else {
         return Ok(Vec::new());
     };
     let fail = |why: &str| CliError::new(format!("address resolution failed for {host}:{port}: {why}"));
-    let first: u16 = port.parse().map_err(|_| fail("Servname not supported for ai_socktype"))?;
+    let first: u16 = port
+        .parse()
+        .map_err(|_| fail("Servname not supported for ai_socktype"))?;
     let last = to.unwrap_or(first).max(first);
     // An empty host is any address.
     let wanted = if host.is_empty() { "::" } else { host.as_str() };
-    let wanted = wanted.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(wanted);
-    let found = tokio::net::lookup_host((wanted, first))
-        .await
-        .map_err(|error| fail(error.to_string().trim_start_matches("failed to lookup address information: ")))?;
+    let wanted = wanted
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(wanted);
+    let found = tokio::net::lookup_host((wanted, first)).await.map_err(|error| {
+        fail(
+            error
+                .to_string()
+                .trim_start_matches("failed to lookup address information: "),
+        )
+    })?;
     // What is switched on alone excludes the other.
     let allowed = |v6: bool| match (ipv4, ipv6) {
         (Some(false), _) if !v6 => false,
@@ -33,5 +49,9 @@ pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, CliError> {
     for number in first..=last {
         all.extend(addresses.iter().map(|found| SocketAddr::new(found.ip(), number)));
     }
-    if all.is_empty() { Err(fail("No address associated with hostname")) } else { Ok(all) }
+    if all.is_empty() {
+        Err(fail("No address associated with hostname"))
+    } else {
+        Ok(all)
+    }
 }

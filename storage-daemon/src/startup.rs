@@ -42,12 +42,16 @@ fn try_run(arguments: &[String]) -> Result<u8, CliError> {
     }
     init_log(early.log.as_deref())?;
     let audit = match &early.audit {
-        Some(path) => Some(AuditLog::open(Path::new(path)).map_err(|error| {
-            CliError::new(format!("--audit {path}: {}", os_text(&error)))
-        })?),
+        Some(path) => Some(
+            AuditLog::open(Path::new(path))
+                .map_err(|error| CliError::new(format!("--audit {path}: {}", os_text(&error))))?,
+        ),
         None => None,
     };
-    let main = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::new)?;
+    let main = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::new)?;
     let data = data_runtime()?;
     let status = main.block_on(async {
         let stop = Stop::new();
@@ -89,7 +93,11 @@ async fn serve(
     // Caught from here on, so that whatever has been set up is also taken down.
     let mut signals = Signals::new()?;
     for option in given {
-        match startup.apply(option).await.map_err(|error| error.at(&option.location))? {
+        match startup
+            .apply(option)
+            .await
+            .map_err(|error| error.at(&option.location))?
+        {
             After::Continue => {}
             After::Exit => return Ok(0),
         }
@@ -143,8 +151,13 @@ struct Early {
 
 impl Early {
     fn from(given: &[Given]) -> Result<Self, CliError> {
-        let mut early =
-            Self { daemonize: false, pid_file: None, log: None, audit: None, policy: Policy::default() };
+        let mut early = Self {
+            daemonize: false,
+            pid_file: None,
+            log: None,
+            audit: None,
+            policy: Policy::default(),
+        };
         for option in given {
             let value = || Some(option.value.clone());
             match option.name {
@@ -153,7 +166,8 @@ impl Early {
                 Name::Log => early.log = value(),
                 Name::Audit => early.audit = value(),
                 Name::Compat => {
-                    policy::apply(&mut early.policy, &option.value).map_err(|error| error.at(&option.location))?;
+                    policy::apply(&mut early.policy, &option.value)
+                        .map_err(|error| error.at(&option.location))?;
                 }
                 _ => {}
             }
@@ -166,11 +180,16 @@ fn init_log(filter: Option<&str>) -> Result<(), CliError> {
     use tracing_subscriber::EnvFilter;
     let filter = match (filter, std::env::var("RUST_LOG")) {
         (Some(filter), _) => EnvFilter::try_new(filter).map_err(|error| CliError::new(error).at("--log"))?,
-        (None, Ok(filter)) => EnvFilter::try_new(filter).map_err(|error| CliError::new(error).at("RUST_LOG"))?,
+        (None, Ok(filter)) => {
+            EnvFilter::try_new(filter).map_err(|error| CliError::new(error).at("RUST_LOG"))?
+        }
         // Without a wish nothing is set up: a filter costs memory and a look at every event.
         (None, Err(_)) => return Ok(()),
     };
-    let set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
     set.map_err(CliError::new)
 }
 
@@ -257,15 +276,30 @@ impl Startup {
         let end = match chardev.backend {
             Backend::Null => End::Null,
             Backend::Stdio => {
-                let taken = self.chardevs.iter().any(|other| matches!(other.end, Some(End::Stdio)))
-                    || self.monitors.iter().any(|monitor| matches!(monitor.end, End::Stdio));
+                let taken = self
+                    .chardevs
+                    .iter()
+                    .any(|other| matches!(other.end, Some(End::Stdio)))
+                    || self
+                        .monitors
+                        .iter()
+                        .any(|monitor| matches!(monitor.end, End::Stdio));
                 if taken {
                     return Err(CliError::new("cannot use stdio by multiple character devices"));
                 }
                 End::Stdio
             }
-            Backend::Socket { address, server: false, .. } => End::Connection(connect(&address).await?),
-            Backend::Socket { address, server: true, wait, .. } => {
+            Backend::Socket {
+                address,
+                server: false,
+                ..
+            } => End::Connection(connect(&address).await?),
+            Backend::Socket {
+                address,
+                server: true,
+                wait,
+                ..
+            } => {
                 let listener = self.listen(&address).await?;
                 if wait {
                     wait_for_client(&listener)?;
@@ -273,15 +307,25 @@ impl Startup {
                 End::Listener(listener)
             }
         };
-        self.chardevs.push(Channel { id: chardev.id, end: Some(end) });
+        self.chardevs.push(Channel {
+            id: chardev.id,
+            end: Some(end),
+        });
         Ok(())
     }
 
     async fn listen(&mut self, address: &Address) -> Result<Listener, CliError> {
         match address {
-            Address::Unix { path, is_abstract: false } => Listener::unix(Path::new(path), UnixOptions::default())
-                .map_err(|error| CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))),
-            Address::Unix { path, is_abstract: true } => {
+            Address::Unix {
+                path,
+                is_abstract: false,
+            } => Listener::unix(Path::new(path), UnixOptions::default()).map_err(|error| {
+                CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))
+            }),
+            Address::Unix {
+                path,
+                is_abstract: true,
+            } => {
                 use std::os::linux::net::SocketAddrExt;
                 let bind = std::os::unix::net::SocketAddr::from_abstract_name(path)
                     .and_then(|address| std::os::unix::net::UnixListener::bind_addr(&address));
@@ -289,7 +333,9 @@ impl Startup {
                     socket.set_nonblocking(true)?;
                     Listener::from_fd(OwnedFd::from(socket))
                 })
-                .map_err(|error| CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error))))
+                .map_err(|error| {
+                    CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))
+                })
             }
             Address::Inet { .. } => {
                 let mut failure = None;
@@ -302,10 +348,11 @@ impl Startup {
                 let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
                 Err(CliError::new(format!("Failed to find an available port: {why}")))
             }
-            Address::Descriptor(number) => self
-                .passed
-                .claim(*number)
-                .ok_or_else(|| CliError::new(format!("File descriptor {number} was not passed as a listening socket"))),
+            Address::Descriptor(number) => self.passed.claim(*number).ok_or_else(|| {
+                CliError::new(format!(
+                    "File descriptor {number} was not passed as a listening socket"
+                ))
+            }),
         }
     }
 
@@ -385,15 +432,21 @@ async fn connect(address: &Address) -> Result<Connection, CliError> {
                 }
             }
             let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
-            Err(CliError::new(format!("Failed to connect to '{host}:{port}': {why}")))
+            Err(CliError::new(format!(
+                "Failed to connect to '{host}:{port}': {why}"
+            )))
         }
-        Address::Descriptor(_) => Err(CliError::new("A passed file descriptor must be a listening socket (server=on)")),
+        Address::Descriptor(_) => Err(CliError::new(
+            "A passed file descriptor must be a listening socket (server=on)",
+        )),
     }
 }
 
 fn print(text: &str) -> Result<(), CliError> {
     use std::io::Write;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| CliError::new(os_text(&error)))
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| CliError::new(os_text(&error)))
 }
 
 /// Listening sockets that systemd opened for this process.
@@ -401,8 +454,12 @@ struct PassedSockets(Vec<(i32, Option<Listener>)>);
 
 impl PassedSockets {
     fn take() -> Result<Self, CliError> {
-        let listeners = listen::systemd_sockets()
-            .map_err(|error| CliError::new(format!("a socket from systemd cannot be used: {}", os_text(&error))))?;
+        let listeners = listen::systemd_sockets().map_err(|error| {
+            CliError::new(format!(
+                "a socket from systemd cannot be used: {}",
+                os_text(&error)
+            ))
+        })?;
         // By systemd's protocol the first one is number 3.
         Ok(Self((3..).zip(listeners.into_iter().map(Some)).collect()))
     }
@@ -425,7 +482,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        let catch = |kind| signal(kind).map_err(|error| CliError::new(format!("cannot catch signals: {error}")));
+        let catch =
+            |kind| signal(kind).map_err(|error| CliError::new(format!("cannot catch signals: {error}")));
         Ok(Self {
             term: catch(SignalKind::terminate())?,
             int: catch(SignalKind::interrupt())?,

@@ -63,7 +63,9 @@ impl Keyval {
         match self.root.iter().find(|(key, _)| !known.contains(&key.as_str())) {
             None => Ok(()),
             Some((key, Value::Text(_))) => Err(CliError::new(format!("Parameter '{key}' is unexpected"))),
-            Some((key, Value::Members(_))) => Err(CliError::new(format!("Parameters '{key}.*' are unexpected"))),
+            Some((key, Value::Members(_))) => {
+                Err(CliError::new(format!("Parameters '{key}.*' are unexpected")))
+            }
         }
     }
 

@@ -58,9 +58,15 @@ mod tests {
         assert_eq!(policy.unstable_output, OutputPolicy::Hide);
         assert_eq!(policy.unstable_input, InputPolicy::Accept);
         for (text, message) in [
-            ("deprecated-input=hide", "Parameter 'deprecated-input' does not accept value 'hide'"),
+            (
+                "deprecated-input=hide",
+                "Parameter 'deprecated-input' does not accept value 'hide'",
+            ),
             ("colour=red", "Parameter 'colour' is unexpected"),
-            ("deprecated-input", "Expected '=' after parameter 'deprecated-input'"),
+            (
+                "deprecated-input",
+                "Expected '=' after parameter 'deprecated-input'",
+            ),
         ] {
             assert_eq!(apply(&mut policy, text).unwrap_err().0, message);
         }

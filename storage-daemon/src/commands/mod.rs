@@ -22,7 +22,9 @@ pub fn table() -> CommandTable<Daemon> {
     let mut table = CommandTable::new();
     table.extend([
         row("query-version", |_, _, _| {
-            Ok(Box::pin(async { Ok(Reply::Encoded(version_json().into_bytes())) }))
+            Ok(Box::pin(async {
+                Ok(Reply::Encoded(version_json().into_bytes()))
+            }))
         }),
         row("quit", |daemon, _, _| {
             daemon.request_shutdown();

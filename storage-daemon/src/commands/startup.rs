@@ -23,7 +23,11 @@ pub fn monitor(text: &str) -> Result<MonitorOptions, CliError> {
     match given.get("mode") {
         None | Some("control") => {}
         Some("readline") => return Err(CliError::new("Only QMP is supported")),
-        Some(mode) => return Err(CliError::new(format!("Parameter 'mode' does not accept value '{mode}'"))),
+        Some(mode) => {
+            return Err(CliError::new(format!(
+                "Parameter 'mode' does not accept value '{mode}'"
+            )));
+        }
     }
     // Accepted for compatibility: readers of JSON do not mind blanks, and their absence costs nobody.
     match given.get("pretty") {
@@ -31,7 +35,9 @@ pub fn monitor(text: &str) -> Result<MonitorOptions, CliError> {
         Some(_) => return Err(CliError::new("Parameter 'pretty' expects 'on' or 'off'")),
     }
     given.only(&["chardev", "id", "mode", "pretty"])?;
-    Ok(MonitorOptions { chardev: chardev.to_owned() })
+    Ok(MonitorOptions {
+        chardev: chardev.to_owned(),
+    })
 }
 
 fn no_help() -> CliError {
