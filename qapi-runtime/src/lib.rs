@@ -10,6 +10,7 @@ pub mod bridge;
 pub mod builtin;
 pub mod call;
 pub mod decode;
+pub mod client;
 pub mod dispatch;
 pub mod document;
 pub mod encode;
