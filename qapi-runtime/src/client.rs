@@ -19,7 +19,8 @@ pub use job::{Job, JobEnd, Progress};
 pub use subscription::{ClientEvent, Incoming, Subscription};
 
 use crate::document::{Cursor, Document};
-use crate::error::Error;
+use crate::error::{DecodeError, Error};
+use crate::execute::Execute;
 use crate::session::Stream;
 use crate::text;
 use driver::Driver;
@@ -69,14 +70,20 @@ pub enum ClientError {
 }
 
 fn may_have_run_text(may_have_run: bool) -> &'static str {
-    if may_have_run { "the command may have run" } else { "the command has not run" }
+    if may_have_run {
+        "the command may have run"
+    } else {
+        "the command has not run"
+    }
 }
 
 impl ClientError {
     /// The command may have had its effect although no reply tells of it.
     pub fn may_have_run(&self) -> bool {
         match self {
-            ClientError::Disconnected { may_have_run, .. } | ClientError::TimedOut { may_have_run } => *may_have_run,
+            ClientError::Disconnected { may_have_run, .. } | ClientError::TimedOut { may_have_run } => {
+                *may_have_run
+            }
             ClientError::Decode(_) => true,
             ClientError::Qmp(_) | ClientError::Protocol(_) | ClientError::Connect { .. } => false,
         }
@@ -246,10 +253,16 @@ impl Client {
         address: Option<Address>,
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
-        let link = Arc::new(Link { state: Mutex::new(State::default()), work: Notify::new() });
+        let link = Arc::new(Link {
+            state: Mutex::new(State::default()),
+            work: Notify::new(),
+        });
         let driver = Driver::greet(stream, address, options, Arc::clone(&link)).await?;
         tokio::spawn(driver.run());
-        Ok(Client { handle: Arc::new(Handle { link }), options })
+        Ok(Client {
+            handle: Arc::new(Handle { link }),
+            options,
+        })
     }
 
     /// What the server said of itself.
@@ -271,7 +284,11 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn execute_oob(&self, command: &str, arguments: Option<&[u8]>) -> Result<Document, ClientError> {
+    pub async fn execute_oob(
+        &self,
+        command: &str,
+        arguments: Option<&[u8]>,
+    ) -> Result<Document, ClientError> {
         self.call(command, arguments, true, self.options.timeout).await
     }
 
@@ -291,20 +308,40 @@ impl Client {
         let mut call = {
             let mut state = self.handle.link.lock();
             if let Some(reason) = &state.lost {
-                return Err(ClientError::Disconnected { may_have_run: false, reason: Arc::clone(reason) });
+                return Err(ClientError::Disconnected {
+                    may_have_run: false,
+                    reason: Arc::clone(reason),
+                });
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.waiting.insert(id, Waiting { reply: sender, sent: false });
-            state.outgoing.push_back(Outgoing { id, bytes: request(command, arguments, oob, id) });
-            Withdraw { link: &self.handle.link, id, done: false }
+            state.waiting.insert(
+                id,
+                Waiting {
+                    reply: sender,
+                    sent: false,
+                },
+            );
+            state.outgoing.push_back(Outgoing {
+                id,
+                bytes: request(command, arguments, oob, id),
+            });
+            Withdraw {
+                link: &self.handle.link,
+                id,
+                done: false,
+            }
         };
         self.handle.link.work.notify_one();
         let outcome = match timeout {
             None => receiver.await,
             Some(timeout) => match tokio::time::timeout(timeout, receiver).await {
                 Ok(outcome) => outcome,
-                Err(_) => return Err(ClientError::TimedOut { may_have_run: call.withdraw() }),
+                Err(_) => {
+                    return Err(ClientError::TimedOut {
+                        may_have_run: call.withdraw(),
+                    });
+                }
             },
         };
         match outcome {
@@ -313,9 +350,10 @@ impl Client {
                 outcome
             }
             // The task that owns the connection is gone, with its runtime.
-            Err(_) => {
-                Err(ClientError::Disconnected { may_have_run: call.withdraw(), reason: "the client was shut down".into() })
-            }
+            Err(_) => Err(ClientError::Disconnected {
+                may_have_run: call.withdraw(),
+                reason: "the client was shut down".into(),
+            }),
         }
     }
 
@@ -349,14 +387,38 @@ impl Drop for Handle {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<DecodeError> for ClientError {
+    fn from(error: DecodeError) -> Self {
+        ClientError::Decode(error.to_string())
+    }
+}
+
+impl Execute for Client {
+    type Error = ClientError;
+
+    async fn execute(
+        &self,
+        command: &'static str,
+        arguments: Option<Vec<u8>>,
+    ) -> Result<Document, ClientError> {
+        Client::execute(self, command, arguments.as_deref()).await
     }
 }
 
 /// A request as JSON text.
 fn request(command: &str, arguments: Option<&[u8]>, oob: bool, id: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + command.len() + arguments.map_or(0, <[u8]>::len));
-    out.extend_from_slice(if oob { b"{\"exec-oob\": " } else { b"{\"execute\": " });
+    out.extend_from_slice(if oob {
+        b"{\"exec-oob\": "
+    } else {
+        b"{\"execute\": "
+    });
     text::write_string(&mut out, command);
     if let Some(arguments) = arguments {
         out.extend_from_slice(b", \"arguments\": ");
@@ -370,5 +432,8 @@ fn request(command: &str, arguments: Option<&[u8]>, oob: bool, id: u64) -> Vec<u
 
 /// A member of an object.
 fn member<'a>(object: Cursor<'a>, name: &str) -> Option<Cursor<'a>> {
-    object.members().find(|(key, _)| *key == name).map(|(_, value)| value)
+    object
+        .members()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }

@@ -6,7 +6,7 @@
 
 use crate::encode::Writer;
 use crate::output::Outbox;
-use crate::policy::Special;
+use crate::policy::{Policy, Special};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -56,7 +56,7 @@ struct RateLimit {
 struct Throttled {
     /// Until then only the latest is kept.
     until: Instant,
-    held: Option<Bytes>,
+    held: Option<Message>,
 }
 
 impl EventHub {
@@ -75,20 +75,32 @@ impl EventHub {
         self.lock().limits.insert(event, RateLimit { period, key });
     }
 
-    /// Tells an event to every session that has negotiated.
+    /// Tells an event to every session that has negotiated and whose policy does not hide it.
     pub fn emit(&self, event: &impl Event) {
-        let mut data = Writer::with_capacity(128);
-        event.encode_data(&mut data);
-        self.emit_encoded(event.name(), data.as_bytes());
-    }
-
-    /// Tells an event whose data is encoded already; empty data means none.
-    pub fn emit_encoded(&self, name: &'static str, data: &[u8]) {
-        tracing::debug!(target: "qmp::event", event = name, data = %String::from_utf8_lossy(data));
-        let message = message(name, data);
+        let name = event.name();
+        let encode = |policy: Policy| {
+            let mut data = Writer::new(policy);
+            event.encode_data(&mut data);
+            data.into_bytes()
+        };
+        let data = encode(Policy::default());
+        tracing::debug!(target: "qmp::event", event = name, data = %String::from_utf8_lossy(&data));
+        let head = head(name);
+        let mut message = Message {
+            plain: message(&head, &data),
+            others: Vec::new(),
+        };
         let mut state = self.lock();
+        for session in &state.sessions {
+            let policy = session.policy();
+            if policy != Policy::default() && !message.others.iter().any(|(known, _)| *known == policy) {
+                let shown = !policy.hides(event.special());
+                let other = shown.then(|| self::message(&head, &encode(policy)));
+                message.others.push((policy, other));
+            }
+        }
         if let Some(limit) = state.limits.get(name).copied() {
-            let key = limit.key.map(|key| member_text(data, key)).unwrap_or_default();
+            let key = limit.key.map(|key| member_text(&data, key)).unwrap_or_default();
             let now = Instant::now();
             let slot = state.throttled.entry((name, key));
             let throttled = slot.or_insert(Throttled {
@@ -104,7 +116,7 @@ impl EventHub {
             throttled.until = now + limit.period;
         }
         for session in &state.sessions {
-            session.event(&message);
+            message.tell(session);
         }
     }
 
@@ -138,7 +150,7 @@ impl EventHub {
             {
                 entry.until = now + limits.get(name).map_or(Duration::ZERO, |limit| limit.period);
                 for session in sessions.iter() {
-                    session.event(&message);
+                    message.tell(session);
                 }
             }
         }
@@ -174,8 +186,28 @@ impl EventHub {
     }
 }
 
-/// The whole message of an event that happens now.
-fn message(name: &str, data: &[u8]) -> Bytes {
+/// An event, ready for every session.
+#[derive(Debug)]
+struct Message {
+    /// For sessions with the usual policy.
+    plain: Bytes,
+    /// For each other policy in use; nothing when it hides the event.
+    others: Vec<(Policy, Option<Bytes>)>,
+}
+
+impl Message {
+    fn tell(&self, session: &Outbox) {
+        let policy = session.policy();
+        if policy == Policy::default() {
+            session.event(&self.plain);
+        } else if let Some((_, Some(message))) = self.others.iter().find(|(other, _)| *other == policy) {
+            session.event(message);
+        }
+    }
+}
+
+/// The beginning of the message of an event that happens now.
+fn head(name: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut head = String::with_capacity(96);
     // Writing to a string cannot fail.
@@ -185,8 +217,12 @@ fn message(name: &str, data: &[u8]) -> Bytes {
         now.as_secs(),
         now.subsec_micros()
     );
-    let mut message = head.into_bytes();
-    message.reserve(data.len() + 16);
+    head
+}
+
+fn message(head: &str, data: &[u8]) -> Bytes {
+    let mut message = Vec::with_capacity(head.len() + data.len() + 16);
+    message.extend_from_slice(head.as_bytes());
     if !data.is_empty() {
         message.extend_from_slice(b", \"data\": ");
         message.extend_from_slice(data);

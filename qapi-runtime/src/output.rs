@@ -4,6 +4,7 @@
 //! The queue is bounded: the session stops taking requests while much is unsent, and a client that
 //! lets events pile up beyond the limit is given up (see `docs/qmp.md`).
 
+use crate::policy::Policy;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -23,6 +24,7 @@ const MAX_SLICES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
+    policy: Policy,
 }
 
 #[derive(Debug, Default)]
@@ -75,13 +77,19 @@ impl State {
 }
 
 impl Outbox {
-    pub(crate) fn new(event_limit: usize) -> Self {
+    pub(crate) fn new(event_limit: usize, policy: Policy) -> Self {
         Outbox {
             state: Mutex::new(State {
                 event_limit,
                 ..State::default()
             }),
+            policy,
         }
+    }
+
+    /// What the session thinks of deprecated and unstable output.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Nothing in here panics half-way, so a poisoned lock holds a sound state.

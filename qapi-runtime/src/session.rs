@@ -74,7 +74,7 @@ enum Scanned {
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, policy: Policy) -> Self {
         let id = SessionId(shared.next_session.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::new(shared.limits.event_backlog_bytes));
+        let outbox = Arc::new(Outbox::new(shared.limits.event_backlog_bytes, policy));
         tracing::info!(target: "qmp::session", session = %id, peer = %peer, "client connected");
         shared.hub.add(&outbox);
         outbox.write(|out| out.share(&shared.greeting));

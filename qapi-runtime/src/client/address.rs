@@ -28,7 +28,10 @@ impl FromStr for Address {
             Ok(Address::Tcp(host.to_owned()))
         } else if text.is_empty() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "the address is empty");
-            Err(ClientError::Connect { address: text.to_owned(), source })
+            Err(ClientError::Connect {
+                address: text.to_owned(),
+                source,
+            })
         } else {
             Ok(Address::Unix(text.into()))
         }
@@ -47,12 +50,19 @@ impl fmt::Display for Address {
 impl Address {
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ClientError> {
         let stream: io::Result<Box<dyn Stream>> = match self {
-            Address::Unix(path) => UnixStream::connect(path).await.map(|stream| Box::new(stream) as Box<dyn Stream>),
+            Address::Unix(path) => UnixStream::connect(path)
+                .await
+                .map(|stream| Box::new(stream) as Box<dyn Stream>),
             Address::Tcp(host) => match TcpStream::connect(host.as_str()).await {
-                Ok(stream) => stream.set_nodelay(true).map(|()| Box::new(stream) as Box<dyn Stream>),
+                Ok(stream) => stream
+                    .set_nodelay(true)
+                    .map(|()| Box::new(stream) as Box<dyn Stream>),
                 Err(error) => Err(error),
             },
         };
-        stream.map_err(|source| ClientError::Connect { address: self.to_string(), source })
+        stream.map_err(|source| ClientError::Connect {
+            address: self.to_string(),
+            source,
+        })
     }
 }

@@ -37,16 +37,29 @@ impl Drop for Runtime {
 
 impl Runtime {
     fn start() -> Result<Self, ClientError> {
-        let failed = |source| ClientError::Connect { address: "the client's own thread".into(), source };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let failed = |source| ClientError::Connect {
+            address: "the client's own thread".into(),
+            source,
+        };
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = move || {
             // The sender is dropped, not used: an error is what ends it.
             let _ = runtime.block_on(stopped);
         };
-        let thread = std::thread::Builder::new().name("qmp-client".into()).spawn(run).map_err(failed)?;
-        Ok(Runtime { handle, stop: Some(stop), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("qmp-client".into())
+            .spawn(run)
+            .map_err(failed)?;
+        Ok(Runtime {
+            handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -67,18 +80,29 @@ impl Client {
     /// See [`super::Client::connect_with`].
     pub fn connect_with(address: &Address, options: ClientOptions) -> Result<Self, ClientError> {
         let runtime = Runtime::start()?;
-        let client = runtime.handle.block_on(super::Client::connect_with(address, options))?;
-        Ok(Client { client: Some(client), runtime: Arc::new(runtime) })
+        let client = runtime
+            .handle
+            .block_on(super::Client::connect_with(address, options))?;
+        Ok(Client {
+            client: Some(client),
+            runtime: Arc::new(runtime),
+        })
     }
 
     fn client(&self) -> Result<&super::Client, ClientError> {
-        let reason = || ClientError::Disconnected { may_have_run: false, reason: "the client was shut down".into() };
+        let reason = || ClientError::Disconnected {
+            may_have_run: false,
+            reason: "the client was shut down".into(),
+        };
         self.client.as_ref().ok_or_else(reason)
     }
 
     /// What the server said of itself.
     pub fn greeting(&self) -> Greeting {
-        self.client.as_ref().map(super::Client::greeting).unwrap_or_default()
+        self.client
+            .as_ref()
+            .map(super::Client::greeting)
+            .unwrap_or_default()
     }
 
     /// Runs a command. `arguments` is the JSON text of an object.
@@ -87,7 +111,9 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn execute(&self, command: &str, arguments: Option<&[u8]>) -> Result<Document, ClientError> {
-        self.runtime.handle.block_on(self.client()?.execute(command, arguments))
+        self.runtime
+            .handle
+            .block_on(self.client()?.execute(command, arguments))
     }
 
     /// Runs a command and waits so long for its return value.
@@ -101,7 +127,9 @@ impl Client {
         arguments: Option<&[u8]>,
         timeout: Duration,
     ) -> Result<Document, ClientError> {
-        self.runtime.handle.block_on(self.client()?.call(command, arguments, false, Some(timeout)))
+        self.runtime
+            .handle
+            .block_on(self.client()?.call(command, arguments, false, Some(timeout)))
     }
 
     /// All events from now on.
@@ -110,7 +138,10 @@ impl Client {
     ///
     /// When the client was shut down.
     pub fn subscribe(&self) -> Result<Subscription, ClientError> {
-        Ok(Subscription { events: self.client()?.subscribe(), runtime: Arc::clone(&self.runtime) })
+        Ok(Subscription {
+            events: self.client()?.subscribe(),
+            runtime: Arc::clone(&self.runtime),
+        })
     }
 
     /// Watches a job from now on.
@@ -119,7 +150,10 @@ impl Client {
     ///
     /// When the client was shut down.
     pub fn job(&self, id: &str) -> Result<Job, ClientError> {
-        Ok(Job { job: self.client()?.job(id), runtime: Arc::clone(&self.runtime) })
+        Ok(Job {
+            job: self.client()?.job(id),
+            runtime: Arc::clone(&self.runtime),
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The task that owns a client's connection: greets, sends, receives, and makes it anew.
 
-use super::{Address, ClientError, ClientEvent, ClientOptions, Greeting, Link, Reconnect, State, member, request};
+use super::{
+    Address, ClientError, ClientEvent, ClientOptions, Greeting, Link, Reconnect, State, member, request,
+};
 use crate::document::{Cursor, Document, Token};
 use crate::error::{Error, ErrorClass};
 use crate::scanner::{Limits, Scanner};
@@ -70,7 +72,12 @@ impl Driver {
         link: Arc<Link>,
     ) -> Result<Self, ClientError> {
         let connection = greet(stream, options, &link).await?;
-        Ok(Driver { connection, address, options, link })
+        Ok(Driver {
+            connection,
+            address,
+            options,
+            link,
+        })
     }
 
     pub(super) async fn run(mut self) {
@@ -134,7 +141,12 @@ impl Driver {
     /// Sends, and receives meanwhile: a server that waits for us to read would never take the rest.
     async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Arc<str>> {
         while !bytes.is_empty() {
-            let Connection { stream, scanner, buffer, unscanned } = &mut self.connection;
+            let Connection {
+                stream,
+                scanner,
+                buffer,
+                unscanned,
+            } = &mut self.connection;
             let (mut reader, mut writer) = tokio::io::split(stream);
             if unscanned.start == unscanned.end {
                 tokio::select! {
@@ -161,13 +173,23 @@ impl Driver {
                 }
             }
         }
-        self.connection.stream.flush().await.map_err(|error| error.to_string().into())
+        self.connection
+            .stream
+            .flush()
+            .await
+            .map_err(|error| error.to_string().into())
     }
 
     /// Makes the connection anew; `None` when nobody is interested any more.
     async fn reconnect(&mut self) -> Result<Option<Connection>, ClientError> {
-        let (Some(address), Reconnect::Backoff { first, longest, tries }) =
-            (self.address.clone(), self.options.reconnect)
+        let (
+            Some(address),
+            Reconnect::Backoff {
+                first,
+                longest,
+                tries,
+            },
+        ) = (self.address.clone(), self.options.reconnect)
         else {
             return Ok(None);
         };
@@ -195,10 +217,21 @@ impl Driver {
 }
 
 /// Reads the greeting and negotiates.
-async fn greet(stream: Box<dyn Stream>, options: ClientOptions, link: &Link) -> Result<Connection, ClientError> {
-    let limits = Limits { message_bytes: options.message_bytes, ..Limits::default() };
-    let mut connection =
-        Connection { stream, scanner: Scanner::new(limits), buffer: vec![0; READ_BYTES], unscanned: 0..0 };
+async fn greet(
+    stream: Box<dyn Stream>,
+    options: ClientOptions,
+    link: &Link,
+) -> Result<Connection, ClientError> {
+    let limits = Limits {
+        message_bytes: options.message_bytes,
+        ..Limits::default()
+    };
+    let mut connection = Connection {
+        stream,
+        scanner: Scanner::new(limits),
+        buffer: vec![0; READ_BYTES],
+        unscanned: 0..0,
+    };
     let negotiate = async {
         let greeting = loop {
             let message = connection.message().await.map_err(|reason| protocol(&reason))?;
@@ -215,7 +248,8 @@ async fn greet(stream: Box<dyn Stream>, options: ClientOptions, link: &Link) -> 
             connection.stream.write_all(&bytes).await?;
             connection.stream.flush().await
         };
-        sent.await.map_err(|error: io::Error| protocol(&error.to_string()))?;
+        sent.await
+            .map_err(|error: io::Error| protocol(&error.to_string()))?;
         loop {
             let message = connection.message().await.map_err(|reason| protocol(&reason))?;
             let Some(root) = message.root() else { continue };
@@ -242,15 +276,25 @@ fn protocol(reason: &str) -> ClientError {
 fn read_greeting(qmp: Cursor<'_>) -> Greeting {
     let mut greeting = Greeting::default();
     if let Some(version) = member(qmp, "version") {
-        let number = |name| match member(version, "qemu").and_then(|qemu| member(qemu, name)).map(Cursor::token) {
+        let number = |name| match member(version, "qemu")
+            .and_then(|qemu| member(qemu, name))
+            .map(Cursor::token)
+        {
             Some(Token::Int(value)) => value,
             _ => 0,
         };
         greeting.version = (number("major"), number("minor"), number("micro"));
-        greeting.package = member(version, "package").and_then(Cursor::as_str).unwrap_or_default().to_owned();
+        greeting.package = member(version, "package")
+            .and_then(Cursor::as_str)
+            .unwrap_or_default()
+            .to_owned();
     }
     if let Some(capabilities) = member(qmp, "capabilities") {
-        greeting.capabilities = capabilities.elements().filter_map(Cursor::as_str).map(str::to_owned).collect();
+        greeting.capabilities = capabilities
+            .elements()
+            .filter_map(Cursor::as_str)
+            .map(str::to_owned)
+            .collect();
     }
     greeting
 }
@@ -264,7 +308,10 @@ fn read_error(error: Cursor<'_>) -> Error {
         ErrorClass::KVMMissingCap,
     ];
     // A class of a server newer than this client is as good as none.
-    let class = classes.into_iter().find(|class| class.as_str() == text("class")).unwrap_or(ErrorClass::GenericError);
+    let class = classes
+        .into_iter()
+        .find(|class| class.as_str() == text("class"))
+        .unwrap_or(ErrorClass::GenericError);
     Error::new(class, text("desc"))
 }
 
@@ -272,7 +319,10 @@ fn read_error(error: Cursor<'_>) -> Error {
 fn receive(link: &Link, message: &Document) {
     let Some(root) = message.root() else { return };
     if let Some(name) = member(root, "event").and_then(Cursor::as_str) {
-        let part = |name| match member(root, "timestamp").and_then(|stamp| member(stamp, name)).map(Cursor::token) {
+        let part = |name| match member(root, "timestamp")
+            .and_then(|stamp| member(stamp, name))
+            .map(Cursor::token)
+        {
             Some(Token::Int(value)) => value,
             _ => 0,
         };
@@ -292,7 +342,9 @@ fn receive(link: &Link, message: &Document) {
     let outcome = match (member(root, "return"), member(root, "error")) {
         (Some(value), None) => Ok(value.to_document()),
         (None, Some(error)) => Err(ClientError::Qmp(read_error(error))),
-        _ => Err(ClientError::Protocol("a reply with neither return nor error".into())),
+        _ => Err(ClientError::Protocol(
+            "a reply with neither return nor error".into(),
+        )),
     };
     // The caller may have given up just now.
     let _ = waiting.reply.send(outcome);
@@ -300,10 +352,18 @@ fn receive(link: &Link, message: &Document) {
 
 /// Ends the calls whose requests have left.
 fn fail_sent(state: &mut State, reason: &Arc<str>) {
-    let sent: Vec<u64> = state.waiting.iter().filter(|(_, waiting)| waiting.sent).map(|(id, _)| *id).collect();
+    let sent: Vec<u64> = state
+        .waiting
+        .iter()
+        .filter(|(_, waiting)| waiting.sent)
+        .map(|(id, _)| *id)
+        .collect();
     for id in sent {
         if let Some(waiting) = state.waiting.remove(&id) {
-            let error = ClientError::Disconnected { may_have_run: true, reason: Arc::clone(reason) };
+            let error = ClientError::Disconnected {
+                may_have_run: true,
+                reason: Arc::clone(reason),
+            };
             let _ = waiting.reply.send(Err(error));
         }
     }
@@ -314,7 +374,10 @@ fn lose(state: &mut State, reason: &Arc<str>) {
     state.lost = Some(Arc::clone(reason));
     state.outgoing.clear();
     for (_, waiting) in state.waiting.drain() {
-        let error = ClientError::Disconnected { may_have_run: waiting.sent, reason: Arc::clone(reason) };
+        let error = ClientError::Disconnected {
+            may_have_run: waiting.sent,
+            reason: Arc::clone(reason),
+        };
         let _ = waiting.reply.send(Err(error));
     }
     state.subscribers.end(reason);

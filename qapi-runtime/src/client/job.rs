@@ -60,7 +60,15 @@ impl Job {
         let events = client.subscribe_if(move |event: &ClientEvent| {
             event.text("id").or_else(|| event.text("device")) == Some(wanted.as_str())
         });
-        Job { client, id: id.to_owned(), events, end: None, over: false, question: None, lost: None }
+        Job {
+            client,
+            id: id.to_owned(),
+            events,
+            end: None,
+            over: false,
+            question: None,
+            lost: None,
+        }
     }
 
     /// Waits until the job is over: it has concluded, or is gone.
@@ -74,7 +82,10 @@ impl Job {
         }
         match &self.end {
             Some(end) => Ok(end.clone()),
-            None => Err(ClientError::Protocol(format!("the outcome of job '{}' is not known", self.id))),
+            None => Err(ClientError::Protocol(format!(
+                "the outcome of job '{}' is not known",
+                self.id
+            ))),
         }
     }
 
@@ -111,7 +122,10 @@ impl Job {
     /// Takes one event of the job, or asks what the last one left open. Dropping the future loses nothing.
     async fn step(&mut self) -> Result<(), ClientError> {
         if let Some(reason) = &self.lost {
-            return Err(ClientError::Disconnected { may_have_run: true, reason: Arc::clone(reason) });
+            return Err(ClientError::Disconnected {
+                may_have_run: true,
+                reason: Arc::clone(reason),
+            });
         }
         if let Some(question) = self.question {
             let answer = self.query().await?;
@@ -177,7 +191,9 @@ impl Job {
         let jobs = self.client.execute("query-jobs", None).await?;
         let Some(root) = jobs.root() else { return Ok(None) };
         let ours = |job: &Cursor<'_>| member(*job, "id").and_then(Cursor::as_str) == Some(self.id.as_str());
-        let Some(job) = root.elements().find(ours) else { return Ok(None) };
+        let Some(job) = root.elements().find(ours) else {
+            return Ok(None);
+        };
         let number = |name| match member(job, name).map(Cursor::token) {
             Some(Token::Int(value)) => value,
             _ => 0,

@@ -22,7 +22,11 @@ pub struct ClientEvent {
 
 impl ClientEvent {
     pub(super) fn new(name: &str, timestamp: (i64, i64), message: Document) -> Self {
-        ClientEvent { name: name.into(), timestamp, message: Arc::new(message) }
+        ClientEvent {
+            name: name.into(),
+            timestamp,
+            message: Arc::new(message),
+        }
     }
 
     /// What the event says, if anything.
@@ -121,7 +125,9 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("waiting", &self.queue.lock().items.len()).finish()
+        f.debug_struct("Subscription")
+            .field("waiting", &self.queue.lock().items.len())
+            .finish()
     }
 }
 
@@ -136,8 +142,14 @@ pub(super) struct Subscribers {
 
 impl Subscribers {
     pub(super) fn add(&mut self, wanted: Wanted) -> Subscription {
-        let state = QueueState { ended: self.ended.clone(), ..QueueState::default() };
-        let queue = Arc::new(Queue { state: Mutex::new(state), arrived: Notify::new() });
+        let state = QueueState {
+            ended: self.ended.clone(),
+            ..QueueState::default()
+        };
+        let queue = Arc::new(Queue {
+            state: Mutex::new(state),
+            arrived: Notify::new(),
+        });
         self.list.push((wanted, Arc::clone(&queue)));
         Subscription { queue }
     }
