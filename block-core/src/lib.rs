@@ -9,6 +9,7 @@ pub mod drivers;
 pub mod error;
 pub mod event;
 pub mod graph;
+pub mod job;
 pub mod options;
 mod sync;
 pub mod types;
