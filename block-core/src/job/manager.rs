@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::table::{Effect, ErrorAction, Input, IoStatus, JobSerial, JobSpec, Progress, Table, Verb, cancelled};
+use super::table::{
+    Effect, ErrorAction, Input, IoStatus, JobSerial, JobSpec, Progress, Table, Verb, cancelled,
+};
 use crate::driver::IoFuture;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::event::{Event, EventSink, JobKind, JobStatus};
@@ -79,7 +81,9 @@ pub struct JobContext {
 
 impl fmt::Debug for JobContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobContext").field("serial", &self.serial).finish_non_exhaustive()
+        f.debug_struct("JobContext")
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +153,12 @@ impl JobContext {
     /// Tells of an error and of what is done about it.
     pub fn report_error(&self, is_read: bool, action: ErrorAction, error: &BlockError) {
         let no_space = error.errno() == 28;
-        self.manager.apply(Input::Failed { job: self.serial, is_read, action, no_space });
+        self.manager.apply(Input::Failed {
+            job: self.serial,
+            is_read,
+            action,
+            no_space,
+        });
     }
 }
 
@@ -228,14 +237,19 @@ impl JobHandle {
 
     /// Cancels it; does not wait.
     pub fn cancel(&self) {
-        let _ = self.manager.try_apply(Input::Verb(self.serial, Verb::Cancel { force: true }));
+        let _ = self
+            .manager
+            .try_apply(Input::Verb(self.serial, Verb::Cancel { force: true }));
     }
 
     /// Resolves when the job has ended: it is gone or only waits to be dismissed.
     pub async fn ended(&self) {
         let mut changes = self.manager.changes.subscribe();
         loop {
-            let status = lock(&self.manager.state).table.get(self.serial).map(|job| job.status);
+            let status = lock(&self.manager.state)
+                .table
+                .get(self.serial)
+                .map(|job| job.status);
             if matches!(status, None | Some(JobStatus::Concluded | JobStatus::Null)) {
                 return;
             }
@@ -247,7 +261,10 @@ impl JobHandle {
 
     /// The job's progress, for its driver to set before the start.
     pub fn progress(&self) -> Option<Arc<Progress>> {
-        lock(&self.manager.state).table.get(self.serial).map(|job| Arc::clone(&job.progress))
+        lock(&self.manager.state)
+            .table
+            .get(self.serial)
+            .map(|job| Arc::clone(&job.progress))
     }
 }
 
@@ -280,13 +297,23 @@ impl fmt::Debug for JobManager {
 impl JobManager {
     /// No jobs yet. Workers run on `handle`.
     pub fn new(handle: Handle, events: Arc<dyn EventSink>) -> Arc<Self> {
-        Arc::new(Self { handle, events, state: Mutex::default(), changes: watch::Sender::new(0) })
+        Arc::new(Self {
+            handle,
+            events,
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+        })
     }
 
     /// A new group.
     pub fn new_group(self: &Arc<Self>) -> JobGroup {
         let id = lock(&self.state).table.new_group();
-        JobGroup { inner: Arc::new(GroupInner { manager: Arc::downgrade(self), id }) }
+        JobGroup {
+            inner: Arc::new(GroupInner {
+                manager: Arc::downgrade(self),
+                id,
+            }),
+        }
     }
 
     /// Whether a job can have this id.
@@ -307,10 +334,19 @@ impl JobManager {
                 speed: u64::try_from(spec.speed).unwrap_or(0),
                 deadline: None,
             };
-            state.entries.insert(serial, Entry { driver, orders: watch::Sender::new(orders) });
+            state.entries.insert(
+                serial,
+                Entry {
+                    driver,
+                    orders: watch::Sender::new(orders),
+                },
+            );
         }
         self.perform(&mut state, effects);
-        result.map(|serial| JobHandle { manager: Arc::clone(self), serial })
+        result.map(|serial| JobHandle {
+            manager: Arc::clone(self),
+            serial,
+        })
     }
 
     fn apply(self: &Arc<Self>, input: Input) {
@@ -333,7 +369,10 @@ impl JobManager {
             match effect {
                 Effect::Emit(serial, mut event) => {
                     if let Event::BlockJobCompleted { auto, .. } = &mut event {
-                        *auto = state.entries.get(&serial).and_then(|entry| entry.driver.details().auto);
+                        *auto = state
+                            .entries
+                            .get(&serial)
+                            .and_then(|entry| entry.driver.details().auto);
                     }
                     self.events.emit(event);
                 }
@@ -365,7 +404,9 @@ impl JobManager {
     }
 
     fn spawn_worker(self: &Arc<Self>, state: &State, serial: JobSerial) {
-        let (Some(job), Some(entry)) = (state.table.get(serial), state.entries.get(&serial)) else { return };
+        let (Some(job), Some(entry)) = (state.table.get(serial), state.entries.get(&serial)) else {
+            return;
+        };
         let context = JobContext {
             manager: Arc::clone(self),
             serial,
@@ -389,7 +430,12 @@ impl JobManager {
     fn spawn_prepare(self: &Arc<Self>, state: &State, group: u64, members: Vec<JobSerial>) {
         let drivers: Vec<_> = members
             .into_iter()
-            .filter_map(|serial| state.entries.get(&serial).map(|entry| (serial, Arc::clone(&entry.driver))))
+            .filter_map(|serial| {
+                state
+                    .entries
+                    .get(&serial)
+                    .map(|entry| (serial, Arc::clone(&entry.driver)))
+            })
             .collect();
         let manager = Arc::clone(self);
         self.handle.spawn(async move {
@@ -405,7 +451,9 @@ impl JobManager {
     }
 
     fn spawn_finalize(self: &Arc<Self>, state: &State, serial: JobSerial, success: bool) {
-        let Some(entry) = state.entries.get(&serial) else { return };
+        let Some(entry) = state.entries.get(&serial) else {
+            return;
+        };
         let driver = Arc::clone(&entry.driver);
         let orders = entry.orders.subscribe();
         let manager = Arc::clone(self);
@@ -430,13 +478,20 @@ impl JobManager {
     }
 
     fn serial(state: &State, id: &str) -> Result<JobSerial> {
-        state.table.find(id).ok_or_else(|| BlockError::new(ErrorKind::NotFound, "Job not found"))
+        state
+            .table
+            .find(id)
+            .ok_or_else(|| BlockError::new(ErrorKind::NotFound, "Job not found"))
     }
 
     /// Whether a block job of this id exists.
     pub fn is_block_job(&self, id: &str) -> bool {
         let state = lock(&self.state);
-        state.table.find(id).and_then(|serial| state.table.get(serial)).is_some_and(super::table::JobRecord::is_block_job)
+        state
+            .table
+            .find(id)
+            .and_then(|serial| state.table.get(serial))
+            .is_some_and(super::table::JobRecord::is_block_job)
     }
 
     /// Asks something of a job. A pause is waited for shortly; what takes longer goes on by itself.
@@ -495,7 +550,11 @@ impl JobManager {
             speed: job.speed,
             auto_finalize: job.auto_finalize,
             auto_dismiss: job.auto_dismiss,
-            details: state.entries.get(&serial).map(|entry| entry.driver.details()).unwrap_or_default(),
+            details: state
+                .entries
+                .get(&serial)
+                .map(|entry| entry.driver.details())
+                .unwrap_or_default(),
         };
         state.table.iter().map(info).collect()
     }
@@ -507,7 +566,11 @@ impl JobManager {
         loop {
             let jobs: Vec<_> = {
                 let state = lock(&self.state);
-                state.table.iter().map(|(serial, job)| (serial, job.id.clone(), job.status)).collect()
+                state
+                    .table
+                    .iter()
+                    .map(|(serial, job)| (serial, job.id.clone(), job.status))
+                    .collect()
             };
             if jobs.is_empty() {
                 return;
@@ -531,13 +594,23 @@ impl JobManager {
     }
 
     fn is_cancelled(&self, serial: JobSerial) -> bool {
-        lock(&self.state).table.get(serial).is_none_or(|job| job.cancelled)
+        lock(&self.state)
+            .table
+            .get(serial)
+            .is_none_or(|job| job.cancelled)
     }
 
     /// Resolves when no job of this id is left that has not ended.
     pub async fn wait_ended(self: &Arc<Self>, id: &str) {
-        let Some(serial) = lock(&self.state).table.find(id) else { return };
-        JobHandle { manager: Arc::clone(self), serial }.ended().await;
+        let Some(serial) = lock(&self.state).table.find(id) else {
+            return;
+        };
+        JobHandle {
+            manager: Arc::clone(self),
+            serial,
+        }
+        .ended()
+        .await;
     }
 }
 

@@ -27,14 +27,24 @@ struct State {
 impl RateLimit {
     /// A limit in bytes a second; 0 is none.
     pub fn new(speed: u64) -> Self {
-        Self { state: Mutex::new(State { speed, slice_start: Instant::now(), used: 0 }) }
+        Self {
+            state: Mutex::new(State {
+                speed,
+                slice_start: Instant::now(),
+                used: 0,
+            }),
+        }
     }
 
     /// Changes the limit; what was used before is forgiven.
     pub fn set_speed(&self, speed: u64) {
         let mut state = lock(&self.state);
         if state.speed != speed {
-            *state = State { speed, slice_start: Instant::now(), used: 0 };
+            *state = State {
+                speed,
+                slice_start: Instant::now(),
+                used: 0,
+            };
         }
     }
 
@@ -61,7 +71,10 @@ impl RateLimit {
         // The debt is paid slice by slice.
         let slices = u32::try_from(state.used / quota).unwrap_or(u32::MAX);
         let due = SLICE.checked_mul(slices).unwrap_or(Duration::from_secs(3600));
-        Some(due.saturating_sub(state.slice_start.elapsed()).max(Duration::from_millis(1)))
+        Some(
+            due.saturating_sub(state.slice_start.elapsed())
+                .max(Duration::from_millis(1)),
+        )
     }
 }
 

@@ -57,7 +57,10 @@ impl Verb {
         use JobStatus::{Concluded, Created, Paused, Pending, Ready, Running, Standby, Waiting};
         match self {
             Self::Cancel { .. } => {
-                matches!(status, Created | Running | Paused | Ready | Standby | Waiting | Pending)
+                matches!(
+                    status,
+                    Created | Running | Paused | Ready | Standby | Waiting | Pending
+                )
             }
             Self::Pause | Self::Resume | Self::SetSpeed(_) | Self::Change => {
                 matches!(status, Created | Running | Paused | Ready | Standby)
@@ -154,7 +157,8 @@ impl Progress {
 
     /// Sets how much work is left beside what is done.
     pub fn set_remaining(&self, remaining: u64) {
-        self.total.store(self.current().saturating_add(remaining), Ordering::Release);
+        self.total
+            .store(self.current().saturating_add(remaining), Ordering::Release);
     }
 
     /// More work was found.
@@ -316,7 +320,9 @@ pub struct Table {
 /// Whether an id has the form that ids need.
 fn well_formed(id: &str) -> bool {
     id.starts_with(|first: char| first.is_ascii_alphabetic())
-        && id.chars().all(|each| each.is_ascii_alphanumeric() || matches!(each, '-' | '.' | '_'))
+        && id
+            .chars()
+            .all(|each| each.is_ascii_alphanumeric() || matches!(each, '-' | '.' | '_'))
 }
 
 /// The error of a job that was cancelled.
@@ -329,7 +335,13 @@ impl Table {
     pub fn new_group(&mut self) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
-        self.groups.insert(id, Group { jobs: Vec::new(), phase: Phase::Open });
+        self.groups.insert(
+            id,
+            Group {
+                jobs: Vec::new(),
+                phase: Phase::Open,
+            },
+        );
         id
     }
 
@@ -343,10 +355,16 @@ impl Table {
     /// Whether a job can have this id.
     pub fn check_id(&self, id: &str) -> Result<()> {
         if !well_formed(id) {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("Invalid job ID '{id}'")));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Invalid job ID '{id}'"),
+            ));
         }
         if self.ids.contains_key(id) {
-            return Err(BlockError::new(ErrorKind::Exists, format!("Job ID '{id}' already in use")));
+            return Err(BlockError::new(
+                ErrorKind::Exists,
+                format!("Job ID '{id}' already in use"),
+            ));
         }
         Ok(())
     }
@@ -358,8 +376,15 @@ impl Table {
             Some(group) => group,
             None => self.new_group(),
         };
-        let Some(members) = self.groups.get_mut(&group).filter(|group| group.phase == Phase::Open) else {
-            return Err(BlockError::new(ErrorKind::Cancelled, "The group of the job was cancelled"));
+        let Some(members) = self
+            .groups
+            .get_mut(&group)
+            .filter(|group| group.phase == Phase::Open)
+        else {
+            return Err(BlockError::new(
+                ErrorKind::Cancelled,
+                "The group of the job was cancelled",
+            ));
         };
         let serial = self.next_serial;
         self.next_serial += 1;
@@ -402,7 +427,10 @@ impl Table {
 
     /// The jobs of a job's group, itself included.
     pub fn members_of(&self, serial: JobSerial) -> Vec<JobSerial> {
-        self.jobs.get(&serial).map(|job| self.members_newest_first(job.group)).unwrap_or_default()
+        self.jobs
+            .get(&serial)
+            .map(|job| self.members_newest_first(job.group))
+            .unwrap_or_default()
     }
 
     /// What is known of a job.
@@ -416,10 +444,23 @@ impl Table {
     }
 
     fn enter(&mut self, serial: JobSerial, status: JobStatus, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&serial) else { return };
-        debug_assert!(may_follow(job.status, status), "{:?}: {:?} to {status:?}", job.id, job.status);
+        let Some(job) = self.jobs.get_mut(&serial) else {
+            return;
+        };
+        debug_assert!(
+            may_follow(job.status, status),
+            "{:?}: {:?} to {status:?}",
+            job.id,
+            job.status
+        );
         job.status = status;
-        effects.push(Effect::Emit(serial, Event::JobStatusChange { id: job.id.clone(), status }));
+        effects.push(Effect::Emit(
+            serial,
+            Event::JobStatusChange {
+                id: job.id.clone(),
+                status,
+            },
+        ));
     }
 
     fn forget(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
@@ -442,7 +483,12 @@ impl Table {
             Input::Verb(serial, verb) => return self.verb(serial, verb, effects),
             Input::Parked(serial) => self.parked(serial, effects),
             Input::Ready(serial) => self.ready(serial, effects),
-            Input::Failed { job, is_read, action, no_space } => self.failed(job, is_read, action, no_space, effects),
+            Input::Failed {
+                job,
+                is_read,
+                action,
+                no_space,
+            } => self.failed(job, is_read, action, no_space, effects),
             Input::Done(serial, result) => self.done(serial, result, effects),
             Input::Prepared(group, failure) => self.prepared(group, failure, effects),
             Input::Finalized(serial) => self.finalized(serial, effects),
@@ -451,7 +497,13 @@ impl Table {
     }
 
     fn start(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&serial).filter(|job| job.status == JobStatus::Created) else { return };
+        let Some(job) = self
+            .jobs
+            .get_mut(&serial)
+            .filter(|job| job.status == JobStatus::Created)
+        else {
+            return;
+        };
         job.started = true;
         self.enter(serial, JobStatus::Running, effects);
         effects.push(Effect::Run(serial));
@@ -462,9 +514,15 @@ impl Table {
             return Err(BlockError::new(ErrorKind::NotFound, "Job not found"));
         };
         if verb == Verb::Resume && !job.user_paused {
-            return Err(BlockError::new(ErrorKind::Invalid, "Can't resume a job that was not paused"));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "Can't resume a job that was not paused",
+            ));
         }
-        let ending = self.groups.get(&job.group).is_some_and(|group| group.phase == Phase::Succeeding);
+        let ending = self
+            .groups
+            .get(&job.group)
+            .is_some_and(|group| group.phase == Phase::Succeeding);
         if !verb.allowed_in(job.status) || (job.status == JobStatus::Pending && ending) {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
@@ -515,7 +573,10 @@ impl Table {
                 self.forget(serial, effects);
             }
             Verb::Change => {
-                return Err(BlockError::new(ErrorKind::Unsupported, "Job type does not support change"));
+                return Err(BlockError::new(
+                    ErrorKind::Unsupported,
+                    "Job type does not support change",
+                ));
             }
         }
         Ok(())
@@ -535,7 +596,9 @@ impl Table {
     }
 
     fn cancel(&mut self, serial: JobSerial, force: bool, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&serial) else { return };
+        let Some(job) = self.jobs.get_mut(&serial) else {
+            return;
+        };
         if !job.started {
             job.cancelled = true;
             self.done(serial, Err(cancelled()), effects);
@@ -553,7 +616,9 @@ impl Table {
 
     /// Tells a worker to give up.
     fn interrupt(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&serial) else { return };
+        let Some(job) = self.jobs.get_mut(&serial) else {
+            return;
+        };
         job.cancelled = true;
         job.user_paused = false;
         job.io_status = IoStatus::Ok;
@@ -576,7 +641,13 @@ impl Table {
     }
 
     fn ready(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get(&serial).filter(|job| job.status == JobStatus::Running) else { return };
+        let Some(job) = self
+            .jobs
+            .get(&serial)
+            .filter(|job| job.status == JobStatus::Running)
+        else {
+            return;
+        };
         let point = job.point();
         self.enter(serial, JobStatus::Ready, effects);
         effects.push(Effect::Emit(serial, Event::BlockJobReady { job: point }));
@@ -590,7 +661,9 @@ impl Table {
         no_space: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(job) = self.jobs.get_mut(&serial).filter(|job| !job.cancelled) else { return };
+        let Some(job) = self.jobs.get_mut(&serial).filter(|job| !job.cancelled) else {
+            return;
+        };
         let event = Event::BlockJobError {
             id: job.id.clone(),
             operation: if is_read { "read" } else { "write" },
@@ -607,14 +680,20 @@ impl Table {
                 job.pause_count += 1;
             }
             if job.io_status == IoStatus::Ok {
-                job.io_status = if no_space { IoStatus::NoSpace } else { IoStatus::Failed };
+                job.io_status = if no_space {
+                    IoStatus::NoSpace
+                } else {
+                    IoStatus::Failed
+                };
             }
             effects.push(Effect::Wake(serial));
         }
     }
 
     fn done(&mut self, serial: JobSerial, result: Result<()>, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&serial).filter(|job| !job.done) else { return };
+        let Some(job) = self.jobs.get_mut(&serial).filter(|job| !job.done) else {
+            return;
+        };
         job.done = true;
         let result = if job.cancelled { Err(cancelled()) } else { result };
         let failed = result.is_err();
@@ -641,13 +720,19 @@ impl Table {
     }
 
     fn members_newest_first(&self, group: u64) -> Vec<JobSerial> {
-        self.groups.get(&group).map(|group| group.jobs.iter().rev().copied().collect()).unwrap_or_default()
+        self.groups
+            .get(&group)
+            .map(|group| group.jobs.iter().rev().copied().collect())
+            .unwrap_or_default()
     }
 
     fn all_waiting(&mut self, group: u64, effects: &mut Vec<Effect>) {
         let members = self.members_newest_first(group);
         let status = |serial: &JobSerial| self.jobs.get(serial).map(|job| job.status);
-        if members.iter().any(|serial| status(serial) != Some(JobStatus::Waiting)) {
+        if members
+            .iter()
+            .any(|serial| status(serial) != Some(JobStatus::Waiting))
+        {
             return;
         }
         let mut by_hand = false;
@@ -656,7 +741,10 @@ impl Table {
             if let Some(job) = self.jobs.get(serial).filter(|job| !job.auto_finalize) {
                 by_hand = true;
                 if job.is_block_job() {
-                    let event = Event::BlockJobPending { id: job.id.clone(), kind: job.kind };
+                    let event = Event::BlockJobPending {
+                        id: job.id.clone(),
+                        kind: job.kind,
+                    };
                     effects.push(Effect::Emit(*serial, event));
                 }
             }
@@ -668,14 +756,22 @@ impl Table {
 
     fn prepare(&mut self, group: u64, effects: &mut Vec<Effect>) {
         let members = self.members_newest_first(group);
-        if let Some(state) = self.groups.get_mut(&group).filter(|state| state.phase == Phase::Open) {
+        if let Some(state) = self
+            .groups
+            .get_mut(&group)
+            .filter(|state| state.phase == Phase::Open)
+        {
             state.phase = Phase::Preparing;
             effects.push(Effect::Prepare(group, members));
         }
     }
 
     fn prepared(&mut self, group: u64, failure: Option<(JobSerial, BlockError)>, effects: &mut Vec<Effect>) {
-        let Some(state) = self.groups.get_mut(&group).filter(|state| state.phase == Phase::Preparing) else {
+        let Some(state) = self
+            .groups
+            .get_mut(&group)
+            .filter(|state| state.phase == Phase::Preparing)
+        else {
             // A cancel was quicker; the abort is under way.
             return;
         };
@@ -696,12 +792,16 @@ impl Table {
     /// A member failed or was cancelled: all others are cancelled with it.
     fn abort_group(&mut self, group: u64, effects: &mut Vec<Effect>) {
         let members = self.members_newest_first(group);
-        let Some(state) = self.groups.get_mut(&group) else { return };
+        let Some(state) = self.groups.get_mut(&group) else {
+            return;
+        };
         match state.phase {
             Phase::Open | Phase::Preparing => {
                 state.phase = Phase::Aborting;
                 for serial in &members {
-                    let Some(job) = self.jobs.get_mut(serial) else { continue };
+                    let Some(job) = self.jobs.get_mut(serial) else {
+                        continue;
+                    };
                     if job.error().is_some() {
                         continue;
                     }
@@ -725,12 +825,23 @@ impl Table {
 
     /// Ends the members one after the other, newest first; each waits for its worker.
     fn finalize_next(&mut self, group: u64, effects: &mut Vec<Effect>) {
-        let success = self.groups.get(&group).is_some_and(|group| group.phase == Phase::Succeeding);
+        let success = self
+            .groups
+            .get(&group)
+            .is_some_and(|group| group.phase == Phase::Succeeding);
         let members = self.members_newest_first(group);
         let concluded = |job: &JobRecord| job.status == JobStatus::Concluded;
-        let next = members.into_iter().find(|serial| self.jobs.get(serial).is_some_and(|job| !concluded(job)));
+        let next = members
+            .into_iter()
+            .find(|serial| self.jobs.get(serial).is_some_and(|job| !concluded(job)));
         let Some(serial) = next else { return };
-        let Some(job) = self.jobs.get_mut(&serial).filter(|job| job.done && !job.finalizing) else { return };
+        let Some(job) = self
+            .jobs
+            .get_mut(&serial)
+            .filter(|job| job.done && !job.finalizing)
+        else {
+            return;
+        };
         job.finalizing = true;
         if !success && job.status != JobStatus::Aborting {
             self.enter(serial, JobStatus::Aborting, effects);
@@ -739,7 +850,9 @@ impl Table {
     }
 
     fn finalized(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get(&serial).filter(|job| job.finalizing) else { return };
+        let Some(job) = self.jobs.get(&serial).filter(|job| job.finalizing) else {
+            return;
+        };
         let group = job.group;
         if job.started && job.is_block_job() {
             let event = if job.cancelled {
@@ -747,7 +860,11 @@ impl Table {
             } else {
                 // Whoever performs the effect adds what the job itself knows of its sync mode.
                 let error = job.error().map(ToString::to_string);
-                Event::BlockJobCompleted { job: job.point(), error, auto: None }
+                Event::BlockJobCompleted {
+                    job: job.point(),
+                    error,
+                    auto: None,
+                }
             };
             effects.push(Effect::Emit(serial, event));
         }
@@ -762,5 +879,8 @@ impl Table {
 }
 
 fn negative_speed() -> BlockError {
-    BlockError::new(ErrorKind::Invalid, "Parameter 'speed' expects a non-negative value")
+    BlockError::new(
+        ErrorKind::Invalid,
+        "Parameter 'speed' expects a non-negative value",
+    )
 }

@@ -49,7 +49,9 @@ impl Bench {
                 Effect::Emit(_, event) => self.log.push(text(&event)),
                 Effect::Run(serial) => self.running.push(serial),
                 Effect::Wake(serial) => {
-                    let Some(job) = self.table.get(serial).filter(|_| self.running.contains(&serial)) else { continue };
+                    let Some(job) = self.table.get(serial).filter(|_| self.running.contains(&serial)) else {
+                        continue;
+                    };
                     if job.cancelled {
                         self.running.retain(|other| *other != serial);
                         self.pending.push(Input::Done(serial, Ok(())));
@@ -71,12 +73,21 @@ impl Bench {
 
     fn fail(&mut self, serial: JobSerial) {
         self.running.retain(|other| *other != serial);
-        self.input(Input::Failed { job: serial, is_read: false, action: ErrorAction::Report, no_space: false });
-        self.input(Input::Done(serial, Err(BlockError::from_errno(5, "Input/output error"))));
+        self.input(Input::Failed {
+            job: serial,
+            is_read: false,
+            action: ErrorAction::Report,
+            no_space: false,
+        });
+        self.input(Input::Done(
+            serial,
+            Err(BlockError::from_errno(5, "Input/output error")),
+        ));
     }
 
     fn verb(&mut self, serial: JobSerial, verb: Verb) -> Result<(), String> {
-        self.try_input(Input::Verb(serial, verb)).map_err(|error| error.to_string())
+        self.try_input(Input::Verb(serial, verb))
+            .map_err(|error| error.to_string())
     }
 
     fn take(&mut self) -> String {
@@ -88,11 +99,19 @@ fn text(event: &Event) -> String {
     match event {
         Event::JobStatusChange { id, status } => format!("{id}:{}", super::status_name(*status)),
         Event::BlockJobCompleted { job, error: None, .. } => format!("{}:COMPLETED", job.id),
-        Event::BlockJobCompleted { job, error: Some(error), .. } => format!("{}:COMPLETED({error})", job.id),
+        Event::BlockJobCompleted {
+            job,
+            error: Some(error),
+            ..
+        } => format!("{}:COMPLETED({error})", job.id),
         Event::BlockJobCancelled { job } => format!("{}:CANCELLED", job.id),
         Event::BlockJobReady { job } => format!("{}:READY", job.id),
         Event::BlockJobPending { id, .. } => format!("{id}:PENDING"),
-        Event::BlockJobError { id, operation, action } => format!("{id}:ERROR({operation},{action})"),
+        Event::BlockJobError {
+            id,
+            operation,
+            action,
+        } => format!("{id}:ERROR({operation},{action})"),
         other => format!("{other:?}"),
     }
 }
@@ -105,7 +124,10 @@ fn success() {
     let a = bench.create("a", None, |_| {});
     bench.input(Input::Start(a));
     bench.done(a);
-    assert_eq!(bench.take(), "a:created a:running a:waiting a:pending a:COMPLETED a:concluded a:null");
+    assert_eq!(
+        bench.take(),
+        "a:created a:running a:waiting a:pending a:COMPLETED a:concluded a:null"
+    );
     assert!(bench.table.find("a").is_none());
 }
 
@@ -115,8 +137,7 @@ fn failure_is_reported() {
     let a = bench.create("a", None, |_| {});
     bench.input(Input::Start(a));
     bench.fail(a);
-    let expected =
-        "a:created a:running a:ERROR(write,report) a:aborting a:COMPLETED(Input/output error) a:concluded a:null";
+    let expected = "a:created a:running a:ERROR(write,report) a:aborting a:COMPLETED(Input/output error) a:concluded a:null";
     assert_eq!(bench.take(), expected);
 }
 
@@ -129,7 +150,10 @@ fn a_create_job_sends_no_block_job_events() {
     });
     bench.input(Input::Start(a));
     bench.done(a);
-    assert_eq!(bench.take(), "a:created a:running a:waiting a:pending a:concluded");
+    assert_eq!(
+        bench.take(),
+        "a:created a:running a:waiting a:pending a:concluded"
+    );
     bench.verb(a, Verb::Dismiss).unwrap();
     assert_eq!(bench.take(), "a:null");
 }
@@ -143,7 +167,10 @@ fn a_paused_job_runs_before_it_aborts() {
     assert_eq!(bench.verb(a, Verb::Pause).unwrap_err(), "Job is already paused");
     assert_eq!(bench.take(), "a:created a:running a:paused");
     bench.verb(a, FORCE).unwrap();
-    assert_eq!(bench.take(), "a:running a:aborting a:CANCELLED a:concluded a:null");
+    assert_eq!(
+        bench.take(),
+        "a:running a:aborting a:CANCELLED a:concluded a:null"
+    );
 }
 
 #[test]
@@ -152,14 +179,22 @@ fn stop_on_error_waits_for_resume() {
     let a = bench.create("a", None, |_| {});
     bench.input(Input::Start(a));
     bench.take();
-    bench.input(Input::Failed { job: a, is_read: true, action: ErrorAction::Stop, no_space: true });
+    bench.input(Input::Failed {
+        job: a,
+        is_read: true,
+        action: ErrorAction::Stop,
+        no_space: true,
+    });
     assert_eq!(bench.take(), "a:ERROR(read,stop) a:paused");
     assert_eq!(bench.table.get(a).unwrap().io_status, super::IoStatus::NoSpace);
     assert_eq!(bench.verb(a, Verb::Pause).unwrap_err(), "Job is already paused");
     bench.verb(a, Verb::Resume).unwrap();
     assert_eq!(bench.take(), "a:running");
     assert_eq!(bench.table.get(a).unwrap().io_status, super::IoStatus::Ok);
-    assert_eq!(bench.verb(a, Verb::Resume).unwrap_err(), "Can't resume a job that was not paused");
+    assert_eq!(
+        bench.verb(a, Verb::Resume).unwrap_err(),
+        "Can't resume a job that was not paused"
+    );
 }
 
 #[test]
@@ -183,7 +218,10 @@ fn a_negative_speed_is_seen_after_creation() {
     };
     let mut effects = Vec::new();
     let error = table.create(&spec, &mut effects).unwrap_err();
-    assert_eq!(error.to_string(), "Parameter 'speed' expects a non-negative value");
+    assert_eq!(
+        error.to_string(),
+        "Parameter 'speed' expects a non-negative value"
+    );
     assert!(table.find("a").is_none());
     assert_eq!(effects.len(), 3);
 }
@@ -191,7 +229,10 @@ fn a_negative_speed_is_seen_after_creation() {
 fn grouped(ids: &[&str], change: impl Fn(&mut JobSpec)) -> (Bench, Vec<JobSerial>) {
     let mut bench = Bench::default();
     let group = bench.table.new_group();
-    let jobs: Vec<_> = ids.iter().map(|id| bench.create(id, Some(group), &change)).collect();
+    let jobs: Vec<_> = ids
+        .iter()
+        .map(|id| bench.create(id, Some(group), &change))
+        .collect();
     for job in jobs.iter().rev() {
         bench.input(Input::Start(*job));
     }
@@ -250,7 +291,10 @@ fn one_manual_finalize_holds_the_whole_group() {
     bench.done(b);
     assert_eq!(bench.take(), "b:waiting b:pending b:PENDING a:pending");
     bench.verb(a, Verb::Finalize).unwrap();
-    assert_eq!(bench.take(), "b:COMPLETED b:concluded b:null a:COMPLETED a:concluded a:null");
+    assert_eq!(
+        bench.take(),
+        "b:COMPLETED b:concluded b:null a:COMPLETED a:concluded a:null"
+    );
 }
 
 #[test]
@@ -275,16 +319,31 @@ fn finalize_twice() {
     bench.input(Input::Start(a));
     bench.done(a);
     let mut effects = Vec::new();
-    bench.table.apply(Input::Verb(a, Verb::Finalize), &mut effects).unwrap();
+    bench
+        .table
+        .apply(Input::Verb(a, Verb::Finalize), &mut effects)
+        .unwrap();
     assert!(matches!(effects.as_slice(), [Effect::Prepare(..)]));
     let mut again = Vec::new();
-    bench.table.apply(Input::Verb(a, Verb::Finalize), &mut again).unwrap();
+    bench
+        .table
+        .apply(Input::Verb(a, Verb::Finalize), &mut again)
+        .unwrap();
     assert!(again.is_empty());
     let mut effects = Vec::new();
-    bench.table.apply(Input::Prepared(group, None), &mut effects).unwrap();
+    bench
+        .table
+        .apply(Input::Prepared(group, None), &mut effects)
+        .unwrap();
     assert!(matches!(effects.as_slice(), [Effect::Finalize(_, true)]));
-    let error = bench.table.apply(Input::Verb(a, FORCE), &mut Vec::new()).unwrap_err();
-    assert_eq!(error.to_string(), "Job 'a' in state 'pending' cannot accept command verb 'cancel'");
+    let error = bench
+        .table
+        .apply(Input::Verb(a, FORCE), &mut Vec::new())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Job 'a' in state 'pending' cannot accept command verb 'cancel'"
+    );
 }
 
 #[test]
@@ -299,8 +358,14 @@ fn a_failed_prepare_aborts_all() {
     bench.done(b);
     bench.take();
     let mut effects = Vec::new();
-    bench.table.apply(Input::Verb(a, Verb::Finalize), &mut effects).unwrap();
-    bench.input(Input::Prepared(group, Some((a, BlockError::new(ErrorKind::Io, "no")))));
+    bench
+        .table
+        .apply(Input::Verb(a, Verb::Finalize), &mut effects)
+        .unwrap();
+    bench.input(Input::Prepared(
+        group,
+        Some((a, BlockError::new(ErrorKind::Io, "no"))),
+    ));
     assert_eq!(
         bench.take(),
         "b:aborting b:CANCELLED b:concluded b:null a:aborting a:COMPLETED(no) a:concluded a:null"
@@ -325,7 +390,10 @@ fn every_verb_in_every_state() {
                 Err(text) if text.contains("cannot accept") => {
                     assert_eq!(
                         text,
-                        format!("Job 'a' in state '{name}' cannot accept command verb '{}'", verb.name())
+                        format!(
+                            "Job 'a' in state '{name}' cannot accept command verb '{}'",
+                            verb.name()
+                        )
                     );
                 }
                 Err(_) => {}
@@ -333,10 +401,16 @@ fn every_verb_in_every_state() {
         }
         allowed
     };
-    assert_eq!(states(FORCE), ["created", "running", "paused", "ready", "standby", "pending"]);
+    assert_eq!(
+        states(FORCE),
+        ["created", "running", "paused", "ready", "standby", "pending"]
+    );
     assert_eq!(states(Verb::Pause), ["created", "running", "ready"]);
     assert_eq!(states(Verb::Resume), ["paused", "standby"]);
-    assert_eq!(states(Verb::SetSpeed(1)), ["created", "running", "paused", "ready", "standby"]);
+    assert_eq!(
+        states(Verb::SetSpeed(1)),
+        ["created", "running", "paused", "ready", "standby"]
+    );
     assert_eq!(states(Verb::Complete), ["ready"]);
     assert_eq!(states(Verb::Finalize), ["pending"]);
     assert_eq!(states(Verb::Dismiss), ["concluded"]);
@@ -377,11 +451,27 @@ fn cases() -> Vec<(&'static str, Prepare)> {
 fn ids() {
     let mut bench = Bench::default();
     bench.create("a", None, |_| {});
-    assert_eq!(bench.table.check_id("1 x").unwrap_err().to_string(), "Invalid job ID '1 x'");
-    assert_eq!(bench.table.check_id("").unwrap_err().to_string(), "Invalid job ID ''");
-    assert_eq!(bench.table.check_id("a").unwrap_err().to_string(), "Job ID 'a' already in use");
+    assert_eq!(
+        bench.table.check_id("1 x").unwrap_err().to_string(),
+        "Invalid job ID '1 x'"
+    );
+    assert_eq!(
+        bench.table.check_id("").unwrap_err().to_string(),
+        "Invalid job ID ''"
+    );
+    assert_eq!(
+        bench.table.check_id("a").unwrap_err().to_string(),
+        "Job ID 'a' already in use"
+    );
     bench.create("b", None, |_| {});
-    let order: Vec<_> = bench.table.iter().map(|(_, job)| job.id.as_str().to_owned()).collect();
+    let order: Vec<_> = bench
+        .table
+        .iter()
+        .map(|(_, job)| job.id.as_str().to_owned())
+        .collect();
     assert_eq!(order, ["b", "a"]);
-    assert_eq!(bench.table.iter().next().map(|(_, job)| job.status), Some(JobStatus::Created));
+    assert_eq!(
+        bench.table.iter().next().map(|(_, job)| job.status),
+        Some(JobStatus::Created)
+    );
 }
