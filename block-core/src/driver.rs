@@ -172,6 +172,17 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Takes the prepared change back.
     fn abort_permissions(&self) {}
 
+    /// Whether the driver shows the content of its child of role `Filtered` as it is and holds none itself.
+    fn is_filter(&self) -> bool {
+        false
+    }
+
+    /// Where byte `offset` of this node lies verbatim in a host file, allocated or not, also beyond the end; `None`
+    /// where the driver has no such fixed place.
+    fn host_extent(&self, _offset: u64) -> Option<HostExtent> {
+        None
+    }
+
     /// Another edge takes the place of the child `name` (`None`: there is none any more), as for a new backing file.
     fn change_child(&self, _name: &str, _child: Option<Arc<Child>>) -> Result<()> {
         Err(crate::BlockError::new(

@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod graph;
 pub mod job;
+pub mod nbd;
 pub mod options;
 mod sync;
 pub mod types;

@@ -10,6 +10,6 @@ mod set;
 
 pub use hbitmap::{HBitmap, Runs};
 pub use set::{
-    BitmapHandle, BitmapInfo, BitmapMode, BitmapSet, BitmapSpec, BitmapUse, MAX_NAME_BYTES,
+    BitmapHandle, BitmapHold, BitmapInfo, BitmapMode, BitmapSet, BitmapSpec, BitmapUse, MAX_NAME_BYTES,
     default_granularity,
 };

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::driver::{
-    BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
+    BlockStatus, Driver, DriverInfo, HostExtent, IoFuture, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
 };
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Child, ChildRole, OpenContext};
@@ -134,10 +134,10 @@ impl Driver for Raw {
         Box::pin(self.file.flush())
     }
 
-    fn block_status(&self, offset: u64, len: u64, want_host: bool) -> IoFuture<'_, BlockStatus> {
+    fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
-            let mut status = self.file.block_status(self.at(offset)?, len, want_host).await?;
-            // A format without a map of its own holds everything that it shows.
+            // Through the layers below: `raw` holds everything that it shows, whichever of them has it.
+            let mut status = self.file.node().status_above(None, self.at(offset)?, len).await?;
             status.allocated = true;
             Ok(status)
         })
@@ -153,6 +153,10 @@ impl Driver for Raw {
             }
             self.file.truncate(self.at(length)?, preallocation).await
         })
+    }
+
+    fn host_extent(&self, offset: u64) -> Option<HostExtent> {
+        self.file.host_extent(self.at(offset).ok()?)
     }
 
     fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {

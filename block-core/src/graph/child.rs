@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::perm::{ChildRole, Perm};
 use super::{Backend, Node};
-use crate::driver::{BlockStatus, DriverInfo, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
+use crate::driver::{BlockStatus, DriverInfo, HostExtent, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -125,6 +125,11 @@ impl Child {
     /// The node's preferred request sizes.
     pub fn limits(&self) -> Limits {
         self.node.load().limits()
+    }
+
+    /// See [`Driver::host_extent`](crate::driver::Driver::host_extent).
+    pub fn host_extent(&self, offset: u64) -> Option<HostExtent> {
+        self.node.load().driver().host_extent(offset)
     }
 
     /// What the driver below says of its image.

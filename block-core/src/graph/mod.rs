@@ -5,6 +5,7 @@
 
 mod backend;
 mod blockers;
+mod chain;
 mod child;
 mod drain;
 mod node;

@@ -1,0 +1,224 @@
+//! An export: a node that NBD clients can reach by a name.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::proto::{MAX_STRING_BYTES, export_flag};
+use crate::bitmap::{BitmapHandle, BitmapHold};
+use crate::error::{BlockError, ErrorKind, Result};
+use crate::graph::{Backend, BackendUser, Graph, Node, Perm};
+use crate::types::ExportId;
+
+/// Whether clients may use several connections as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MultiConn {
+    /// Wherever it is safe, which is everywhere here: all connections share one backend.
+    #[default]
+    Auto,
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// An export to make.
+#[derive(Debug)]
+pub struct ExportOptions {
+    /// Its id.
+    pub id: ExportId,
+    /// The name that clients ask for.
+    pub name: String,
+    /// A text for people.
+    pub description: Option<String>,
+    /// Whether clients may write.
+    pub writable: bool,
+    /// Bitmaps to show, with the names they have there.
+    pub bitmaps: Vec<(String, BitmapHandle)>,
+    /// Offer `qemu:allocation-depth`.
+    pub allocation_depth: bool,
+    /// Several connections.
+    pub multi_conn: MultiConn,
+}
+
+/// An export.
+#[derive(Debug)]
+pub struct Export {
+    id: ExportId,
+    name: String,
+    description: Option<String>,
+    writable: bool,
+    multi_conn: bool,
+    allocation_depth: bool,
+    bitmaps: Vec<(String, BitmapHold)>,
+    backend: Arc<Backend>,
+    clients: AtomicUsize,
+    closing: AtomicBool,
+    /// Woken when closing begins and when a client leaves.
+    changed: Notify,
+}
+
+impl Export {
+    /// Attaches an export to a node.
+    pub fn new(graph: &Arc<Graph>, node: &Arc<Node>, options: ExportOptions) -> Result<Arc<Self>> {
+        if options.name.len() > MAX_STRING_BYTES {
+            return Err(BlockError::new(ErrorKind::Invalid, format!("export name '{}' too long", options.name)));
+        }
+        if options.description.as_ref().is_some_and(|text| text.len() > MAX_STRING_BYTES) {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("description '{}' too long", options.description.unwrap_or_default()),
+            ));
+        }
+        if options.writable && node.is_read_only() {
+            return Err(BlockError::new(ErrorKind::ReadOnly, "Cannot export read-only node as writable"));
+        }
+        let bitmaps = options
+            .bitmaps
+            .into_iter()
+            .map(|(name, bitmap)| Ok((name, bitmap.hold()?)))
+            .collect::<Result<Vec<_>>>()?;
+        let writes = if options.writable { Perm::WRITE } else { Perm::NONE };
+        let backend = Backend::new(
+            graph,
+            node,
+            BackendUser::unnamed(),
+            Perm::CONSISTENT_READ | writes,
+            Perm::ALL.without(Perm::RESIZE),
+        )?;
+        Ok(Arc::new(Self {
+            id: options.id,
+            name: options.name,
+            description: options.description,
+            writable: options.writable,
+            multi_conn: options.multi_conn != MultiConn::Off,
+            allocation_depth: options.allocation_depth,
+            bitmaps,
+            backend,
+            clients: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ExportId {
+        &self.id
+    }
+
+    /// The name that clients ask for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A text for people.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// Whether clients may write.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The user of the node that stands for all clients.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// How many clients are connected to it.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is being closed.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// The bitmaps that it shows.
+    pub(super) fn bitmaps(&self) -> &[(String, BitmapHold)] {
+        &self.bitmaps
+    }
+
+    pub(super) fn has_allocation_depth(&self) -> bool {
+        self.allocation_depth
+    }
+
+    /// The flags that a client is told.
+    pub(super) fn flags(&self, chunked: bool, extended: bool) -> u16 {
+        let mut flags = export_flag::HAS_FLAGS
+            | export_flag::SEND_FLUSH
+            | export_flag::SEND_FUA
+            | export_flag::SEND_CACHE;
+        if self.writable {
+            flags |= export_flag::SEND_TRIM | export_flag::SEND_WRITE_ZEROES | export_flag::SEND_FAST_ZERO;
+        } else {
+            flags |= export_flag::READ_ONLY;
+        }
+        if self.multi_conn {
+            flags |= export_flag::CAN_MULTI_CONN;
+        }
+        if chunked {
+            flags |= export_flag::SEND_DF;
+        }
+        if extended {
+            flags |= export_flag::BLOCK_STAT_PAYLOAD;
+        }
+        flags
+    }
+
+    /// Counts a client in, unless the export is closing.
+    pub(super) fn join(self: &Arc<Self>) -> Option<Client> {
+        self.clients.fetch_add(1, Ordering::SeqCst);
+        let client = Client { export: Arc::clone(self) };
+        if self.is_closing() { None } else { Some(client) }
+    }
+
+    /// Resolves when the export begins to close.
+    pub(super) async fn closed(&self) {
+        loop {
+            let mut wake = std::pin::pin!(self.changed.notified());
+            wake.as_mut().enable();
+            if self.is_closing() {
+                return;
+            }
+            wake.await;
+        }
+    }
+
+    /// Sends every client away, waits for their requests and gives the node up.
+    pub async fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        loop {
+            let mut wake = std::pin::pin!(self.changed.notified());
+            wake.as_mut().enable();
+            if self.clients() == 0 {
+                break;
+            }
+            wake.await;
+        }
+        self.backend.detach().await;
+    }
+}
+
+/// A connected client of an export.
+#[derive(Debug)]
+pub(super) struct Client {
+    export: Arc<Export>,
+}
+
+impl Client {
+    pub(super) fn export(&self) -> &Arc<Export> {
+        &self.export
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.export.clients.fetch_sub(1, Ordering::SeqCst);
+        self.export.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,588 @@
+//! Transmission: one client's requests, from the end of the negotiation to the end of the connection.
+//!
+//! One task a connection. It takes all requests that have arrived at once, serves what needs no waiting right into
+//! the reply buffer, and sends all these replies in one go. A request that has to wait goes on in a task of its own,
+//! and its reply comes back through a queue.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::Stream;
+use super::context::Context;
+use super::export::Export;
+use super::handshake::Agreed;
+use super::proto::{self, MAX_PAYLOAD_BYTES, ReplyMode, Request, command, command_flag};
+use crate::driver::{WriteFlags, ZeroFlags};
+use crate::error::BlockError;
+
+/// Room for requests that have arrived; payloads up to [`PIECE_BYTES`] lie in it as a whole.
+const INPUT_BYTES: usize = 320 << 10;
+/// Longer reads and writes are done piece by piece, so that a piece is still in the processor's cache when it goes on.
+const PIECE_BYTES: usize = 128 << 10;
+/// Replies are sent when this much has gathered.
+const OUTPUT_BYTES: usize = 256 << 10;
+/// How many requests of one client may wait at once.
+const MAX_WAITING: usize = 128;
+/// How many bytes of payload may lie in waiting requests of one client (a single one may be longer).
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// A finished reply of a request that had to wait.
+struct Done {
+    bytes: Vec<u8>,
+    weight: usize,
+}
+
+type Execution = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
+
+struct Session {
+    stream: Box<dyn Stream>,
+    export: Arc<Export>,
+    mode: ReplyMode,
+    contexts: Arc<[Context]>,
+    handle: tokio::runtime::Handle,
+    input: Input,
+    output: Output,
+    done: (UnboundedSender<Done>, UnboundedReceiver<Done>),
+    waiting: usize,
+    waiting_bytes: usize,
+}
+
+/// Serves a client until it leaves, the connection breaks or the export closes.
+pub(super) async fn run(agreed: Agreed, handle: tokio::runtime::Handle) -> io::Result<()> {
+    let Agreed { stream, client, mode, contexts } = agreed;
+    let export = Arc::clone(client.export());
+    let mut session = Session {
+        stream,
+        export: Arc::clone(&export),
+        mode,
+        contexts: contexts.into(),
+        handle,
+        input: Input::new(),
+        output: Output::new(),
+        done: unbounded_channel(),
+        waiting: 0,
+        waiting_bytes: 0,
+    };
+    let result = tokio::select! {
+        result = session.serve() => result,
+        () = export.closed() => Ok(()),
+    };
+    // The node must be quiet before the client counts as gone.
+    while session.waiting > 0 && session.done.1.recv().await.is_some() {
+        session.waiting -= 1;
+    }
+    let _ = session.stream.shutdown().await;
+    drop(client);
+    result
+}
+
+impl Session {
+    async fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let go_on = self.process().await?;
+            while let Ok(done) = self.done.1.try_recv() {
+                self.finish(done).await?;
+            }
+            self.output.send(&mut self.stream).await?;
+            if !go_on {
+                return Ok(());
+            }
+            let room = self.waiting < MAX_WAITING && self.waiting_bytes < MAX_WAITING_BYTES;
+            if self.waiting == 0 {
+                if self.input.fill(&mut self.stream).await? == 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                done = self.done.1.recv() => match done {
+                    Some(done) => self.finish(done).await?,
+                    None => return Ok(()),
+                },
+                count = self.input.fill(&mut self.stream), if room => if count? == 0 {
+                    return Ok(());
+                },
+            }
+        }
+    }
+
+    async fn finish(&mut self, done: Done) -> io::Result<()> {
+        self.waiting -= 1;
+        self.waiting_bytes -= done.weight;
+        if done.bytes.len() > PIECE_BYTES {
+            self.output.send(&mut self.stream).await?;
+            self.stream.write_all(&done.bytes).await
+        } else {
+            self.output.append(&done.bytes);
+            Ok(())
+        }
+    }
+
+    /// Serves every complete request in the input; false when the client has said that it leaves.
+    async fn process(&mut self) -> io::Result<bool> {
+        loop {
+            if self.waiting >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
+                return Ok(true);
+            }
+            let extended = self.mode == ReplyMode::Extended;
+            let parsed = Request::parse(self.input.ready(), extended)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bad request magic"))?;
+            let Some((request, header)) = parsed else { return Ok(true) };
+            if request.command == command::DISC {
+                return Ok(false);
+            }
+            let payload = request.payload_bytes(extended);
+            if payload > u64::from(MAX_PAYLOAD_BYTES) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "payload too long"));
+            }
+            let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+            if payload > PIECE_BYTES {
+                self.input.consume(header);
+                self.long_payload(request, payload).await?;
+            } else if self.input.ready().len() < header + payload {
+                return Ok(true);
+            } else {
+                self.input.consume(header);
+                self.dispatch(request, payload).await?;
+                self.input.consume(payload);
+            }
+            if self.output.is_full() {
+                self.output.send(&mut self.stream).await?;
+            }
+        }
+    }
+
+    fn refuse(&mut self, request: &Request, error: &BlockError) {
+        let head = self.output.head();
+        proto::plain_reply(head, self.mode, request, error.errno(), &error.to_string());
+        self.output.append_head();
+    }
+
+    fn answer(&mut self, request: &Request, result: &Result<(), BlockError>) {
+        match result {
+            Ok(()) => {
+                let head = self.output.head();
+                proto::plain_reply(head, self.mode, request, 0, "");
+                self.output.append_head();
+            }
+            Err(error) => self.refuse(request, error),
+        }
+    }
+
+    /// Serves a request whose payload, if any, lies at the start of the input.
+    async fn dispatch(&mut self, request: Request, payload: usize) -> io::Result<()> {
+        if let Err(error) = check(&self.export, self.mode, &request) {
+            self.refuse(&request, &error);
+            return Ok(());
+        }
+        match request.command {
+            command::READ if request.len > 0 => return self.read(request).await,
+            command::WRITE => {
+                if let Some(result) = self.try_write(&request, payload) {
+                    self.answer(&request, &result);
+                    return Ok(());
+                }
+            }
+            command::CACHE => {
+                // Nothing is cached on the way: the host's page cache does it.
+                self.answer(&request, &Ok(()));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let payload = self.input.ready()[..payload].to_vec();
+        self.execute(request, payload).await;
+        Ok(())
+    }
+
+    fn try_write(&mut self, request: &Request, payload: usize) -> Option<Result<(), BlockError>> {
+        let backend = self.export.backend();
+        let _entered = backend.try_enter()?;
+        let flags = WriteFlags { fua: request.has(command_flag::FUA), ..WriteFlags::default() };
+        backend.try_write_entered(request.offset, &self.input.ready()[..payload], flags)
+    }
+
+    /// Reads into the reply buffer as far as that needs no waiting, piece by piece.
+    async fn read(&mut self, request: Request) -> io::Result<()> {
+        let total = usize::try_from(request.len).unwrap_or(usize::MAX);
+        // Several chunks want a mode that has them and a client that takes them.
+        let piece = if self.mode.is_chunked() && !request.has(command_flag::DF) && total > PIECE_BYTES {
+            PIECE_BYTES
+        } else {
+            total
+        };
+        let mut done = 0;
+        while done < total {
+            let len = piece.min(total - done);
+            let last = done + len == total;
+            let offset = request.offset + done as u64;
+            let len_u32 = u32::try_from(len).unwrap_or(u32::MAX);
+            let head = self.output.head();
+            proto::read_header(head, self.mode, &request, offset, len_u32, last);
+            let mark = self.output.append_head();
+            let backend = self.export.backend();
+            let result = match backend.try_enter() {
+                Some(_entered) => backend.try_read_entered(offset, self.output.space(len)),
+                None => None,
+            };
+            match result {
+                Some(Ok(())) => self.output.advance(len),
+                Some(Err(error)) => {
+                    self.output.cut(mark);
+                    self.refuse(&request, &error);
+                    return Ok(());
+                }
+                None => {
+                    self.output.cut(mark);
+                    let rest = Request { offset, len: (total - done) as u64, ..request };
+                    self.execute(rest, Vec::new()).await;
+                    return Ok(());
+                }
+            }
+            done += len;
+            if !last || self.output.is_full() {
+                self.output.send(&mut self.stream).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a long write from the stream, piece by piece straight into the node while that needs no waiting.
+    async fn long_payload(&mut self, request: Request, payload: usize) -> io::Result<()> {
+        // Replies that are ready must not wait for the payload.
+        self.output.send(&mut self.stream).await?;
+        let mut result = check(&self.export, self.mode, &request);
+        let flags = WriteFlags { fua: request.has(command_flag::FUA), ..WriteFlags::default() };
+        let direct = request.command == command::WRITE && !flags.fua;
+        let mut gathered: Option<Vec<u8>> = None;
+        let mut gathered_from = 0;
+        let mut done = 0;
+        while done < payload {
+            let want = PIECE_BYTES.min(payload - done);
+            while self.input.ready().len() < want {
+                if self.input.fill(&mut self.stream).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            if result.is_ok() {
+                if let Some(buffer) = &mut gathered {
+                    buffer.extend_from_slice(&self.input.ready()[..want]);
+                } else {
+                    let offset = request.offset + done as u64;
+                    let backend = self.export.backend();
+                    let written = match backend.try_enter() {
+                        Some(_entered) if direct => {
+                            backend.try_write_entered(offset, &self.input.ready()[..want], flags)
+                        }
+                        _ => None,
+                    };
+                    match written {
+                        Some(outcome) => result = outcome,
+                        None => {
+                            let mut buffer = Vec::with_capacity(payload - done);
+                            buffer.extend_from_slice(&self.input.ready()[..want]);
+                            gathered = Some(buffer);
+                            gathered_from = done;
+                        }
+                    }
+                }
+            }
+            self.input.consume(want);
+            done += want;
+        }
+        match (result, gathered) {
+            (Ok(()), Some(buffer)) => {
+                let rest =
+                    Request { offset: request.offset + gathered_from as u64, len: buffer.len() as u64, ..request };
+                self.execute(rest, buffer).await;
+            }
+            (result, _) => self.answer(&request, &result),
+        }
+        Ok(())
+    }
+
+    /// Runs a request that may have to wait: here, if it turns out not to, else in a task of its own.
+    async fn execute(&mut self, request: Request, payload: Vec<u8>) {
+        let weight = match request.command {
+            command::READ | command::WRITE => usize::try_from(request.len).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+        let mut execution: Execution =
+            Box::pin(execute(Arc::clone(&self.export), self.mode, Arc::clone(&self.contexts), request, payload));
+        let now = poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await;
+        self.waiting += 1;
+        self.waiting_bytes = self.waiting_bytes.saturating_add(weight);
+        match now {
+            // Through the queue as well: its only difference is that it is there already.
+            Poll::Ready(bytes) => {
+                let _ = self.done.0.send(Done { bytes, weight });
+            }
+            Poll::Pending => {
+                let sender = self.done.0.clone();
+                self.handle.spawn(async move {
+                    let bytes = execution.await;
+                    let _ = sender.send(Done { bytes, weight });
+                });
+            }
+        }
+    }
+}
+
+/// Whether a request can be served at all.
+fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), BlockError> {
+    let writes = matches!(
+        request.command,
+        command::WRITE | command::TRIM | command::WRITE_ZEROES | command::RESIZE
+    );
+    if writes && !export.is_writable() {
+        return Err(BlockError::from_errno(1, "Export is read-only"));
+    }
+    let allowed = match request.command {
+        command::READ => command_flag::DF | command_flag::FUA,
+        command::WRITE if mode == ReplyMode::Extended => command_flag::FUA | command_flag::PAYLOAD_LEN,
+        command::WRITE | command::TRIM | command::FLUSH | command::CACHE => command_flag::FUA,
+        command::WRITE_ZEROES => command_flag::FUA | command_flag::NO_HOLE | command_flag::FAST_ZERO,
+        command::BLOCK_STATUS if mode.is_chunked() => command_flag::REQ_ONE | command_flag::FUA,
+        other => {
+            return Err(BlockError::from_errno(22, format!("invalid request type ({other}) received")));
+        }
+    };
+    if request.flags & !allowed != 0 {
+        return Err(BlockError::from_errno(
+            22,
+            format!("unsupported flags for command {} (got 0x{:x})", command_name(request.command), request.flags),
+        ));
+    }
+    if matches!(request.command, command::READ | command::WRITE) && request.len > u64::from(MAX_PAYLOAD_BYTES) {
+        return Err(BlockError::from_errno(
+            22,
+            format!("len ({}) is larger than max len ({MAX_PAYLOAD_BYTES})", request.len),
+        ));
+    }
+    if request.command == command::FLUSH {
+        return Ok(());
+    }
+    let size = export.backend().length();
+    if request.offset.checked_add(request.len).is_none_or(|end| end > size) {
+        let errno = if matches!(request.command, command::WRITE | command::WRITE_ZEROES) { 28 } else { 22 };
+        return Err(BlockError::from_errno(
+            errno,
+            format!("operation past EOF; From: {}, Len: {}, Size: {size}", request.offset, request.len),
+        ));
+    }
+    if request.command == command::BLOCK_STATUS && request.len == 0 {
+        return Err(BlockError::from_errno(22, "need non-zero length"));
+    }
+    Ok(())
+}
+
+fn command_name(command: u16) -> &'static str {
+    match command {
+        command::READ => "read",
+        command::WRITE => "write",
+        command::FLUSH => "flush",
+        command::TRIM => "trim",
+        command::CACHE => "cache",
+        command::WRITE_ZEROES => "write zeroes",
+        command::BLOCK_STATUS => "block status",
+        command::RESIZE => "resize",
+        _ => "<unknown>",
+    }
+}
+
+/// Serves a checked request and gives the whole reply.
+async fn execute(
+    export: Arc<Export>,
+    mode: ReplyMode,
+    contexts: Arc<[Context]>,
+    request: Request,
+    payload: Vec<u8>,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    let backend = export.backend();
+    let fua = request.has(command_flag::FUA);
+    let result = match request.command {
+        command::READ => {
+            let result = match (usize::try_from(request.len), u32::try_from(request.len)) {
+                (Ok(0), _) => Ok(()),
+                (Ok(len), Ok(len_u32)) => {
+                    out.reserve_exact(ReplyMode::MAX_HEADER_BYTES + len);
+                    proto::read_header(&mut out, mode, &request, request.offset, len_u32, true);
+                    let start = out.len();
+                    out.resize(start + len, 0);
+                    match backend.read(request.offset, &mut out[start..]).await {
+                        Ok(()) => return out,
+                        Err(error) => Err(error.context("reading from file failed")),
+                    }
+                }
+                _ => Err(BlockError::from_errno(22, "Invalid argument")),
+            };
+            out.clear();
+            result
+        }
+        command::WRITE => {
+            let flags = WriteFlags { fua, ..WriteFlags::default() };
+            backend.write(request.offset, &payload, flags).await.map_err(|e| e.context("writing to file failed"))
+        }
+        command::WRITE_ZEROES => {
+            let flags = ZeroFlags {
+                fua,
+                may_unmap: !request.has(command_flag::NO_HOLE),
+                no_fallback: request.has(command_flag::FAST_ZERO),
+            };
+            let result = backend.write_zeroes(request.offset, request.len, flags).await;
+            result.map_err(|e| e.context("writing to file failed"))
+        }
+        command::FLUSH => backend.flush().await.map_err(|e| e.context("flush failed")),
+        command::TRIM => {
+            let mut result = backend.discard(request.offset, request.len).await;
+            if result.is_ok() && fua {
+                result = backend.flush().await;
+            }
+            result.map_err(|e| e.context("discard failed"))
+        }
+        command::BLOCK_STATUS => match status(&export, mode, &contexts, &request, &mut out).await {
+            Ok(()) => return out,
+            Err(error) => {
+                out.clear();
+                Err(error)
+            }
+        },
+        _ => Ok(()),
+    };
+    match result {
+        Ok(()) => proto::plain_reply(&mut out, mode, &request, 0, ""),
+        Err(error) => proto::plain_reply(&mut out, mode, &request, error.errno(), &error.to_string()),
+    }
+    out
+}
+
+async fn status(
+    export: &Export,
+    mode: ReplyMode,
+    contexts: &[Context],
+    request: &Request,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    if contexts.is_empty() {
+        return Err(BlockError::from_errno(22, "CMD_BLOCK_STATUS not negotiated"));
+    }
+    // A drain must see this request: status walks the graph.
+    let _entered = export.backend().enter().await;
+    for (index, context) in contexts.iter().enumerate() {
+        let extents = context.extents(export, request).await.map_err(|e| e.context("can't get block status"))?;
+        proto::status_chunk(out, mode, request, context.id(), &extents, index + 1 == contexts.len());
+    }
+    Ok(())
+}
+
+/// Bytes that have arrived.
+struct Input {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { bytes: vec![0; INPUT_BYTES].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    fn ready(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Waits for more bytes; 0 is the end of the stream. Nothing is lost when the future is dropped.
+    async fn fill(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<usize> {
+        if self.end == self.bytes.len() || self.start > self.bytes.len() / 2 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let count = stream.read(&mut self.bytes[self.end..]).await?;
+        self.end += count;
+        Ok(count)
+    }
+}
+
+/// Replies that are ready to be sent.
+struct Output {
+    bytes: Vec<u8>,
+    used: usize,
+    head: Vec<u8>,
+}
+
+impl Output {
+    fn new() -> Self {
+        Self { bytes: vec![0; OUTPUT_BYTES + PIECE_BYTES], used: 0, head: Vec::with_capacity(64) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.used >= OUTPUT_BYTES
+    }
+
+    /// A scratch buffer for a header.
+    fn head(&mut self) -> &mut Vec<u8> {
+        self.head.clear();
+        &mut self.head
+    }
+
+    /// Takes what was put into [`head`](Self::head); gives the place where it begins.
+    fn append_head(&mut self) -> usize {
+        let mark = self.used;
+        let head = std::mem::take(&mut self.head);
+        self.append(&head);
+        self.head = head;
+        mark
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.space(bytes.len()).copy_from_slice(bytes);
+        self.advance(bytes.len());
+    }
+
+    /// Room for so many bytes.
+    fn space(&mut self, len: usize) -> &mut [u8] {
+        let end = self.used + len;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.used..end]
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.used += len;
+    }
+
+    fn cut(&mut self, mark: usize) {
+        self.used = mark;
+    }
+
+    async fn send(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<()> {
+        if self.used > 0 {
+            stream.write_all(&self.bytes[..self.used]).await?;
+            stream.flush().await?;
+            self.used = 0;
+            // A single long reply must not keep its memory for good.
+            if self.bytes.len() > 4 * OUTPUT_BYTES {
+                self.bytes = vec![0; OUTPUT_BYTES + PIECE_BYTES];
+            }
+        }
+        Ok(())
+    }
+}

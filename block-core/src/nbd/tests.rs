@@ -1,0 +1,367 @@
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::proto::{self, Request, command, command_flag};
+use super::{Export, ExportOptions, MultiConn, Server, ServerConfig};
+use crate::event::{Event, EventSink};
+use crate::graph::{Graph, GraphContext, Node};
+use crate::options::{DriverOptions, FileOptions, NodeOptions, NodeRef, RawOptions};
+
+struct NoEvents;
+impl EventSink for NoEvents {
+    fn emit(&self, _event: Event) {}
+}
+
+struct Setup {
+    graph: Arc<Graph>,
+    node: Arc<Node>,
+    server: Arc<Server>,
+    folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("nbd")
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///disk?socket={}", self.socket().display())
+    }
+}
+
+async fn setup_in(folder: tempfile::TempDir, size: usize, config: ServerConfig, writable: bool) -> Setup {
+    let handle = tokio::runtime::Handle::current();
+    let graph = Graph::new(GraphContext { handle: handle.clone(), events: Arc::new(NoEvents) });
+    let path = folder.path().join("disk");
+    let content: Vec<u8> = (0..size).map(|at| u8::try_from((at / 512) % 251).unwrap()).collect();
+    std::fs::write(&path, content).unwrap();
+    let file = NodeOptions {
+        driver: DriverOptions::File(FileOptions {
+            filename: path.to_str().unwrap().to_owned(),
+            ..FileOptions::default()
+        }),
+        ..NodeOptions::default()
+    };
+    let disk = NodeOptions {
+        node_name: Some("disk".into()),
+        discard_unmap: Some(true),
+        driver: DriverOptions::Raw(RawOptions { file: NodeRef::Options(Box::new(file)), offset: 0, size: None }),
+        ..NodeOptions::default()
+    };
+    let node = graph.add(disk).await.unwrap();
+    let server = Server::new(config, handle);
+    let options = ExportOptions {
+        id: "export".into(),
+        name: "disk".to_owned(),
+        description: Some("a disk".to_owned()),
+        writable,
+        bitmaps: Vec::new(),
+        allocation_depth: true,
+        multi_conn: MultiConn::Auto,
+    };
+    server.add(Export::new(&graph, &node, options).unwrap()).unwrap();
+    Setup { graph, node, server, folder }
+}
+
+async fn setup(size: usize) -> Setup {
+    setup_in(tempfile::tempdir().unwrap(), size, ServerConfig::default(), true).await
+}
+
+fn listen(setup: &Setup) {
+    let listener = tokio::net::UnixListener::bind(setup.socket()).unwrap();
+    let server = Arc::clone(&setup.server);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            server.serve(stream);
+        }
+    });
+}
+
+/// Runs a program that may not be installed; `None` says so.
+async fn tool(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    let (program, arguments) = (program.to_owned(), arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(move || {
+        let output = Command::new(&program).args(&arguments).stdin(Stdio::null()).output();
+        match output {
+            Ok(output) => {
+                let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+                text.push_str(&String::from_utf8_lossy(&output.stderr));
+                Some((output.status.success(), text))
+            }
+            Err(_) => {
+                eprintln!("SKIPPED: {program} is not installed");
+                None
+            }
+        }
+    })
+    .await
+    .unwrap()
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    std::fs::read(a).unwrap() == std::fs::read(b).unwrap()
+}
+
+struct Wire {
+    stream: DuplexStream,
+}
+
+impl Wire {
+    fn connect(setup: &Setup) -> Self {
+        let (stream, theirs) = tokio::io::duplex(1 << 20);
+        setup.server.serve(theirs);
+        Self { stream }
+    }
+
+    async fn hello(&mut self) {
+        assert_eq!(self.stream.read_u64().await.unwrap(), proto::INIT_MAGIC);
+        assert_eq!(self.stream.read_u64().await.unwrap(), proto::OPTION_MAGIC);
+        assert_eq!(self.stream.read_u16().await.unwrap(), 3);
+        self.stream.write_u32(3).await.unwrap();
+    }
+
+    async fn option(&mut self, option: u32, data: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        self.stream.write_u64(proto::OPTION_MAGIC).await.unwrap();
+        self.stream.write_u32(option).await.unwrap();
+        self.stream.write_u32(u32::try_from(data.len()).unwrap()).await.unwrap();
+        self.stream.write_all(data).await.unwrap();
+        let mut replies = Vec::new();
+        loop {
+            assert_eq!(self.stream.read_u64().await.unwrap(), proto::OPTION_REPLY_MAGIC);
+            assert_eq!(self.stream.read_u32().await.unwrap(), option);
+            let kind = self.stream.read_u32().await.unwrap();
+            let len = self.stream.read_u32().await.unwrap();
+            let mut data = vec![0; usize::try_from(len).unwrap()];
+            self.stream.read_exact(&mut data).await.unwrap();
+            replies.push((kind, data));
+            if kind == proto::reply::ACK || kind >> 31 == 1 {
+                return replies;
+            }
+        }
+    }
+
+    async fn go(&mut self, name: &str) -> Vec<(u32, Vec<u8>)> {
+        self.option(proto::option::GO, &info_data(name)).await
+    }
+
+    async fn send(&mut self, request: Request) {
+        let mut bytes = Vec::new();
+        request.encode(false, &mut bytes);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// A simple reply's errno and cookie.
+    async fn simple(&mut self) -> (u32, u64) {
+        assert_eq!(self.stream.read_u32().await.unwrap(), proto::SIMPLE_REPLY_MAGIC);
+        (self.stream.read_u32().await.unwrap(), self.stream.read_u64().await.unwrap())
+    }
+}
+
+fn info_data(name: &str) -> Vec<u8> {
+    let mut data = u32::try_from(name.len()).unwrap().to_be_bytes().to_vec();
+    data.extend_from_slice(name.as_bytes());
+    data.extend_from_slice(&[0, 0]);
+    data
+}
+
+fn request(command: u16, offset: u64, len: u64) -> Request {
+    Request { flags: 0, command, cookie: offset + 1, offset, len }
+}
+
+#[tokio::test]
+async fn requests_may_come_in_one_piece_or_byte_by_byte() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    assert_eq!(wire.go("disk").await.last().unwrap().0, proto::reply::ACK);
+    let mut bytes = Vec::new();
+    for at in 0..4 {
+        request(command::WRITE, at * 512, 512).encode(false, &mut bytes);
+        bytes.extend_from_slice(&[9; 512]);
+    }
+    request(command::READ, 0, 4096).encode(false, &mut bytes);
+    let (first, rest) = bytes.split_at(700);
+    wire.stream.write_all(first).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    for byte in rest {
+        wire.stream.write_all(&[*byte]).await.unwrap();
+    }
+    for at in 0..4 {
+        assert_eq!(wire.simple().await, (0, at * 512 + 1));
+    }
+    assert_eq!(wire.simple().await, (0, 1));
+    let mut data = vec![0; 4096];
+    wire.stream.read_exact(&mut data).await.unwrap();
+    assert_eq!(data[..2048], [9; 2048]);
+    assert_eq!(data[2048..2560], [4; 512]);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_one_by_one() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    wire.go("disk").await;
+    let end = 1 << 20;
+    for (request, errno) in [
+        (request(command::READ, end, 512), 22),
+        (request(command::READ, u64::MAX - 10, 512), 22),
+        (request(command::READ, 0, 33 << 20), 22),
+        (request(command::WRITE_ZEROES, end - 512, 1024), 28),
+        (request(command::TRIM, end, 512), 22),
+        (request(99, 0, 0), 22),
+        (request(command::BLOCK_STATUS, 0, 512), 22),
+        (Request { flags: command_flag::NO_HOLE, ..request(command::READ, 0, 512) }, 22),
+        (request(command::FLUSH, 0, 0), 0),
+    ] {
+        wire.send(request).await;
+        assert_eq!(wire.simple().await, (errno, request.cookie), "{request:?}");
+    }
+    // A write past the end: its payload is taken, so that the next request is understood.
+    wire.send(request(command::WRITE, end - 100, 512)).await;
+    wire.stream.write_all(&[1; 512]).await.unwrap();
+    assert_eq!(wire.simple().await.0, 28);
+    wire.send(request(command::WRITE, end - 100, 1 << 19)).await;
+    wire.stream.write_all(&vec![1; 1 << 19]).await.unwrap();
+    assert_eq!(wire.simple().await.0, 28);
+    wire.send(request(command::DISC, 0, 0)).await;
+    assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn options_that_are_wrong_leave_the_negotiation_alive() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    let refused = |replies: Vec<(u32, Vec<u8>)>| replies.last().unwrap().0;
+    assert_eq!(refused(wire.option(77, b"abc").await), proto::reply::ERR_UNSUP);
+    assert_eq!(refused(wire.option(proto::option::LIST, b"x").await), proto::reply::ERR_INVALID);
+    assert_eq!(refused(wire.option(proto::option::STARTTLS, b"").await), proto::reply::ERR_POLICY);
+    assert_eq!(refused(wire.option(proto::option::INFO, b"\0\0\0\xff").await), proto::reply::ERR_INVALID);
+    assert_eq!(refused(wire.option(proto::option::INFO, &vec![0; 100_000]).await), proto::reply::ERR_TOO_BIG);
+    assert_eq!(refused(wire.go("nothing").await), proto::reply::ERR_UNKNOWN);
+    let list = wire.option(proto::option::LIST, b"").await;
+    assert_eq!(list[0].1, b"\0\0\0\x04diska disk");
+    assert_eq!(refused(wire.option(proto::option::EXTENDED_HEADERS, b"").await), proto::reply::ACK);
+    assert_eq!(
+        refused(wire.option(proto::option::STRUCTURED_REPLY, b"").await),
+        proto::reply::ERR_EXT_HEADER_REQD
+    );
+    assert_eq!(refused(wire.option(proto::option::ABORT, b"").await), proto::reply::ACK);
+    assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_sent_away() {
+    let config = ServerConfig { handshake_timeout: Some(Duration::from_millis(50)), ..ServerConfig::default() };
+    let setup = setup_in(tempfile::tempdir().unwrap(), 1 << 20, config, true).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    assert_eq!(setup.server.connections(), 1);
+    assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn closing_an_export_waits_for_its_clients_and_frees_the_node() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    wire.go("disk").await;
+    let export = setup.server.remove("disk").unwrap();
+    assert_eq!(export.clients(), 1);
+    export.close().await;
+    assert_eq!(export.clients(), 0);
+    assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
+    setup.graph.remove(&"disk".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_holds_requests_of_clients() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    wire.go("disk").await;
+    let guard = setup.graph.drain(std::slice::from_ref(&setup.node)).await;
+    wire.send(request(command::READ, 0, 512)).await;
+    wire.send(request(command::FLUSH, 1, 0)).await;
+    let mut byte = [0; 1];
+    assert!(tokio::time::timeout(Duration::from_millis(50), wire.stream.read(&mut byte)).await.is_err());
+    drop(guard);
+    let mut cookies = Vec::new();
+    for _ in 0..2 {
+        let (errno, cookie) = wire.simple().await;
+        assert_eq!(errno, 0);
+        if cookie == 1 {
+            wire.stream.read_exact(&mut [0; 512]).await.unwrap();
+        }
+        cookies.push(cookie);
+    }
+    cookies.sort_unstable();
+    assert_eq!(cookies, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_clients_agree() {
+    let setup = setup(8 << 20).await;
+    listen(&setup);
+    let uri = setup.uri();
+    if let Some((ok, text)) = tool("nbdinfo", &[&uri]).await {
+        assert!(ok, "{text}");
+        for line in ["export-size: 8388608", "can_multi_conn: true", "can_fast_zero: true", "base:allocation"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+    let writes = ["-c", "write -P 7 1M 64k", "-c", "write -z 2M 1M", "-c", "discard 4M 1M", "-c", "flush"];
+    let reads = ["-c", "read -P 7 1M 64k", "-c", "read -P 0 2M 1M", "-c", "write -f -P 9 5M 3M", "-c", "aio_read 0 4M"];
+    let mut all = vec!["-f", "raw"];
+    all.extend(writes);
+    all.extend(reads);
+    all.push(&uri);
+    if let Some((ok, text)) = tool("qemu-io", &all).await {
+        assert!(ok && !text.contains("failed"), "{text}");
+    }
+    let copy = setup.folder.path().join("copy");
+    if let Some((ok, text)) = tool("nbdcopy", &[&uri, copy.to_str().unwrap()]).await {
+        assert!(ok, "{text}");
+        assert!(same(&setup.disk(), &copy));
+    }
+    if let Some((ok, text)) = tool("nbdinfo", &["--map", &uri]).await {
+        assert!(ok, "{text}");
+        assert!(text.contains("data") && text.contains("zero"), "{text}");
+    }
+    if let Some((ok, text)) = tool("nbdinfo", &["--map=qemu:allocation-depth", &uri]).await {
+        assert!(ok, "{text}");
+        assert_eq!(text.split_whitespace().take(4).collect::<Vec<_>>(), ["0", "8388608", "1", "local"]);
+    }
+    let image = setup.folder.path().join("image.qcow2");
+    let convert = ["convert", "-f", "raw", "-O", "qcow2", &uri, image.to_str().unwrap()];
+    if let Some((ok, text)) = tool("qemu-img", &convert).await {
+        assert!(ok, "{text}");
+        let compare = ["compare", "-f", "raw", "-F", "qcow2", &uri, image.to_str().unwrap()];
+        let (ok, text) = tool("qemu-img", &compare).await.unwrap();
+        assert!(ok, "{text}");
+    }
+    setup.server.close().await;
+    assert_eq!(setup.server.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_export_refuses_writes() {
+    let setup = setup_in(tempfile::tempdir().unwrap(), 1 << 20, ServerConfig::default(), false).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    wire.go("disk").await;
+    wire.send(request(command::WRITE, 0, 512)).await;
+    wire.stream.write_all(&[1; 512]).await.unwrap();
+    assert_eq!(wire.simple().await, (1, 1));
+    wire.send(request(command::TRIM, 0, 512)).await;
+    assert_eq!(wire.simple().await, (1, 1));
+}
