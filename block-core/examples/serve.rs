@@ -23,15 +23,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: serve FILE SOCKET".into());
     };
     let handle = tokio::runtime::Handle::current();
-    let graph = Graph::new(GraphContext { handle: handle.clone(), events: Arc::new(Silent) });
+    let graph = Graph::new(GraphContext {
+        handle: handle.clone(),
+        events: Arc::new(Silent),
+    });
     let file = NodeOptions {
-        driver: DriverOptions::File(FileOptions { filename: file, ..FileOptions::default() }),
+        driver: DriverOptions::File(FileOptions {
+            filename: file,
+            ..FileOptions::default()
+        }),
         ..NodeOptions::default()
     };
     let disk = NodeOptions {
         node_name: Some("disk".into()),
         discard_unmap: Some(true),
-        driver: DriverOptions::Raw(RawOptions { file: NodeRef::Options(Box::new(file)), offset: 0, size: None }),
+        driver: DriverOptions::Raw(RawOptions {
+            file: NodeRef::Options(Box::new(file)),
+            offset: 0,
+            size: None,
+        }),
         ..NodeOptions::default()
     };
     let node = graph.add(disk).await?;

@@ -264,7 +264,10 @@ impl Driver for HostFile {
     }
 
     fn host_extent(&self, offset: u64) -> Option<HostExtent> {
-        Some(HostExtent { file: Arc::clone(&self.file), offset })
+        Some(HostExtent {
+            file: Arc::clone(&self.file),
+            offset,
+        })
     }
 
     fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {

@@ -4,7 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::driver::{
-    BlockStatus, Driver, DriverInfo, HostExtent, IoFuture, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
+    BlockStatus, Driver, DriverInfo, HostExtent, IoFuture, Limits, Preallocation, WriteFlags, WriteMapping,
+    ZeroFlags,
 };
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Child, ChildRole, OpenContext};

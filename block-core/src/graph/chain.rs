@@ -9,14 +9,20 @@ use crate::error::Result;
 impl Node {
     /// The backing node.
     pub fn backing(&self) -> Option<Arc<Node>> {
-        self.children().iter().find(|child| child.role() == ChildRole::Backing).map(|child| child.node())
+        self.children()
+            .iter()
+            .find(|child| child.role() == ChildRole::Backing)
+            .map(|child| child.node())
     }
 
     /// The node whose content shows where this one holds nothing: the backing node, or the one a filter filters.
     pub fn below(&self) -> Option<Arc<Node>> {
         self.backing().or_else(|| {
             if self.driver().is_filter() {
-                self.children().iter().find(|child| child.role() == ChildRole::Filtered).map(|child| child.node())
+                self.children()
+                    .iter()
+                    .find(|child| child.role() == ChildRole::Filtered)
+                    .map(|child| child.node())
             } else {
                 None
             }
@@ -52,12 +58,26 @@ impl Node {
         let mut depth = 0;
         loop {
             if base.is_some_and(|base| Arc::ptr_eq(base, &node)) {
-                return Ok((BlockStatus { len, ..BlockStatus::default() }, depth));
+                return Ok((
+                    BlockStatus {
+                        len,
+                        ..BlockStatus::default()
+                    },
+                    depth,
+                ));
             }
             let length = node.length();
             if offset >= length {
                 // A backing node that is too short reads as zeroes, allocated in the layer that is longer than it.
-                return Ok((BlockStatus { len, allocated: true, zero: true, ..BlockStatus::default() }, depth));
+                return Ok((
+                    BlockStatus {
+                        len,
+                        allocated: true,
+                        zero: true,
+                        ..BlockStatus::default()
+                    },
+                    depth,
+                ));
             }
             let below = node.below();
             let filter = node.driver().is_filter();
@@ -72,7 +92,16 @@ impl Node {
             len = len.min(length - offset);
             match below {
                 Some(below) => node = below,
-                None => return Ok((BlockStatus { len, zero: true, ..BlockStatus::default() }, depth)),
+                None => {
+                    return Ok((
+                        BlockStatus {
+                            len,
+                            zero: true,
+                            ..BlockStatus::default()
+                        },
+                        depth,
+                    ));
+                }
             }
         }
     }

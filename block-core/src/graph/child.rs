@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 
 use super::perm::{ChildRole, Perm};
 use super::{Backend, Node};
-use crate::driver::{BlockStatus, DriverInfo, HostExtent, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
+use crate::driver::{
+    BlockStatus, DriverInfo, HostExtent, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
+};
 use crate::error::Result;
 use crate::sync::lock;
 

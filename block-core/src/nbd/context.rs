@@ -71,7 +71,11 @@ impl Context {
     /// what was asked, but the last extent may be longer than the request where that is known (not done here).
     pub async fn extents(&self, export: &Export, request: &Request) -> Result<Vec<(u64, u32)>> {
         let end = request.offset + request.len;
-        let limit = if request.has(command_flag::REQ_ONE) { 1 } else { MAX_EXTENTS };
+        let limit = if request.has(command_flag::REQ_ONE) {
+            1
+        } else {
+            MAX_EXTENTS
+        };
         let mut extents: Vec<(u64, u32)> = Vec::new();
         let mut offset = request.offset;
         if let Self::DirtyBitmap(index) = self {

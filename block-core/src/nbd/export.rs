@@ -1,7 +1,7 @@
 //! An export: a node that NBD clients can reach by a name.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -63,16 +63,29 @@ impl Export {
     /// Attaches an export to a node.
     pub fn new(graph: &Arc<Graph>, node: &Arc<Node>, options: ExportOptions) -> Result<Arc<Self>> {
         if options.name.len() > MAX_STRING_BYTES {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("export name '{}' too long", options.name)));
-        }
-        if options.description.as_ref().is_some_and(|text| text.len() > MAX_STRING_BYTES) {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
-                format!("description '{}' too long", options.description.unwrap_or_default()),
+                format!("export name '{}' too long", options.name),
+            ));
+        }
+        if options
+            .description
+            .as_ref()
+            .is_some_and(|text| text.len() > MAX_STRING_BYTES)
+        {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "description '{}' too long",
+                    options.description.unwrap_or_default()
+                ),
             ));
         }
         if options.writable && node.is_read_only() {
-            return Err(BlockError::new(ErrorKind::ReadOnly, "Cannot export read-only node as writable"));
+            return Err(BlockError::new(
+                ErrorKind::ReadOnly,
+                "Cannot export read-only node as writable",
+            ));
         }
         let bitmaps = options
             .bitmaps
@@ -172,7 +185,9 @@ impl Export {
     /// Counts a client in, unless the export is closing.
     pub(super) fn join(self: &Arc<Self>) -> Option<Client> {
         self.clients.fetch_add(1, Ordering::SeqCst);
-        let client = Client { export: Arc::clone(self) };
+        let client = Client {
+            export: Arc::clone(self),
+        };
         if self.is_closing() { None } else { Some(client) }
     }
 

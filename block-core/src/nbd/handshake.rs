@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Stream;
 use super::context::Context;
 use super::export::{Client, Export};
 use super::proto::{self, Cursor, ReplyMode, handshake, info, option, reply};
 use super::server::Server;
-use super::Stream;
 
 /// What a client and the server agreed on.
 pub(super) struct Agreed {
@@ -37,7 +37,10 @@ enum Next {
 }
 
 /// Negotiates; `None` when the client left without starting transmission.
-pub(super) async fn negotiate(server: &Arc<Server>, mut stream: Box<dyn Stream>) -> io::Result<Option<Agreed>> {
+pub(super) async fn negotiate(
+    server: &Arc<Server>,
+    mut stream: Box<dyn Stream>,
+) -> io::Result<Option<Agreed>> {
     let mut hello = Vec::with_capacity(18);
     hello.extend_from_slice(&proto::INIT_MAGIC.to_be_bytes());
     hello.extend_from_slice(&proto::OPTION_MAGIC.to_be_bytes());
@@ -67,7 +70,12 @@ pub(super) async fn negotiate(server: &Arc<Server>, mut stream: Box<dyn Stream>)
                     Some((name, contexts)) if name == client.export().name() => contexts,
                     _ => Vec::new(),
                 };
-                return Ok(Some(Agreed { stream: negotiation.stream, client, mode: negotiation.mode, contexts }));
+                return Ok(Some(Agreed {
+                    stream: negotiation.stream,
+                    client,
+                    mode: negotiation.mode,
+                    contexts,
+                }));
             }
         }
     }
@@ -88,12 +96,14 @@ impl Negotiation<'_> {
         if magic != proto::OPTION_MAGIC {
             return Err(invalid("bad option magic"));
         }
-        if len > proto::MAX_PAYLOAD_BYTES || (len > proto::MAX_OPTION_BYTES && option == option::EXPORT_NAME) {
+        if len > proto::MAX_PAYLOAD_BYTES || (len > proto::MAX_OPTION_BYTES && option == option::EXPORT_NAME)
+        {
             return Err(invalid("option too long"));
         }
         if len > proto::MAX_OPTION_BYTES {
             self.skip(len).await?;
-            self.reply(option, reply::ERR_TOO_BIG, b"option payload is too long").await?;
+            self.reply(option, reply::ERR_TOO_BIG, b"option payload is too long")
+                .await?;
             return Ok(Next::More);
         }
         let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
@@ -159,7 +169,9 @@ impl Negotiation<'_> {
         match option {
             option::STARTTLS if data.is_empty() => {
                 self.reply(option, reply::ACK, b"").await?;
-                let Some(tls) = self.server.config().tls.clone() else { return Err(invalid("TLS is gone")) };
+                let Some(tls) = self.server.config().tls.clone() else {
+                    return Err(invalid("TLS is gone"));
+                };
                 let plain: Box<dyn Stream> = Box::new(tokio::io::empty());
                 let plain = std::mem::replace(&mut self.stream, plain);
                 self.stream = tls.upgrade(plain).await?;
@@ -170,7 +182,12 @@ impl Negotiation<'_> {
                 Ok(Next::More)
             }
             option::STARTTLS => {
-                self.refuse(option, reply::ERR_INVALID, b"option 'starttls' has unexpected length").await
+                self.refuse(
+                    option,
+                    reply::ERR_INVALID,
+                    b"option 'starttls' has unexpected length",
+                )
+                .await
             }
             option::ABORT => {
                 self.reply(option, reply::ACK, b"").await?;
@@ -190,7 +207,10 @@ impl Negotiation<'_> {
         if self.mode == ReplyMode::Extended {
             return Err(invalid("Extended headers already negotiated"));
         }
-        let export = self.server.find(name).ok_or_else(|| invalid("export not found"))?;
+        let export = self
+            .server
+            .find(name)
+            .ok_or_else(|| invalid("export not found"))?;
         let client = export.join().ok_or_else(|| invalid("export is closing"))?;
         let mut out = Vec::with_capacity(134);
         out.extend_from_slice(&export.backend().length().to_be_bytes());
@@ -205,7 +225,13 @@ impl Negotiation<'_> {
 
     async fn list(&mut self, data: &[u8]) -> io::Result<Next> {
         if !data.is_empty() {
-            return self.refuse(option::LIST, reply::ERR_INVALID, b"option 'list' has unexpected length").await;
+            return self
+                .refuse(
+                    option::LIST,
+                    reply::ERR_INVALID,
+                    b"option 'list' has unexpected length",
+                )
+                .await;
         }
         let mut out = Vec::new();
         for export in self.server.exports() {
@@ -223,7 +249,9 @@ impl Negotiation<'_> {
 
     async fn info(&mut self, option: u32, data: &[u8]) -> io::Result<Next> {
         let Some(request) = proto::parse_info(data) else {
-            return self.refuse(option, reply::ERR_INVALID, b"malformed request").await;
+            return self
+                .refuse(option, reply::ERR_INVALID, b"malformed request")
+                .await;
         };
         let Some(export) = self.server.find(request.name) else {
             let text = format!("export '{}' not present", request.name);
@@ -245,7 +273,11 @@ impl Negotiation<'_> {
         // A client that does not ask for sizes is taken to know none: unaligned requests are served in any case.
         let mut sizes = Vec::with_capacity(12);
         let limits = export.backend().limits();
-        let minimum = if asked(info::BLOCK_SIZE) { limits.request_alignment.max(1) } else { 1 };
+        let minimum = if asked(info::BLOCK_SIZE) {
+            limits.request_alignment.max(1)
+        } else {
+            1
+        };
         sizes.extend_from_slice(&minimum.to_be_bytes());
         sizes.extend_from_slice(&minimum.max(4096).to_be_bytes());
         sizes.extend_from_slice(&proto::MAX_PAYLOAD_BYTES.to_be_bytes());
@@ -256,7 +288,9 @@ impl Negotiation<'_> {
         piece(info::EXPORT, &main);
         let next = if option == option::GO {
             let Some(client) = export.join() else {
-                return self.refuse(option, reply::ERR_SHUTDOWN, b"export is closing").await;
+                return self
+                    .refuse(option, reply::ERR_SHUTDOWN, b"export is closing")
+                    .await;
             };
             Next::Start(client)
         } else {
@@ -271,14 +305,22 @@ impl Negotiation<'_> {
     async fn structured(&mut self, data: &[u8]) -> io::Result<Next> {
         let option = option::STRUCTURED_REPLY;
         if !data.is_empty() {
-            return self.refuse(option, reply::ERR_INVALID, b"option has unexpected length").await;
+            return self
+                .refuse(option, reply::ERR_INVALID, b"option has unexpected length")
+                .await;
         }
         match self.mode {
             ReplyMode::Extended => {
-                self.refuse(option, reply::ERR_EXT_HEADER_REQD, b"extended headers already negotiated").await
+                self.refuse(
+                    option,
+                    reply::ERR_EXT_HEADER_REQD,
+                    b"extended headers already negotiated",
+                )
+                .await
             }
             ReplyMode::Structured => {
-                self.refuse(option, reply::ERR_INVALID, b"structured reply already negotiated").await
+                self.refuse(option, reply::ERR_INVALID, b"structured reply already negotiated")
+                    .await
             }
             ReplyMode::Simple => {
                 self.mode = ReplyMode::Structured;
@@ -291,10 +333,14 @@ impl Negotiation<'_> {
     async fn extended(&mut self, data: &[u8]) -> io::Result<Next> {
         let option = option::EXTENDED_HEADERS;
         if !data.is_empty() {
-            return self.refuse(option, reply::ERR_INVALID, b"option has unexpected length").await;
+            return self
+                .refuse(option, reply::ERR_INVALID, b"option has unexpected length")
+                .await;
         }
         if self.mode == ReplyMode::Extended {
-            return self.refuse(option, reply::ERR_INVALID, b"extended headers already negotiated").await;
+            return self
+                .refuse(option, reply::ERR_INVALID, b"extended headers already negotiated")
+                .await;
         }
         self.mode = ReplyMode::Extended;
         self.reply(option, reply::ACK, b"").await?;
@@ -311,7 +357,9 @@ impl Negotiation<'_> {
             self.contexts = None;
         }
         let Some(request) = proto::parse_contexts(data) else {
-            return self.refuse(option, reply::ERR_INVALID, b"malformed request").await;
+            return self
+                .refuse(option, reply::ERR_INVALID, b"malformed request")
+                .await;
         };
         let Some(export) = self.server.find(request.name) else {
             let text = format!("export '{}' not present", request.name);
@@ -339,7 +387,11 @@ fn choose(export: &Export, queries: &[&str], listing: bool) -> Vec<Context> {
     let mut all = Context::all(export);
     // A list request without queries asks for everything.
     if !(listing && queries.is_empty()) {
-        all.retain(|context| queries.iter().any(|query| context.matches(export, query, listing)));
+        all.retain(|context| {
+            queries
+                .iter()
+                .any(|query| context.matches(export, query, listing))
+        });
     }
     all
 }

@@ -252,23 +252,52 @@ impl Request {
     /// Reads a request's header from the start of `bytes`; `None` when more bytes are needed.
     pub fn parse(bytes: &[u8], extended: bool) -> Result<Option<(Self, usize)>, BadMagic> {
         let mut cursor = Cursor(bytes);
-        let Some(magic) = cursor.u32() else { return Ok(None) };
-        if magic != (if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC }) {
+        let Some(magic) = cursor.u32() else {
+            return Ok(None);
+        };
+        if magic
+            != (if extended {
+                EXTENDED_REQUEST_MAGIC
+            } else {
+                REQUEST_MAGIC
+            })
+        {
             return Err(BadMagic(magic));
         }
-        let size = if extended { EXTENDED_REQUEST_BYTES } else { REQUEST_BYTES };
+        let size = if extended {
+            EXTENDED_REQUEST_BYTES
+        } else {
+            REQUEST_BYTES
+        };
         let request = (|| {
             let (flags, command) = (cursor.u16()?, cursor.u16()?);
             let (cookie, offset) = (cursor.u64()?, cursor.u64()?);
-            let len = if extended { cursor.u64()? } else { u64::from(cursor.u32()?) };
-            Some(Self { flags, command, cookie, offset, len })
+            let len = if extended {
+                cursor.u64()?
+            } else {
+                u64::from(cursor.u32()?)
+            };
+            Some(Self {
+                flags,
+                command,
+                cookie,
+                offset,
+                len,
+            })
         })();
         Ok(request.map(|request| (request, size)))
     }
 
     /// Appends the request as it goes over the wire.
     pub fn encode(&self, extended: bool, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC }).to_be_bytes());
+        out.extend_from_slice(
+            &(if extended {
+                EXTENDED_REQUEST_MAGIC
+            } else {
+                REQUEST_MAGIC
+            })
+            .to_be_bytes(),
+        );
         out.extend_from_slice(&self.flags.to_be_bytes());
         out.extend_from_slice(&self.command.to_be_bytes());
         out.extend_from_slice(&self.cookie.to_be_bytes());
@@ -288,7 +317,11 @@ impl Request {
 
     /// How many bytes of payload follow the header.
     pub fn payload_bytes(&self, extended: bool) -> u64 {
-        if self.command == command::WRITE || (extended && self.has(command_flag::PAYLOAD_LEN)) { self.len } else { 0 }
+        if self.command == command::WRITE || (extended && self.has(command_flag::PAYLOAD_LEN)) {
+            self.len
+        } else {
+            0
+        }
     }
 }
 
@@ -331,7 +364,11 @@ pub fn chunk_header(
     request_offset: u64,
     len: u32,
 ) {
-    let magic = if mode == ReplyMode::Extended { EXTENDED_REPLY_MAGIC } else { STRUCTURED_REPLY_MAGIC };
+    let magic = if mode == ReplyMode::Extended {
+        EXTENDED_REPLY_MAGIC
+    } else {
+        STRUCTURED_REPLY_MAGIC
+    };
     out.extend_from_slice(&magic.to_be_bytes());
     out.extend_from_slice(&flags.to_be_bytes());
     out.extend_from_slice(&kind.to_be_bytes());
@@ -350,13 +387,23 @@ pub fn plain_reply(out: &mut Vec<u8>, mode: ReplyMode, request: &Request, errno:
     // A structured connection may answer reads and status in chunks only; for the rest either is right.
     let in_chunks = match mode {
         ReplyMode::Simple => false,
-        ReplyMode::Structured => wire != 0 || matches!(request.command, command::READ | command::BLOCK_STATUS),
+        ReplyMode::Structured => {
+            wire != 0 || matches!(request.command, command::READ | command::BLOCK_STATUS)
+        }
         ReplyMode::Extended => true,
     };
     if !in_chunks {
         simple_header(out, wire, request.cookie);
     } else if wire == 0 {
-        chunk_header(out, mode, chunk::DONE, chunk::NONE, request.cookie, request.offset, 0);
+        chunk_header(
+            out,
+            mode,
+            chunk::DONE,
+            chunk::NONE,
+            request.cookie,
+            request.offset,
+            0,
+        );
     } else {
         let text = &message.as_bytes()[..message.floor_char_boundary_at(MAX_STRING_BYTES)];
         let text_len = u16::try_from(text.len()).unwrap_or(0);
@@ -390,17 +437,18 @@ impl CharBoundary for str {
 }
 
 /// Writes the header of a reply that carries `len` bytes read from `offset`; the bytes follow.
-pub fn read_header(
-    out: &mut Vec<u8>,
-    mode: ReplyMode,
-    request: &Request,
-    offset: u64,
-    len: u32,
-    last: bool,
-) {
+pub fn read_header(out: &mut Vec<u8>, mode: ReplyMode, request: &Request, offset: u64, len: u32, last: bool) {
     if mode.is_chunked() {
         let flags = if last { chunk::DONE } else { 0 };
-        chunk_header(out, mode, flags, chunk::OFFSET_DATA, request.cookie, request.offset, len.saturating_add(8));
+        chunk_header(
+            out,
+            mode,
+            flags,
+            chunk::OFFSET_DATA,
+            request.cookie,
+            request.offset,
+            len.saturating_add(8),
+        );
         out.extend_from_slice(&offset.to_be_bytes());
     } else {
         simple_header(out, 0, request.cookie);
@@ -420,7 +468,15 @@ pub fn status_chunk(
     let count = u32::try_from(extents.len()).unwrap_or(u32::MAX);
     if mode == ReplyMode::Extended {
         let len = 8u32.saturating_add(count.saturating_mul(16));
-        chunk_header(out, mode, flags, chunk::BLOCK_STATUS_EXT, request.cookie, request.offset, len);
+        chunk_header(
+            out,
+            mode,
+            flags,
+            chunk::BLOCK_STATUS_EXT,
+            request.cookie,
+            request.offset,
+            len,
+        );
         out.extend_from_slice(&context.to_be_bytes());
         out.extend_from_slice(&count.to_be_bytes());
         for (len, flags) in extents {
@@ -429,7 +485,15 @@ pub fn status_chunk(
         }
     } else {
         let len = 4u32.saturating_add(count.saturating_mul(8));
-        chunk_header(out, mode, flags, chunk::BLOCK_STATUS, request.cookie, request.offset, len);
+        chunk_header(
+            out,
+            mode,
+            flags,
+            chunk::BLOCK_STATUS,
+            request.cookie,
+            request.offset,
+            len,
+        );
         out.extend_from_slice(&context.to_be_bytes());
         for (len, flags) in extents {
             out.extend_from_slice(&u32::try_from(*len).unwrap_or(u32::MAX).to_be_bytes());
@@ -482,7 +546,9 @@ impl<'a> Cursor<'a> {
 
     /// A string with its length in 32 bits before it.
     pub fn string(&mut self) -> Option<&'a str> {
-        let len = usize::try_from(self.u32()?).ok().filter(|len| *len <= MAX_STRING_BYTES)?;
+        let len = usize::try_from(self.u32()?)
+            .ok()
+            .filter(|len| *len <= MAX_STRING_BYTES)?;
         std::str::from_utf8(self.take(len)?).ok()
     }
 }
@@ -533,7 +599,13 @@ mod tests {
 
     #[test]
     fn requests_survive_the_wire_in_both_forms() {
-        let request = Request { flags: 3, command: 1, cookie: 7, offset: 1 << 40, len: 4096 };
+        let request = Request {
+            flags: 3,
+            command: 1,
+            cookie: 7,
+            offset: 1 << 40,
+            len: 4096,
+        };
         for extended in [false, true] {
             let mut bytes = Vec::new();
             request.encode(extended, &mut bytes);
@@ -563,7 +635,13 @@ mod tests {
     #[test]
     fn an_error_text_is_cut_between_characters() {
         let text = "ä".repeat(3000);
-        let request = Request { flags: 0, command: 0, cookie: 1, offset: 0, len: 1 };
+        let request = Request {
+            flags: 0,
+            command: 0,
+            cookie: 1,
+            offset: 0,
+            len: 1,
+        };
         let mut out = Vec::new();
         plain_reply(&mut out, ReplyMode::Structured, &request, 5, &text);
         assert_eq!(out.len(), 20 + 6 + 4096);

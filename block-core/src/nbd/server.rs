@@ -71,7 +71,10 @@ impl Server {
 
     /// The export of this name; the empty name is no default here.
     pub fn find(&self, name: &str) -> Option<Arc<Export>> {
-        lock(&self.exports).iter().find(|export| export.name() == name).cloned()
+        lock(&self.exports)
+            .iter()
+            .find(|export| export.name() == name)
+            .cloned()
     }
 
     /// All exports, oldest first.
@@ -154,7 +157,9 @@ struct Connection {
 impl Connection {
     fn new(server: &Arc<Server>) -> Self {
         server.connections.fetch_add(1, Ordering::SeqCst);
-        Self { server: Arc::clone(server) }
+        Self {
+            server: Arc::clone(server),
+        }
     }
 }
 

@@ -55,7 +55,12 @@ struct Session {
 
 /// Serves a client until it leaves, the connection breaks or the export closes.
 pub(super) async fn run(agreed: Agreed, handle: tokio::runtime::Handle) -> io::Result<()> {
-    let Agreed { stream, client, mode, contexts } = agreed;
+    let Agreed {
+        stream,
+        client,
+        mode,
+        contexts,
+    } = agreed;
     let export = Arc::clone(client.export());
     let mut session = Session {
         stream,
@@ -134,7 +139,9 @@ impl Session {
             let extended = self.mode == ReplyMode::Extended;
             let parsed = Request::parse(self.input.ready(), extended)
                 .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bad request magic"))?;
-            let Some((request, header)) = parsed else { return Ok(true) };
+            let Some((request, header)) = parsed else {
+                return Ok(true);
+            };
             if request.command == command::DISC {
                 return Ok(false);
             }
@@ -205,7 +212,10 @@ impl Session {
     fn try_write(&mut self, request: &Request, payload: usize) -> Option<Result<(), BlockError>> {
         let backend = self.export.backend();
         let _entered = backend.try_enter()?;
-        let flags = WriteFlags { fua: request.has(command_flag::FUA), ..WriteFlags::default() };
+        let flags = WriteFlags {
+            fua: request.has(command_flag::FUA),
+            ..WriteFlags::default()
+        };
         backend.try_write_entered(request.offset, &self.input.ready()[..payload], flags)
     }
 
@@ -241,7 +251,11 @@ impl Session {
                 }
                 None => {
                     self.output.cut(mark);
-                    let rest = Request { offset, len: (total - done) as u64, ..request };
+                    let rest = Request {
+                        offset,
+                        len: (total - done) as u64,
+                        ..request
+                    };
                     self.execute(rest, Vec::new()).await;
                     return Ok(());
                 }
@@ -259,7 +273,10 @@ impl Session {
         // Replies that are ready must not wait for the payload.
         self.output.send(&mut self.stream).await?;
         let mut result = check(&self.export, self.mode, &request);
-        let flags = WriteFlags { fua: request.has(command_flag::FUA), ..WriteFlags::default() };
+        let flags = WriteFlags {
+            fua: request.has(command_flag::FUA),
+            ..WriteFlags::default()
+        };
         let direct = request.command == command::WRITE && !flags.fua;
         let mut gathered: Option<Vec<u8>> = None;
         let mut gathered_from = 0;
@@ -299,8 +316,11 @@ impl Session {
         }
         match (result, gathered) {
             (Ok(()), Some(buffer)) => {
-                let rest =
-                    Request { offset: request.offset + gathered_from as u64, len: buffer.len() as u64, ..request };
+                let rest = Request {
+                    offset: request.offset + gathered_from as u64,
+                    len: buffer.len() as u64,
+                    ..request
+                };
                 self.execute(rest, buffer).await;
             }
             (result, _) => self.answer(&request, &result),
@@ -314,8 +334,13 @@ impl Session {
             command::READ | command::WRITE => usize::try_from(request.len).unwrap_or(usize::MAX),
             _ => 0,
         };
-        let mut execution: Execution =
-            Box::pin(execute(Arc::clone(&self.export), self.mode, Arc::clone(&self.contexts), request, payload));
+        let mut execution: Execution = Box::pin(execute(
+            Arc::clone(&self.export),
+            self.mode,
+            Arc::clone(&self.contexts),
+            request,
+            payload,
+        ));
         let now = poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await;
         self.waiting += 1;
         self.waiting_bytes = self.waiting_bytes.saturating_add(weight);
@@ -351,30 +376,52 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
         command::WRITE_ZEROES => command_flag::FUA | command_flag::NO_HOLE | command_flag::FAST_ZERO,
         command::BLOCK_STATUS if mode.is_chunked() => command_flag::REQ_ONE | command_flag::FUA,
         other => {
-            return Err(BlockError::from_errno(22, format!("invalid request type ({other}) received")));
+            return Err(BlockError::from_errno(
+                22,
+                format!("invalid request type ({other}) received"),
+            ));
         }
     };
     if request.flags & !allowed != 0 {
         return Err(BlockError::from_errno(
             22,
-            format!("unsupported flags for command {} (got 0x{:x})", command_name(request.command), request.flags),
+            format!(
+                "unsupported flags for command {} (got 0x{:x})",
+                command_name(request.command),
+                request.flags
+            ),
         ));
     }
-    if matches!(request.command, command::READ | command::WRITE) && request.len > u64::from(MAX_PAYLOAD_BYTES) {
+    if matches!(request.command, command::READ | command::WRITE) && request.len > u64::from(MAX_PAYLOAD_BYTES)
+    {
         return Err(BlockError::from_errno(
             22,
-            format!("len ({}) is larger than max len ({MAX_PAYLOAD_BYTES})", request.len),
+            format!(
+                "len ({}) is larger than max len ({MAX_PAYLOAD_BYTES})",
+                request.len
+            ),
         ));
     }
     if request.command == command::FLUSH {
         return Ok(());
     }
     let size = export.backend().length();
-    if request.offset.checked_add(request.len).is_none_or(|end| end > size) {
-        let errno = if matches!(request.command, command::WRITE | command::WRITE_ZEROES) { 28 } else { 22 };
+    if request
+        .offset
+        .checked_add(request.len)
+        .is_none_or(|end| end > size)
+    {
+        let errno = if matches!(request.command, command::WRITE | command::WRITE_ZEROES) {
+            28
+        } else {
+            22
+        };
         return Err(BlockError::from_errno(
             errno,
-            format!("operation past EOF; From: {}, Len: {}, Size: {size}", request.offset, request.len),
+            format!(
+                "operation past EOF; From: {}, Len: {}, Size: {size}",
+                request.offset, request.len
+            ),
         ));
     }
     if request.command == command::BLOCK_STATUS && request.len == 0 {
@@ -428,8 +475,14 @@ async fn execute(
             result
         }
         command::WRITE => {
-            let flags = WriteFlags { fua, ..WriteFlags::default() };
-            backend.write(request.offset, &payload, flags).await.map_err(|e| e.context("writing to file failed"))
+            let flags = WriteFlags {
+                fua,
+                ..WriteFlags::default()
+            };
+            backend
+                .write(request.offset, &payload, flags)
+                .await
+                .map_err(|e| e.context("writing to file failed"))
         }
         command::WRITE_ZEROES => {
             let flags = ZeroFlags {
@@ -477,8 +530,18 @@ async fn status(
     // A drain must see this request: status walks the graph.
     let _entered = export.backend().enter().await;
     for (index, context) in contexts.iter().enumerate() {
-        let extents = context.extents(export, request).await.map_err(|e| e.context("can't get block status"))?;
-        proto::status_chunk(out, mode, request, context.id(), &extents, index + 1 == contexts.len());
+        let extents = context
+            .extents(export, request)
+            .await
+            .map_err(|e| e.context("can't get block status"))?;
+        proto::status_chunk(
+            out,
+            mode,
+            request,
+            context.id(),
+            &extents,
+            index + 1 == contexts.len(),
+        );
     }
     Ok(())
 }
@@ -492,7 +555,11 @@ struct Input {
 
 impl Input {
     fn new() -> Self {
-        Self { bytes: vec![0; INPUT_BYTES].into_boxed_slice(), start: 0, end: 0 }
+        Self {
+            bytes: vec![0; INPUT_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
     }
 
     fn ready(&self) -> &[u8] {
@@ -529,7 +596,11 @@ struct Output {
 
 impl Output {
     fn new() -> Self {
-        Self { bytes: vec![0; OUTPUT_BYTES + PIECE_BYTES], used: 0, head: Vec::with_capacity(64) }
+        Self {
+            bytes: vec![0; OUTPUT_BYTES + PIECE_BYTES],
+            used: 0,
+            head: Vec::with_capacity(64),
+        }
     }
 
     fn is_full(&self) -> bool {

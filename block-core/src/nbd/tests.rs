@@ -39,9 +39,14 @@ impl Setup {
 
 async fn setup_in(folder: tempfile::TempDir, size: usize, config: ServerConfig, writable: bool) -> Setup {
     let handle = tokio::runtime::Handle::current();
-    let graph = Graph::new(GraphContext { handle: handle.clone(), events: Arc::new(NoEvents) });
+    let graph = Graph::new(GraphContext {
+        handle: handle.clone(),
+        events: Arc::new(NoEvents),
+    });
     let path = folder.path().join("disk");
-    let content: Vec<u8> = (0..size).map(|at| u8::try_from((at / 512) % 251).unwrap()).collect();
+    let content: Vec<u8> = (0..size)
+        .map(|at| u8::try_from((at / 512) % 251).unwrap())
+        .collect();
     std::fs::write(&path, content).unwrap();
     let file = NodeOptions {
         driver: DriverOptions::File(FileOptions {
@@ -53,7 +58,11 @@ async fn setup_in(folder: tempfile::TempDir, size: usize, config: ServerConfig, 
     let disk = NodeOptions {
         node_name: Some("disk".into()),
         discard_unmap: Some(true),
-        driver: DriverOptions::Raw(RawOptions { file: NodeRef::Options(Box::new(file)), offset: 0, size: None }),
+        driver: DriverOptions::Raw(RawOptions {
+            file: NodeRef::Options(Box::new(file)),
+            offset: 0,
+            size: None,
+        }),
         ..NodeOptions::default()
     };
     let node = graph.add(disk).await.unwrap();
@@ -68,7 +77,12 @@ async fn setup_in(folder: tempfile::TempDir, size: usize, config: ServerConfig, 
         multi_conn: MultiConn::Auto,
     };
     server.add(Export::new(&graph, &node, options).unwrap()).unwrap();
-    Setup { graph, node, server, folder }
+    Setup {
+        graph,
+        node,
+        server,
+        folder,
+    }
 }
 
 async fn setup(size: usize) -> Setup {
@@ -87,9 +101,15 @@ fn listen(setup: &Setup) {
 
 /// Runs a program that may not be installed; `None` says so.
 async fn tool(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
-    let (program, arguments) = (program.to_owned(), arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
+    let (program, arguments) = (
+        program.to_owned(),
+        arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>(),
+    );
     tokio::task::spawn_blocking(move || {
-        let output = Command::new(&program).args(&arguments).stdin(Stdio::null()).output();
+        let output = Command::new(&program)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .output();
         match output {
             Ok(output) => {
                 let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -131,7 +151,10 @@ impl Wire {
     async fn option(&mut self, option: u32, data: &[u8]) -> Vec<(u32, Vec<u8>)> {
         self.stream.write_u64(proto::OPTION_MAGIC).await.unwrap();
         self.stream.write_u32(option).await.unwrap();
-        self.stream.write_u32(u32::try_from(data.len()).unwrap()).await.unwrap();
+        self.stream
+            .write_u32(u32::try_from(data.len()).unwrap())
+            .await
+            .unwrap();
         self.stream.write_all(data).await.unwrap();
         let mut replies = Vec::new();
         loop {
@@ -161,7 +184,10 @@ impl Wire {
     /// A simple reply's errno and cookie.
     async fn simple(&mut self) -> (u32, u64) {
         assert_eq!(self.stream.read_u32().await.unwrap(), proto::SIMPLE_REPLY_MAGIC);
-        (self.stream.read_u32().await.unwrap(), self.stream.read_u64().await.unwrap())
+        (
+            self.stream.read_u32().await.unwrap(),
+            self.stream.read_u64().await.unwrap(),
+        )
     }
 }
 
@@ -173,7 +199,13 @@ fn info_data(name: &str) -> Vec<u8> {
 }
 
 fn request(command: u16, offset: u64, len: u64) -> Request {
-    Request { flags: 0, command, cookie: offset + 1, offset, len }
+    Request {
+        flags: 0,
+        command,
+        cookie: offset + 1,
+        offset,
+        len,
+    }
 }
 
 #[tokio::test]
@@ -219,7 +251,13 @@ async fn bad_requests_are_refused_one_by_one() {
         (request(command::TRIM, end, 512), 22),
         (request(99, 0, 0), 22),
         (request(command::BLOCK_STATUS, 0, 512), 22),
-        (Request { flags: command_flag::NO_HOLE, ..request(command::READ, 0, 512) }, 22),
+        (
+            Request {
+                flags: command_flag::NO_HOLE,
+                ..request(command::READ, 0, 512)
+            },
+            22,
+        ),
         (request(command::FLUSH, 0, 0), 0),
     ] {
         wire.send(request).await;
@@ -243,25 +281,46 @@ async fn options_that_are_wrong_leave_the_negotiation_alive() {
     wire.hello().await;
     let refused = |replies: Vec<(u32, Vec<u8>)>| replies.last().unwrap().0;
     assert_eq!(refused(wire.option(77, b"abc").await), proto::reply::ERR_UNSUP);
-    assert_eq!(refused(wire.option(proto::option::LIST, b"x").await), proto::reply::ERR_INVALID);
-    assert_eq!(refused(wire.option(proto::option::STARTTLS, b"").await), proto::reply::ERR_POLICY);
-    assert_eq!(refused(wire.option(proto::option::INFO, b"\0\0\0\xff").await), proto::reply::ERR_INVALID);
-    assert_eq!(refused(wire.option(proto::option::INFO, &vec![0; 100_000]).await), proto::reply::ERR_TOO_BIG);
+    assert_eq!(
+        refused(wire.option(proto::option::LIST, b"x").await),
+        proto::reply::ERR_INVALID
+    );
+    assert_eq!(
+        refused(wire.option(proto::option::STARTTLS, b"").await),
+        proto::reply::ERR_POLICY
+    );
+    assert_eq!(
+        refused(wire.option(proto::option::INFO, b"\0\0\0\xff").await),
+        proto::reply::ERR_INVALID
+    );
+    assert_eq!(
+        refused(wire.option(proto::option::INFO, &vec![0; 100_000]).await),
+        proto::reply::ERR_TOO_BIG
+    );
     assert_eq!(refused(wire.go("nothing").await), proto::reply::ERR_UNKNOWN);
     let list = wire.option(proto::option::LIST, b"").await;
     assert_eq!(list[0].1, b"\0\0\0\x04diska disk");
-    assert_eq!(refused(wire.option(proto::option::EXTENDED_HEADERS, b"").await), proto::reply::ACK);
+    assert_eq!(
+        refused(wire.option(proto::option::EXTENDED_HEADERS, b"").await),
+        proto::reply::ACK
+    );
     assert_eq!(
         refused(wire.option(proto::option::STRUCTURED_REPLY, b"").await),
         proto::reply::ERR_EXT_HEADER_REQD
     );
-    assert_eq!(refused(wire.option(proto::option::ABORT, b"").await), proto::reply::ACK);
+    assert_eq!(
+        refused(wire.option(proto::option::ABORT, b"").await),
+        proto::reply::ACK
+    );
     assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_sent_away() {
-    let config = ServerConfig { handshake_timeout: Some(Duration::from_millis(50)), ..ServerConfig::default() };
+    let config = ServerConfig {
+        handshake_timeout: Some(Duration::from_millis(50)),
+        ..ServerConfig::default()
+    };
     let setup = setup_in(tempfile::tempdir().unwrap(), 1 << 20, config, true).await;
     let mut wire = Wire::connect(&setup);
     wire.hello().await;
@@ -293,7 +352,11 @@ async fn a_drain_holds_requests_of_clients() {
     wire.send(request(command::READ, 0, 512)).await;
     wire.send(request(command::FLUSH, 1, 0)).await;
     let mut byte = [0; 1];
-    assert!(tokio::time::timeout(Duration::from_millis(50), wire.stream.read(&mut byte)).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), wire.stream.read(&mut byte))
+            .await
+            .is_err()
+    );
     drop(guard);
     let mut cookies = Vec::new();
     for _ in 0..2 {
@@ -315,12 +378,35 @@ async fn real_clients_agree() {
     let uri = setup.uri();
     if let Some((ok, text)) = tool("nbdinfo", &[&uri]).await {
         assert!(ok, "{text}");
-        for line in ["export-size: 8388608", "can_multi_conn: true", "can_fast_zero: true", "base:allocation"] {
+        for line in [
+            "export-size: 8388608",
+            "can_multi_conn: true",
+            "can_fast_zero: true",
+            "base:allocation",
+        ] {
             assert!(text.contains(line), "{line}: {text}");
         }
     }
-    let writes = ["-c", "write -P 7 1M 64k", "-c", "write -z 2M 1M", "-c", "discard 4M 1M", "-c", "flush"];
-    let reads = ["-c", "read -P 7 1M 64k", "-c", "read -P 0 2M 1M", "-c", "write -f -P 9 5M 3M", "-c", "aio_read 0 4M"];
+    let writes = [
+        "-c",
+        "write -P 7 1M 64k",
+        "-c",
+        "write -z 2M 1M",
+        "-c",
+        "discard 4M 1M",
+        "-c",
+        "flush",
+    ];
+    let reads = [
+        "-c",
+        "read -P 7 1M 64k",
+        "-c",
+        "read -P 0 2M 1M",
+        "-c",
+        "write -f -P 9 5M 3M",
+        "-c",
+        "aio_read 0 4M",
+    ];
     let mut all = vec!["-f", "raw"];
     all.extend(writes);
     all.extend(reads);
@@ -339,13 +425,32 @@ async fn real_clients_agree() {
     }
     if let Some((ok, text)) = tool("nbdinfo", &["--map=qemu:allocation-depth", &uri]).await {
         assert!(ok, "{text}");
-        assert_eq!(text.split_whitespace().take(4).collect::<Vec<_>>(), ["0", "8388608", "1", "local"]);
+        assert_eq!(
+            text.split_whitespace().take(4).collect::<Vec<_>>(),
+            ["0", "8388608", "1", "local"]
+        );
     }
     let image = setup.folder.path().join("image.qcow2");
-    let convert = ["convert", "-f", "raw", "-O", "qcow2", &uri, image.to_str().unwrap()];
+    let convert = [
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        &uri,
+        image.to_str().unwrap(),
+    ];
     if let Some((ok, text)) = tool("qemu-img", &convert).await {
         assert!(ok, "{text}");
-        let compare = ["compare", "-f", "raw", "-F", "qcow2", &uri, image.to_str().unwrap()];
+        let compare = [
+            "compare",
+            "-f",
+            "raw",
+            "-F",
+            "qcow2",
+            &uri,
+            image.to_str().unwrap(),
+        ];
         let (ok, text) = tool("qemu-img", &compare).await.unwrap();
         assert!(ok, "{text}");
     }
@@ -355,7 +460,13 @@ async fn real_clients_agree() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_export_refuses_writes() {
-    let setup = setup_in(tempfile::tempdir().unwrap(), 1 << 20, ServerConfig::default(), false).await;
+    let setup = setup_in(
+        tempfile::tempdir().unwrap(),
+        1 << 20,
+        ServerConfig::default(),
+        false,
+    )
+    .await;
     let mut wire = Wire::connect(&setup);
     wire.hello().await;
     wire.go("disk").await;
