@@ -58,20 +58,22 @@ impl<'a> Request<'a> {
         if let Some(key) = unexpected {
             return refuse(format!("QMP input member '{key}' is unexpected"));
         }
-        let (name, member, oob) = match (execute, exec_oob) {
-            (Some(name), None) => (name, "execute", false),
-            (None, Some(name)) => (name, "exec-oob", true),
-            (Some(_), Some(_)) => return refuse("QMP input member 'execute' clashes with 'exec-oob'".into()),
-            (None, None) => return refuse("QMP input lacks member 'execute'".into()),
-        };
-        let Some(command) = name.as_str() else {
-            return refuse(format!("QMP input member '{member}' must be a string"));
-        };
-        if let Some(value) = arguments
-            && !matches!(value.token(), Token::Object { .. })
-        {
+        // Types come before what is missing; of the two ways to say the command, `exec-oob` comes first.
+        for (member, value) in [("exec-oob", exec_oob), ("execute", execute)] {
+            if value.is_some_and(|value| value.as_str().is_none()) {
+                return refuse(format!("QMP input member '{member}' must be a string"));
+            }
+        }
+        if execute.is_some() && exec_oob.is_some() {
+            return refuse("QMP input member 'execute' clashes with 'exec-oob'".into());
+        }
+        if arguments.is_some_and(|value| !matches!(value.token(), Token::Object { .. })) {
             return refuse("QMP input member 'arguments' must be an object".into());
         }
+        let Some(command) = exec_oob.or(execute).and_then(Cursor::as_str) else {
+            return refuse("QMP input lacks member 'execute'".into());
+        };
+        let oob = exec_oob.is_some();
         Ok(Request {
             command,
             oob,
