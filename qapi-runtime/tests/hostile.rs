@@ -18,7 +18,10 @@ fn resident_bytes() -> usize {
 /// A client answers within a second.
 async fn well(client: &mut support::Plain) {
     let begun = Instant::now();
-    assert_eq!(client.call("{'execute':'query-version','id':'well'}").await["id"], "well");
+    assert_eq!(
+        client.call("{'execute':'query-version','id':'well'}").await["id"],
+        "well"
+    );
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
@@ -35,7 +38,10 @@ async fn a_client_that_never_reads_is_not_served_beyond_its_bound() {
             bad.send(&flood).await;
         }
     });
-    assert!(write.await.is_err(), "the server took 2 million requests of a client that reads nothing");
+    assert!(
+        write.await.is_err(),
+        "the server took 2 million requests of a client that reads nothing"
+    );
     well(&mut good).await;
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 24 << 20, "grown by {grown} bytes");
@@ -50,13 +56,19 @@ async fn a_client_that_never_reads_is_not_served_beyond_its_bound() {
 
 #[tokio::test]
 async fn a_client_that_lets_events_pile_up_is_given_up() {
-    let limits = ServerLimits { event_backlog_bytes: 1 << 20, ..ServerLimits::default() };
+    let limits = ServerLimits {
+        event_backlog_bytes: 1 << 20,
+        ..ServerLimits::default()
+    };
     let server = TestServer::with_limits(limits);
     let mut good = server.negotiated(false).await;
     let mut bad = server.negotiated(false).await;
     for round in 0..100 {
         for number in 0..10 {
-            server.handler.hub.emit(&Tick { number: round * 10 + number, ballast: 4000 });
+            server.handler.hub.emit(&Tick {
+                number: round * 10 + number,
+                ballast: 4000,
+            });
         }
         for number in 0..10 {
             assert_eq!(good.message().await["data"]["number"], round * 10 + number);
@@ -96,7 +108,8 @@ async fn replies_never_leak_to_the_next_client() {
     let server = TestServer::start();
     for round in 0..200 {
         let mut gone = server.negotiated(false).await;
-        gone.send("{'execute':'query-qmp-schema','id':'mine'}".repeat(1 + round % 3)).await;
+        gone.send("{'execute':'query-qmp-schema','id':'mine'}".repeat(1 + round % 3))
+            .await;
         drop(gone);
         let mut next = server.connect().await;
         let reply = next.call("{'execute':'qmp_capabilities','id':'own'}").await;
@@ -133,7 +146,10 @@ async fn a_command_runs_to_its_end_when_its_client_is_gone() {
     drop(bad);
     server.handler.gate.add_permits(1);
     server.wait_for_sessions(0).await;
-    assert_eq!(server.handler.finished.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(
+        server.handler.finished.load(std::sync::atomic::Ordering::SeqCst),
+        1
+    );
 }
 
 #[tokio::test]
@@ -146,7 +162,10 @@ async fn a_byte_at_a_time_is_as_good_as_all_at_once() {
         tokio::task::yield_now().await;
     }
     well(&mut good).await;
-    assert_eq!(slow.message().await, json!({"return": {"a": [1.5, "é"]}, "id": 12}));
+    assert_eq!(
+        slow.message().await,
+        json!({"return": {"a": [1.5, "é"]}, "id": 12})
+    );
 }
 
 #[tokio::test]
@@ -154,7 +173,10 @@ async fn a_thousand_connections() {
     let server = TestServer::start();
     // Both ends are in this process.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let clients = usize::try_from(files.current.unwrap_or(u64::MAX) / 2).unwrap().saturating_sub(50).min(1000);
+    let clients = usize::try_from(files.current.unwrap_or(u64::MAX) / 2)
+        .unwrap()
+        .saturating_sub(50)
+        .min(1000);
     let mut good = server.negotiated(false).await;
     let before = resident_bytes();
     let mut idle = Vec::new();
@@ -164,7 +186,10 @@ async fn a_thousand_connections() {
     well(&mut good).await;
     let each = resident_bytes().saturating_sub(before) / clients.max(1);
     assert!(each < 24 << 10, "{each} bytes a connection (both ends)");
-    server.handler.hub.emit(&Tick { number: 1, ballast: 0 });
+    server.handler.hub.emit(&Tick {
+        number: 1,
+        ballast: 0,
+    });
     for client in &mut idle {
         assert_eq!(client.message().await["event"], "TICK");
     }
@@ -174,7 +199,10 @@ async fn a_thousand_connections() {
 
 #[tokio::test]
 async fn too_many_clients_are_turned_away() {
-    let server = TestServer::with_limits(ServerLimits { clients: 3, ..ServerLimits::default() });
+    let server = TestServer::with_limits(ServerLimits {
+        clients: 3,
+        ..ServerLimits::default()
+    });
     let mut three = Vec::new();
     for _ in 0..3 {
         three.push(server.negotiated(false).await);
@@ -192,12 +220,25 @@ async fn too_many_clients_are_turned_away() {
 
 #[tokio::test]
 async fn messages_are_bounded_in_size_tokens_and_depth() {
-    let message = Limits { message_bytes: 100_000, tokens: 1000, depth: 50 };
-    let server = TestServer::with_limits(ServerLimits { message, ..ServerLimits::default() });
+    let message = Limits {
+        message_bytes: 100_000,
+        tokens: 1000,
+        depth: 50,
+    };
+    let server = TestServer::with_limits(ServerLimits {
+        message,
+        ..ServerLimits::default()
+    });
     let mut plain = server.negotiated(false).await;
     let cases = [
-        (format!("{{'execute': '{}", "x".repeat(200_000)), "JSON token size limit exceeded"),
-        (format!("[{}", "1,".repeat(1000)), "JSON token count limit exceeded"),
+        (
+            format!("{{'execute': '{}", "x".repeat(200_000)),
+            "JSON token size limit exceeded",
+        ),
+        (
+            format!("[{}", "1,".repeat(1000)),
+            "JSON token count limit exceeded",
+        ),
         ("[".repeat(51), "JSON nesting depth limit exceeded"),
     ];
     for (text, desc) in cases {
@@ -228,7 +269,9 @@ async fn unfinished_messages_of_all_clients_together_are_bounded() {
     let mut hoarders = Vec::new();
     for _ in 0..20 {
         let mut hoarder = server.negotiated(false).await;
-        hoarder.send(format!("{{'execute': '{}", "x".repeat(1 << 20))).await;
+        hoarder
+            .send(format!("{{'execute': '{}", "x".repeat(1 << 20)))
+            .await;
         hoarders.push(hoarder);
     }
     well(&mut good).await;
@@ -252,7 +295,13 @@ async fn unfinished_messages_of_all_clients_together_are_bounded() {
 #[tokio::test]
 async fn a_flood_delays_others_by_a_turn_only() {
     let server = TestServer::start();
-    for flood in ["{'execute':'query-qmp-schema'}", "{'execute':'nope'}", "{]", "@ ", "{'execute':'big','arguments':{'bytes':10000}}"] {
+    for flood in [
+        "{'execute':'query-qmp-schema'}",
+        "{'execute':'nope'}",
+        "{]",
+        "@ ",
+        "{'execute':'big','arguments':{'bytes':10000}}",
+    ] {
         let mut good = server.negotiated(false).await;
         let bad = server.negotiated(false).await;
         let (mut reader, mut writer) = bad.stream.into_split();
@@ -266,7 +315,11 @@ async fn a_flood_delays_others_by_a_turn_only() {
         let mut slowest = Duration::ZERO;
         for id in 0..100 {
             let begun = Instant::now();
-            assert_eq!(good.call(&format!("{{'execute':'query-version','id':{id}}}")).await["id"], id);
+            assert_eq!(
+                good.call(&format!("{{'execute':'query-version','id':{id}}}"))
+                    .await["id"],
+                id
+            );
             slowest = slowest.max(begun.elapsed());
         }
         assert!(slowest < Duration::from_millis(500), "{flood}: {slowest:?}");

@@ -26,26 +26,46 @@ async fn greeting_and_negotiation() {
     );
     assert_eq!(plain.call("{'execute': 'nope'}").await["error"], expecting);
     let cases = [
-        ("{'enable': ['warp']}", "Parameter 'null' does not accept value 'warp'"),
-        ("{'enable': 'oob'}", "Invalid parameter type for 'enable', expected: array"),
-        ("{'enable': [1]}", "Invalid parameter type for 'enable[0]', expected: string"),
+        (
+            "{'enable': ['warp']}",
+            "Parameter 'null' does not accept value 'warp'",
+        ),
+        (
+            "{'enable': 'oob'}",
+            "Invalid parameter type for 'enable', expected: array",
+        ),
+        (
+            "{'enable': [1]}",
+            "Invalid parameter type for 'enable[0]', expected: string",
+        ),
         ("{'enable': [], 'x': 1}", "Parameter 'x' is unexpected"),
     ];
     for (arguments, desc) in cases {
         let text = format!("{{'execute': 'qmp_capabilities', 'arguments': {arguments}}}");
         assert_eq!(plain.call(&text).await["error"], error("GenericError", desc));
-        assert_eq!(plain.call("{'execute': 'query-version'}").await["error"], expecting);
+        assert_eq!(
+            plain.call("{'execute': 'query-version'}").await["error"],
+            expecting
+        );
     }
-    let done = plain.call("{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob', 'oob']}}").await;
+    let done = plain
+        .call("{'execute': 'qmp_capabilities', 'arguments': {'enable': ['oob', 'oob']}}")
+        .await;
     assert_eq!(done, json!({"return": {}}));
-    assert_eq!(plain.call("{'execute': 'query-version'}").await["return"]["qemu"]["major"], 1);
+    assert_eq!(
+        plain.call("{'execute': 'query-version'}").await["return"]["qemu"]["major"],
+        1
+    );
     assert_eq!(
         plain.call("{'execute': 'qmp_capabilities'}").await["error"]["class"],
         "CommandNotFound"
     );
     // Each connection for itself.
     let mut other = server.connect().await;
-    assert_eq!(other.call("{'execute': 'query-version'}").await["error"], expecting);
+    assert_eq!(
+        other.call("{'execute': 'query-version'}").await["error"],
+        expecting
+    );
 }
 
 #[tokio::test]
@@ -57,24 +77,59 @@ async fn shapes_of_requests() {
         ("12 ", "QMP input must be a JSON object"),
         ("{}", "QMP input lacks member 'execute'"),
         ("{'execute': 1}", "QMP input member 'execute' must be a string"),
-        ("{'execute': 'nope', 'extra': 1}", "QMP input member 'extra' is unexpected"),
+        (
+            "{'execute': 'nope', 'extra': 1}",
+            "QMP input member 'extra' is unexpected",
+        ),
         ("{'extra': 1}", "QMP input member 'extra' is unexpected"),
-        ("{'arguments': 1}", "QMP input member 'arguments' must be an object"),
-        ("{'execute': 'nope', 'arguments': []}", "QMP input member 'arguments' must be an object"),
-        ("{'exec-oob': 'oob-ping'}", "QMP input member 'exec-oob' is unexpected"),
-        ("{'execute': 'x', 'execute': 'y'}", "JSON parse error, duplicate key"),
-        ("{'execute': 'query-qmp-schema', 'arguments': {'a': 1}}", "Parameter 'a' is unexpected"),
+        (
+            "{'arguments': 1}",
+            "QMP input member 'arguments' must be an object",
+        ),
+        (
+            "{'execute': 'nope', 'arguments': []}",
+            "QMP input member 'arguments' must be an object",
+        ),
+        (
+            "{'exec-oob': 'oob-ping'}",
+            "QMP input member 'exec-oob' is unexpected",
+        ),
+        (
+            "{'execute': 'x', 'execute': 'y'}",
+            "JSON parse error, duplicate key",
+        ),
+        (
+            "{'execute': 'query-qmp-schema', 'arguments': {'a': 1}}",
+            "Parameter 'a' is unexpected",
+        ),
     ];
     for (text, desc) in generic {
-        assert_eq!(plain.call(text).await["error"], error("GenericError", desc), "{text}");
+        assert_eq!(
+            plain.call(text).await["error"],
+            error("GenericError", desc),
+            "{text}"
+        );
     }
     assert_eq!(
-        plain.call("{'execute': 'n\\u00f6pe', 'id': [null, 1.5, 'é']}").await,
+        plain
+            .call("{'execute': 'n\\u00f6pe', 'id': [null, 1.5, 'é']}")
+            .await,
         json!({"id": [null, 1.5, "é"], "error": error("CommandNotFound", "The command nöpe has not been found")})
     );
     let names = plain.call("{'execute': 'query-commands'}").await;
-    let names: Vec<&str> = names["return"].as_array().unwrap().iter().map(|name| name["name"].as_str().unwrap()).collect();
-    for name in ["query-version", "qmp_capabilities", "query-commands", "query-qmp-schema", "quit"] {
+    let names: Vec<&str> = names["return"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name["name"].as_str().unwrap())
+        .collect();
+    for name in [
+        "query-version",
+        "qmp_capabilities",
+        "query-commands",
+        "query-qmp-schema",
+        "quit",
+    ] {
         assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{name}");
     }
     let schema = plain.call("{'execute': 'query-qmp-schema', 'id': 's'}").await;
@@ -93,7 +148,10 @@ async fn a_waiting_command_keeps_those_behind_it_in_order() {
     server.handler.gate.add_permits(1);
     assert_eq!(plain.message().await, json!({"return": {}, "id": 1}));
     assert_eq!(plain.message().await["id"], 2);
-    assert_eq!(plain.message().await["error"]["desc"], "JSON parse error, expecting value");
+    assert_eq!(
+        plain.message().await["error"]["desc"],
+        "JSON parse error, expecting value"
+    );
     assert_eq!(plain.message().await["id"], 3);
 }
 
@@ -101,20 +159,34 @@ async fn a_waiting_command_keeps_those_behind_it_in_order() {
 async fn out_of_band_overtakes() {
     let server = TestServer::start();
     let mut plain = server.negotiated(true).await;
-    plain.send("{'execute':'gate','id':1}{'execute':'query-version','id':2}{]").await;
+    plain
+        .send("{'execute':'gate','id':1}{'execute':'query-version','id':2}{]")
+        .await;
     plain.silent().await;
-    assert_eq!(plain.call("{'exec-oob':'oob-ping','id':3}").await, json!({"return": true, "id": 3}));
+    assert_eq!(
+        plain.call("{'exec-oob':'oob-ping','id':3}").await,
+        json!({"return": true, "id": 3})
+    );
     assert_eq!(
         plain.call("{'exec-oob':'query-version','id':4}").await["error"]["desc"],
         "The command query-version does not support OOB"
     );
-    assert_eq!(plain.call("{'exec-oob':'nope','id':5}").await["error"]["class"], "CommandNotFound");
+    assert_eq!(
+        plain.call("{'exec-oob':'nope','id':5}").await["error"]["class"],
+        "CommandNotFound"
+    );
     assert_eq!(plain.call("{'exec-oob':'oob-open-gate','id':6}").await["id"], 6);
     assert_eq!(plain.message().await["id"], 1);
     assert_eq!(plain.message().await["id"], 2);
-    assert_eq!(plain.message().await["error"]["desc"], "JSON parse error, expecting value");
+    assert_eq!(
+        plain.message().await["error"]["desc"],
+        "JSON parse error, expecting value"
+    );
     // In band it is a command as any other.
-    assert_eq!(plain.call("{'execute':'oob-ping'}").await, json!({"return": false}));
+    assert_eq!(
+        plain.call("{'execute':'oob-ping'}").await,
+        json!({"return": false})
+    );
 }
 
 #[tokio::test]
@@ -123,7 +195,9 @@ async fn the_queue_behind_a_waiting_command_is_bounded() {
     let mut plain = server.negotiated(true).await;
     plain.send("{'execute':'gate','id':0}").await;
     for id in 1..=12 {
-        plain.send(format!("{{'execute':'query-version','id':{id}}}")).await;
+        plain
+            .send(format!("{{'execute':'query-version','id':{id}}}"))
+            .await;
     }
     // The queue of eight is full: even out-of-band requests wait, unread.
     plain.send("{'exec-oob':'oob-ping','id':'late'}").await;
@@ -143,7 +217,8 @@ async fn events_come_before_the_reply_and_to_all_who_negotiated() {
     let mut one = server.negotiated(false).await;
     let mut two = server.negotiated(true).await;
     let mut early = server.connect().await;
-    one.send("{'execute':'ticks','arguments':{'count':3},'id':'t'}").await;
+    one.send("{'execute':'ticks','arguments':{'count':3},'id':'t'}")
+        .await;
     for number in 0..3 {
         let event = one.message().await;
         assert_eq!(event["event"], "TICK");
@@ -156,14 +231,24 @@ async fn events_come_before_the_reply_and_to_all_who_negotiated() {
     two.silent().await;
     // From another thread, and with nobody asking.
     let hub = std::sync::Arc::clone(&server.handler.hub);
-    std::thread::spawn(move || hub.emit(&Tick { number: 9, ballast: 0 })).join().unwrap();
+    std::thread::spawn(move || {
+        hub.emit(&Tick {
+            number: 9,
+            ballast: 0,
+        })
+    })
+    .join()
+    .unwrap();
     assert_eq!(two.message().await["data"]["number"], 9);
 }
 
 #[tokio::test]
 async fn a_rate_limit_tells_the_first_and_the_last() {
     let server = TestServer::start();
-    server.handler.hub.limit_rate("TICK", Duration::from_millis(150), None);
+    server
+        .handler
+        .hub
+        .limit_rate("TICK", Duration::from_millis(150), None);
     let mut plain = server.negotiated(false).await;
     plain.send("{'execute':'ticks','arguments':{'count':5}}").await;
     assert_eq!(plain.message().await["data"]["number"], 0);
@@ -189,11 +274,16 @@ async fn quit_is_answered_and_nothing_after_it() {
     let server = TestServer::start();
     let mut other = server.negotiated(false).await;
     let mut plain = server.negotiated(false).await;
-    plain.send("{'execute':'quit','id':1}{'execute':'query-version','id':2}{]").await;
+    plain
+        .send("{'execute':'quit','id':1}{'execute':'query-version','id':2}{]")
+        .await;
     assert_eq!(plain.message().await, json!({"return": {}, "id": 1}));
     other.send("{'execute':'query-version','id':3}").await;
     // What happens on the way out is still told.
-    server.handler.hub.emit(&Tick { number: 1, ballast: 0 });
+    server.handler.hub.emit(&Tick {
+        number: 1,
+        ballast: 0,
+    });
     server.server.finish(Duration::from_secs(5)).await;
     for client in [&mut plain, &mut other] {
         assert_eq!(client.message().await["event"], "TICK");
@@ -207,7 +297,9 @@ async fn quit_is_answered_and_nothing_after_it() {
 async fn a_client_that_stops_sending_is_still_answered() {
     let server = TestServer::start();
     let mut plain = server.negotiated(false).await;
-    plain.send("{'execute':'sleep','arguments':{'ms':50},'id':1}{'execute':'query-version','id':2}{'execute':").await;
+    plain
+        .send("{'execute':'sleep','arguments':{'ms':50},'id':1}{'execute':'query-version','id':2}{'execute':")
+        .await;
     plain.stream.shutdown().await.unwrap();
     assert_eq!(plain.message().await["id"], 1);
     assert_eq!(plain.message().await["id"], 2);
@@ -238,7 +330,10 @@ async fn unix_sockets_are_private_and_a_live_one_is_not_taken() {
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(stale.exists());
     let listener = Listener::unix(&stale, UnixOptions { mode: 0o660 }).unwrap();
-    assert_eq!(std::fs::metadata(&stale).unwrap().permissions().mode() & 0o777, 0o660);
+    assert_eq!(
+        std::fs::metadata(&stale).unwrap().permissions().mode() & 0o777,
+        0o660
+    );
     drop(listener);
     assert!(!stale.exists());
 
@@ -257,7 +352,9 @@ async fn tcp_and_passed_sockets() {
     let passed = Listener::from_fd(bound.into()).unwrap();
     let serve = server.server.clone();
     tokio::spawn(async move { serve.serve(passed, ListenOptions::default()).await });
-    let client = qapi_runtime::client::Client::connect(&format!("tcp:{address}")).await.unwrap();
+    let client = qapi_runtime::client::Client::connect(&format!("tcp:{address}"))
+        .await
+        .unwrap();
     assert_eq!(client.greeting().version, (1, 2, 3));
     client.execute("query-version", None).await.unwrap();
     let no_listener = std::fs::File::open("/dev/null").unwrap();
@@ -278,13 +375,25 @@ async fn the_audit_log_tells_all_but_secrets() {
     server.server.finish(Duration::from_secs(5)).await;
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("hunter"), "{text}");
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let commands: Vec<&str> = lines.iter().map(|line| line["command"].as_str().unwrap()).collect();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let commands: Vec<&str> = lines
+        .iter()
+        .map(|line| line["command"].as_str().unwrap())
+        .collect();
     assert_eq!(commands, ["qmp_capabilities", "echo", "nope", "panic-now"]);
-    let outcomes: Vec<&str> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
+    let outcomes: Vec<&str> = lines
+        .iter()
+        .map(|line| line["outcome"].as_str().unwrap())
+        .collect();
     assert_eq!(outcomes, ["ok", "ok", "error", "error"]);
     let uid = format!("uid={}", rustix::process::getuid().as_raw());
     assert!(lines[1]["peer"].as_str().unwrap().contains(&uid), "{}", lines[1]);
     assert_eq!(lines[1]["arguments"]["id"], "x");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }

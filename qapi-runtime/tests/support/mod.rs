@@ -96,7 +96,10 @@ pub fn rows() -> Vec<Row<Handler>> {
                 Ok(Reply::Encoded(b"{}".to_vec()))
             }))
         }),
-        Row::new("oob-ping", |_, call: Call, _| ready(if call.oob { "true" } else { "false" })).allow_oob(),
+        Row::new("oob-ping", |_, call: Call, _| {
+            ready(if call.oob { "true" } else { "false" })
+        })
+        .allow_oob(),
         Row::new("oob-open-gate", |handler: &Arc<Handler>, _, _| {
             handler.gate.add_permits(1);
             ready("{}")
@@ -239,7 +242,11 @@ impl Plain {
                 }
                 match self.stream.read_buf(&mut self.buffer).await {
                     Ok(0) => {
-                        assert!(self.buffer.is_empty(), "cut off: {:?}", String::from_utf8_lossy(&self.buffer));
+                        assert!(
+                            self.buffer.is_empty(),
+                            "cut off: {:?}",
+                            String::from_utf8_lossy(&self.buffer)
+                        );
                         return None;
                     }
                     Ok(_) => {}
@@ -248,7 +255,9 @@ impl Plain {
                 }
             }
         };
-        tokio::time::timeout(deadline, read).await.expect("nothing came in time")
+        tokio::time::timeout(deadline, read)
+            .await
+            .expect("nothing came in time")
     }
 
     pub async fn message(&mut self) -> Value {
