@@ -247,7 +247,12 @@ impl Requests {
                 .map(|()| Reply::Shared(self.shared.introspection.clone())),
             Target::Capabilities => self.negotiate(request.arguments),
         };
+        let negotiated = command.target == Target::Capabilities && outcome.is_ok();
         self.answer(id, watched, outcome);
+        if negotiated {
+            // Only now: the reply that ends the negotiation comes before the first event.
+            self.outbox.subscribe();
+        }
     }
 
     fn find(&self, request: &Request<'_>) -> Result<Command, Error> {
@@ -275,7 +280,6 @@ impl Requests {
             return Err(Error::new(ErrorClass::CommandNotFound, desc));
         }
         self.negotiated = Some(wanted);
-        self.outbox.subscribe();
         Ok(Reply::Encoded(b"{}".to_vec()))
     }
 
