@@ -2,7 +2,9 @@
 
 mod support;
 
-use qapi_runtime::client::{Address, Client, ClientError, ClientOptions, Incoming, JobEnd, Reconnect, blocking};
+use qapi_runtime::client::{
+    Address, Client, ClientError, ClientOptions, Incoming, JobEnd, Reconnect, blocking,
+};
 use qapi_runtime::{Document, Token};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +13,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 
 fn member_int(document: &Document, name: &str) -> i64 {
-    let value = document.root().unwrap().members().find(|(key, _)| *key == name).unwrap().1;
+    let value = document
+        .root()
+        .unwrap()
+        .members()
+        .find(|(key, _)| *key == name)
+        .unwrap()
+        .1;
     match value.token() {
         Token::Int(value) => value,
         other => panic!("{other:?}"),
@@ -19,7 +27,9 @@ fn member_int(document: &Document, name: &str) -> i64 {
 }
 
 async fn echo(client: &Client, number: i64) -> Result<i64, ClientError> {
-    let reply = client.execute("echo", Some(format!("{{\"n\": {number}}}").as_bytes())).await?;
+    let reply = client
+        .execute("echo", Some(format!("{{\"n\": {number}}}").as_bytes()))
+        .await?;
     Ok(member_int(&reply, "n"))
 }
 
@@ -73,8 +83,13 @@ async fn a_dropped_call_takes_nothing_from_the_others() {
 async fn a_call_that_takes_too_long() {
     let server = TestServer::start();
     let client = Client::connect(server.path.to_str().unwrap()).await.unwrap();
-    let late = client.call("gate", None, false, Some(Duration::from_millis(50))).await;
-    assert!(matches!(late, Err(ClientError::TimedOut { may_have_run: true })), "{late:?}");
+    let late = client
+        .call("gate", None, false, Some(Duration::from_millis(50)))
+        .await;
+    assert!(
+        matches!(late, Err(ClientError::TimedOut { may_have_run: true })),
+        "{late:?}"
+    );
     server.handler.gate.add_permits(1);
     assert_eq!(echo(&client, 5).await.unwrap(), 5);
     assert_eq!(server.handler.finished.load(Ordering::SeqCst), 1);
@@ -83,8 +98,13 @@ async fn a_call_that_takes_too_long() {
 #[tokio::test]
 async fn out_of_band() {
     let server = TestServer::start();
-    let options = ClientOptions { oob: true, ..ClientOptions::default() };
-    let client = Client::connect_with(&Address::Unix(server.path.clone()), options).await.unwrap();
+    let options = ClientOptions {
+        oob: true,
+        ..ClientOptions::default()
+    };
+    let client = Client::connect_with(&Address::Unix(server.path.clone()), options)
+        .await
+        .unwrap();
     let gate = client.execute("gate", None);
     let open = async {
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -101,7 +121,9 @@ async fn events() {
     let client = Client::connect(server.path.to_str().unwrap()).await.unwrap();
     let mut all = client.subscribe();
     let mut odd = client.subscribe_if(|event| {
-        let number = event.data().and_then(|data| data.members().next().map(|(_, value)| value.token()));
+        let number = event
+            .data()
+            .and_then(|data| data.members().next().map(|(_, value)| value.token()));
         matches!(number, Some(Token::Int(number)) if number % 2 == 1)
     });
     drop(client.subscribe());
@@ -129,13 +151,19 @@ impl Scripted {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("q");
-        Scripted { listener: UnixListener::bind(&path).unwrap(), path, _folder: folder }
+        Scripted {
+            listener: UnixListener::bind(&path).unwrap(),
+            path,
+            _folder: folder,
+        }
     }
 
     /// Accepts a client and negotiates with it.
     async fn accept(&self) -> Line {
         let (stream, _) = self.listener.accept().await.unwrap();
-        let mut line = Line { stream: BufReader::new(stream) };
+        let mut line = Line {
+            stream: BufReader::new(stream),
+        };
         // As a daemon of another version might: with members that nobody knows.
         line.say("{\"return\": {}, \"id\": 17}").await;
         line.say("{\"QMP\": {\"version\": {\"qemu\": {\"major\": 99, \"minor\": 1, \"micro\": 0, \"nano\": 7}, \"package\": \"p\"}, \"capabilities\": [\"oob\", \"warp\"], \"new\": {}}}").await;
@@ -148,14 +176,20 @@ impl Scripted {
 
 impl Line {
     async fn say(&mut self, text: &str) {
-        self.stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+        self.stream
+            .write_all(format!("{text}\r\n").as_bytes())
+            .await
+            .unwrap();
     }
 
     async fn request(&mut self) -> (String, u64) {
         let mut line = String::new();
         self.stream.read_line(&mut line).await.unwrap();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        (value["execute"].as_str().unwrap().to_owned(), value["id"].as_u64().unwrap())
+        (
+            value["execute"].as_str().unwrap().to_owned(),
+            value["id"].as_u64().unwrap(),
+        )
     }
 }
 
@@ -168,9 +202,15 @@ async fn replies_out_of_order_and_from_a_server_of_the_future() {
         let (_, first) = line.request().await;
         let (_, second) = line.request().await;
         line.say("{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"NEW\", \"data\": {}, \"more\": 1}").await;
-        line.say(&format!("{{\"return\": {{\"n\": 2}}, \"id\": {second}, \"extra\": []}}")).await;
+        line.say(&format!(
+            "{{\"return\": {{\"n\": 2}}, \"id\": {second}, \"extra\": []}}"
+        ))
+        .await;
         line.say("{\"return\": {}, \"id\": \"whose\"}").await;
-        line.say(&format!("{{\"error\": {{\"class\": \"Brandnew\", \"desc\": \"d\", \"x\": 0}}, \"id\": {first}}}")).await;
+        line.say(&format!(
+            "{{\"error\": {{\"class\": \"Brandnew\", \"desc\": \"d\", \"x\": 0}}, \"id\": {first}}}"
+        ))
+        .await;
         line
     });
     let client = Client::connect(path.to_str().unwrap()).await.unwrap();
@@ -192,14 +232,21 @@ async fn a_lost_connection_ends_every_call() {
     });
     let client = Client::connect(path.to_str().unwrap()).await.unwrap();
     let mut job = client.job("j");
-    let (first, second, waited) = tokio::join!(client.execute("a", None), client.execute("b", None), job.wait());
+    let (first, second, waited) =
+        tokio::join!(client.execute("a", None), client.execute("b", None), job.wait());
     server.await.unwrap();
     for lost in [first.map(|_| ()), second.map(|_| ())] {
-        assert!(matches!(&lost, Err(error @ ClientError::Disconnected { .. }) if error.may_have_run()), "{lost:?}");
+        assert!(
+            matches!(&lost, Err(error @ ClientError::Disconnected { .. }) if error.may_have_run()),
+            "{lost:?}"
+        );
     }
     assert!(matches!(waited, Err(ClientError::Disconnected { .. })));
     let late = client.execute("c", None).await;
-    assert!(matches!(&late, Err(error @ ClientError::Disconnected { .. }) if !error.may_have_run()), "{late:?}");
+    assert!(
+        matches!(&late, Err(error @ ClientError::Disconnected { .. }) if !error.may_have_run()),
+        "{late:?}"
+    );
     assert_eq!(
         late.unwrap_err().to_string(),
         "connection lost: the server closed the connection (the command has not run)"
@@ -215,7 +262,10 @@ async fn reconnecting() {
         longest: Duration::from_millis(20),
         tries: 50,
     };
-    let options = ClientOptions { reconnect, ..ClientOptions::default() };
+    let options = ClientOptions {
+        reconnect,
+        ..ClientOptions::default()
+    };
     let server = tokio::spawn(async move {
         let mut line = script.accept().await;
         line.request().await;
@@ -239,10 +289,14 @@ async fn reconnecting() {
 #[tokio::test]
 async fn jobs() {
     let status = |id: &str, status: &str| {
-        format!("{{\"timestamp\": {{\"seconds\": 1, \"microseconds\": 2}}, \"event\": \"JOB_STATUS_CHANGE\", \"data\": {{\"status\": \"{status}\", \"id\": \"{id}\"}}}}")
+        format!(
+            "{{\"timestamp\": {{\"seconds\": 1, \"microseconds\": 2}}, \"event\": \"JOB_STATUS_CHANGE\", \"data\": {{\"status\": \"{status}\", \"id\": \"{id}\"}}}}"
+        )
     };
     let block = |event: &str, id: &str, error: &str| {
-        format!("{{\"timestamp\": {{\"seconds\": 1, \"microseconds\": 2}}, \"event\": \"{event}\", \"data\": {{\"device\": \"{id}\", \"len\": 1, \"offset\": 1{error}}}}}")
+        format!(
+            "{{\"timestamp\": {{\"seconds\": 1, \"microseconds\": 2}}, \"event\": \"{event}\", \"data\": {{\"device\": \"{id}\", \"len\": 1, \"offset\": 1{error}}}}}"
+        )
     };
     let script = Scripted::new();
     let path = script.path.clone();
@@ -271,7 +325,7 @@ async fn jobs() {
         line.say(&format!("{{\"return\": {{}}, \"id\": {id}}}")).await;
         let (command, id) = line.request().await;
         assert_eq!(command, "query-jobs");
-            line.say(&format!("{{\"return\": [{{\"id\": \"creating\", \"type\": \"create\", \"status\": \"concluded\", \"current-progress\": 1, \"total-progress\": 1, \"error\": \"no room\"}}], \"id\": {id}}}")).await;
+        line.say(&format!("{{\"return\": [{{\"id\": \"creating\", \"type\": \"create\", \"status\": \"concluded\", \"current-progress\": 1, \"total-progress\": 1, \"error\": \"no room\"}}], \"id\": {id}}}")).await;
         line
     });
     let client = Client::connect(path.to_str().unwrap()).await.unwrap();
@@ -296,9 +350,18 @@ async fn the_blocking_client() {
     let calls = tokio::task::spawn_blocking(move || {
         let client = blocking::Client::connect(&path).unwrap();
         let mut events = client.subscribe().unwrap();
-        assert_eq!(member_int(&client.execute("echo", Some(b"{\"n\": 3}")).unwrap(), "n"), 3);
-        hub.emit(&Tick { number: 1, ballast: 0 });
-        assert!(matches!(events.next_within(Duration::from_secs(5)), Ok(Some(Incoming::Event(_)))));
+        assert_eq!(
+            member_int(&client.execute("echo", Some(b"{\"n\": 3}")).unwrap(), "n"),
+            3
+        );
+        hub.emit(&Tick {
+            number: 1,
+            ballast: 0,
+        });
+        assert!(matches!(
+            events.next_within(Duration::from_secs(5)),
+            Ok(Some(Incoming::Event(_)))
+        ));
         assert!(matches!(events.next_within(Duration::from_millis(20)), Ok(None)));
         let late = client.execute_within("gate", None, Duration::from_millis(30));
         assert!(matches!(late, Err(ClientError::TimedOut { .. })));

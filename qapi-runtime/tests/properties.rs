@@ -43,7 +43,10 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
 
 /// Everything the server says to `script` sent in pieces of these sizes.
 fn replies(script: &[u8], pieces: &[usize]) -> Vec<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let server = TestServer::start();
         let mut plain = server.negotiated(false).await;
@@ -91,7 +94,9 @@ fn json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has none", |value| value.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has none", |value| value.is_finite())
+            .prop_map(Value::from),
         "\\PC*".prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ];
@@ -120,7 +125,12 @@ fn to_value(cursor: Cursor<'_>) -> Value {
         Token::Double(value) => value.into(),
         Token::String { .. } => cursor.as_str().unwrap().into(),
         Token::Array { .. } => cursor.elements().map(to_value).collect(),
-        Token::Object { .. } => Value::Object(cursor.members().map(|(key, value)| (key.into(), to_value(value))).collect()),
+        Token::Object { .. } => Value::Object(
+            cursor
+                .members()
+                .map(|(key, value)| (key.into(), to_value(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -137,7 +147,10 @@ fn same(one: &Value, two: &Value) -> bool {
         }
         (Value::Object(one), Value::Object(two)) => {
             one.len() == two.len()
-                && one.iter().zip(two).all(|((key, one), (other, two))| key == other && same(one, two))
+                && one
+                    .iter()
+                    .zip(two)
+                    .all(|((key, one), (other, two))| key == other && same(one, two))
         }
         _ => one == two,
     }

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use support::{TestServer, Tick};
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn resident_bytes() -> usize {
@@ -22,7 +25,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
@@ -40,9 +46,15 @@ async fn churn(server: std::sync::Arc<TestServer>, number: u64, end: Instant) ->
                 let id = format!("{number}-{calls}-{at}");
                 text.push_str(&match random.below(5) {
                     0 => format!("{{'execute':'query-version','id':'{id}'}}"),
-                    1 => format!("{{'execute':'sleep','arguments':{{'ms':{}}},'id':'{id}'}}", random.below(3)),
+                    1 => format!(
+                        "{{'execute':'sleep','arguments':{{'ms':{}}},'id':'{id}'}}",
+                        random.below(3)
+                    ),
                     2 => format!("{{'execute':'nope','id':'{id}'}}"),
-                    3 => format!("{{'execute':'big','arguments':{{'bytes':{}}},'id':'{id}'}}", random.below(5000)),
+                    3 => format!(
+                        "{{'execute':'big','arguments':{{'bytes':{}}},'id':'{id}'}}",
+                        random.below(5000)
+                    ),
                     _ => format!("{{'execute':'echo','arguments':{{'x':'{id}'}},'id':'{id}'}}"),
                 });
             }
@@ -87,8 +99,9 @@ async fn soak() {
         }
         number
     });
-    let tasks: Vec<_> =
-        (0..clients).map(|number| tokio::spawn(churn(std::sync::Arc::clone(&server), number, end))).collect();
+    let tasks: Vec<_> = (0..clients)
+        .map(|number| tokio::spawn(churn(std::sync::Arc::clone(&server), number, end)))
+        .collect();
     // What is in use once everything has been in use.
     tokio::time::sleep(Duration::from_millis(seconds * 1000 / 4)).await;
     let early = resident_bytes();
@@ -99,7 +112,10 @@ async fn soak() {
     let events = events.join().unwrap();
     server.wait_for_sessions(0).await;
     let grown = resident_bytes().saturating_sub(early);
-    println!("{calls} calls and {events} events in {:?}, grown by {grown} bytes", begun.elapsed());
+    println!(
+        "{calls} calls and {events} events in {:?}, grown by {grown} bytes",
+        begun.elapsed()
+    );
     assert!(calls > 0);
     assert!(grown < 16 << 20, "grown by {grown} bytes");
 }
