@@ -1,5 +1,6 @@
 //! The drivers: protocols at the bottom, formats and filters above them.
 
+pub mod blkdebug;
 pub mod file;
 pub mod null;
 pub mod raw;

@@ -155,6 +155,9 @@ impl Graph {
                 }
                 topology.nodes.retain(|other| !Arc::ptr_eq(other, &node));
             }
+            if let Err(error) = node.store_bitmaps().await {
+                tracing::warn!(node = %node.name(), %error, "persistent bitmaps could not be stored");
+            }
             if let Err(error) = node.driver().close().await {
                 tracing::warn!(node = %node.name(), %error, "closing failed");
             }

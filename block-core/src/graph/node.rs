@@ -232,6 +232,18 @@ impl Node {
         std::mem::take(&mut *lock(&self.children))
     }
 
+    /// Writes the persistent bitmaps into the image, where the node can.
+    pub(super) async fn store_bitmaps(&self) -> Result<()> {
+        match self.driver.image_store() {
+            Some(store) if !self.is_read_only() => {
+                store.store_bitmaps(self.bitmaps.to_store()).await?;
+                self.bitmaps.forget_persistent();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Marks the node as closed; false when it was already.
     pub(super) fn begin_close(&self) -> bool {
         !self.closed.swap(true, Ordering::SeqCst)

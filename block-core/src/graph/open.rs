@@ -151,26 +151,25 @@ impl Graph {
         driver: Arc<dyn Driver>,
         children: Vec<Arc<Child>>,
     ) -> Result<Arc<Node>> {
-        let result = {
+        let stored = match driver.image_store() {
+            Some(store) => store.load_bitmaps().await,
+            None => Ok(Vec::new()),
+        };
+        let result = stored.and_then(|stored| {
             let mut topology = lock(&self.topology);
             let named = match &options.node_name {
                 Some(name) => check_name(&topology, name).map(|()| (name.clone(), false)),
                 None => Ok((Self::generate_name(&mut topology), true)),
             };
             named.and_then(|(name, generated)| {
-                let node = Node::new(
-                    name,
-                    generated,
-                    Arc::downgrade(self),
-                    options.clone(),
-                    Arc::clone(&driver),
-                    children,
-                );
+                let node =
+                    Node::new(name, generated, Arc::downgrade(self), options.clone(), Arc::clone(&driver), children);
+                node.bitmaps().load(node.length(), stored, node.is_read_only());
                 self.refresh_new(&node)?;
                 topology.nodes.push(Arc::clone(&node));
                 Ok(node)
             })
-        };
+        });
         if result.is_err() {
             if let Err(error) = driver.close().await {
                 tracing::warn!(%error, "closing a driver failed");
@@ -219,7 +218,7 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
         DriverOptions::CopyBeforeWrite(_) => Err(missing("copy-before-write")),
         DriverOptions::SnapshotAccess { .. } => Err(missing("snapshot-access")),
         DriverOptions::Throttle { .. } => Err(missing("throttle")),
-        DriverOptions::Blkdebug(_) => Err(missing("blkdebug")),
+        DriverOptions::Blkdebug(options) => drivers::blkdebug::open(context, options).await,
         DriverOptions::Nbd(_) => Err(missing("nbd")),
     }
 }
