@@ -37,21 +37,37 @@ pub async fn open(context: &OpenContext<'_>, options: &BlkdebugOptions) -> Resul
         });
     }
     for rule in &options.set_state {
-        rules.push(Rule { event: rule.event.clone(), state: rule.state, action: Action::SetState(rule.new_state) });
+        rules.push(Rule {
+            event: rule.event.clone(),
+            state: rule.state,
+            action: Action::SetState(rule.new_state),
+        });
     }
-    let align = u32::try_from(options.align).ok().filter(|align| *align == 0 || align.is_power_of_two());
+    let align = u32::try_from(options.align)
+        .ok()
+        .filter(|align| *align == 0 || align.is_power_of_two());
     let Some(align) = align else {
         return Err(BlockError::new(
             ErrorKind::Invalid,
             format!("Cannot meet constraints with align {}", options.align),
         ));
     };
-    let child = context.child("image", ChildRole::Filtered, &options.image).await?;
+    let child = context
+        .child("image", ChildRole::Filtered, &options.image)
+        .await?;
     let below = child.limits();
     let limits = Limits {
         request_alignment: align.max(1),
-        max_transfer: if options.max_transfer == 0 { below.max_transfer } else { options.max_transfer },
-        discard_alignment: if options.opt_discard == 0 { below.discard_alignment } else { options.opt_discard },
+        max_transfer: if options.max_transfer == 0 {
+            below.max_transfer
+        } else {
+            options.max_transfer
+        },
+        discard_alignment: if options.opt_discard == 0 {
+            below.discard_alignment
+        } else {
+            options.opt_discard
+        },
         ..below
     };
     let mut rules = Rules { state: 1, rules };
@@ -82,7 +98,13 @@ enum Kind {
 
 impl Kind {
     /// Kinds that a rule without `iotype` means: block status only fails when it is named.
-    const DEFAULT: [Self; 5] = [Self::Read, Self::Write, Self::WriteZeroes, Self::Discard, Self::Flush];
+    const DEFAULT: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::WriteZeroes,
+        Self::Discard,
+        Self::Flush,
+    ];
 
     fn from_name(name: &str) -> Result<Self> {
         Ok(match name {
@@ -92,7 +114,12 @@ impl Kind {
             "discard" => Self::Discard,
             "flush" => Self::Flush,
             "block-status" => Self::BlockStatus,
-            _ => return Err(BlockError::new(ErrorKind::Invalid, format!("Invalid parameter '{name}'"))),
+            _ => {
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    format!("Invalid parameter '{name}'"),
+                ));
+            }
         })
     }
 }
@@ -107,7 +134,13 @@ struct Rule {
 
 #[derive(Debug)]
 enum Action {
-    Fail { kinds: Vec<Kind>, errno: i32, sector: Option<u64>, once: bool, armed: bool },
+    Fail {
+        kinds: Vec<Kind>,
+        errno: i32,
+        sector: Option<u64>,
+        once: bool,
+        armed: bool,
+    },
     SetState(u64),
 }
 
@@ -123,7 +156,11 @@ impl Rules {
     fn event(&mut self, event: &str) {
         let state = self.state;
         let awake = |rule: &Rule| rule.event == event && (rule.state == 0 || rule.state == state);
-        if self.rules.iter().any(|rule| awake(rule) && matches!(rule.action, Action::Fail { .. })) {
+        if self
+            .rules
+            .iter()
+            .any(|rule| awake(rule) && matches!(rule.action, Action::Fail { .. }))
+        {
             for rule in &mut self.rules {
                 let awake = awake(rule);
                 if let Action::Fail { armed, .. } = &mut rule.action {
@@ -142,7 +179,9 @@ impl Rules {
     fn fault(&mut self, kind: Kind, offset: u64, len: u64) -> Option<i32> {
         // The newest rule wins.
         let hit = self.rules.iter().rposition(|rule| match &rule.action {
-            Action::Fail { kinds, sector, armed, .. } => {
+            Action::Fail {
+                kinds, sector, armed, ..
+            } => {
                 *armed
                     && kinds.contains(&kind)
                     && sector.is_none_or(|sector| {
@@ -220,7 +259,11 @@ impl Driver for Blkdebug {
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> IoFuture<'_> {
         Box::pin(async move {
-            let step = if self.max_write_zero == 0 { len } else { u64::from(self.max_write_zero) };
+            let step = if self.max_write_zero == 0 {
+                len
+            } else {
+                u64::from(self.max_write_zero)
+            };
             let mut done = 0;
             while done < len {
                 let part = step.min(len - done);
@@ -234,7 +277,11 @@ impl Driver for Blkdebug {
 
     fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
         Box::pin(async move {
-            let step = if self.max_discard == 0 { len } else { u64::from(self.max_discard) };
+            let step = if self.max_discard == 0 {
+                len
+            } else {
+                u64::from(self.max_discard)
+            };
             let mut done = 0;
             while done < len {
                 let part = step.min(len - done);
@@ -283,7 +330,10 @@ impl Driver for Blkdebug {
 
     fn info(&self) -> DriverInfo {
         let filename = format!("blkdebug::{}", self.child.info().filename);
-        DriverInfo { filename, ..DriverInfo::default() }
+        DriverInfo {
+            filename,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -296,13 +346,26 @@ mod tests {
     use super::*;
 
     fn fail(event: &str, state: u64, sector: Option<u64>, once: bool) -> Rule {
-        let action = Action::Fail { kinds: vec![Kind::Write], errno: 28, sector, once, armed: false };
-        Rule { event: event.to_owned(), state, action }
+        let action = Action::Fail {
+            kinds: vec![Kind::Write],
+            errno: 28,
+            sector,
+            once,
+            armed: false,
+        };
+        Rule {
+            event: event.to_owned(),
+            state,
+            action,
+        }
     }
 
     #[test]
     fn a_rule_waits_for_its_event_and_goes_when_it_is_once() {
-        let mut rules = Rules { state: 1, rules: vec![fail("l2_update", 0, None, true)] };
+        let mut rules = Rules {
+            state: 1,
+            rules: vec![fail("l2_update", 0, None, true)],
+        };
         assert_eq!(rules.fault(Kind::Write, 0, 512), None);
         rules.event("l2_load");
         assert_eq!(rules.fault(Kind::Write, 0, 512), None);
@@ -314,8 +377,15 @@ mod tests {
 
     #[test]
     fn states_and_sectors_narrow_a_rule() {
-        let set = Rule { event: "flush_to_os".to_owned(), state: 1, action: Action::SetState(2) };
-        let mut rules = Rules { state: 1, rules: vec![set, fail("l2_load", 2, Some(3), false)] };
+        let set = Rule {
+            event: "flush_to_os".to_owned(),
+            state: 1,
+            action: Action::SetState(2),
+        };
+        let mut rules = Rules {
+            state: 1,
+            rules: vec![set, fail("l2_load", 2, Some(3), false)],
+        };
         rules.event("l2_load");
         assert_eq!(rules.fault(Kind::Write, 0, 4096), None);
         rules.event("flush_to_os");
@@ -328,7 +398,13 @@ mod tests {
 
     #[test]
     fn arming_a_rule_disarms_those_of_earlier_events() {
-        let mut rules = Rules { state: 1, rules: vec![fail("l2_load", 0, Some(0), false), fail("l2_update", 0, Some(9), false)] };
+        let mut rules = Rules {
+            state: 1,
+            rules: vec![
+                fail("l2_load", 0, Some(0), false),
+                fail("l2_update", 0, Some(9), false),
+            ],
+        };
         rules.event("l2_load");
         assert_eq!(rules.fault(Kind::Write, 0, 512), Some(28));
         rules.event("l2_update");

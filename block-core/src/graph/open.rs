@@ -162,8 +162,14 @@ impl Graph {
                 None => Ok((Self::generate_name(&mut topology), true)),
             };
             named.and_then(|(name, generated)| {
-                let node =
-                    Node::new(name, generated, Arc::downgrade(self), options.clone(), Arc::clone(&driver), children);
+                let node = Node::new(
+                    name,
+                    generated,
+                    Arc::downgrade(self),
+                    options.clone(),
+                    Arc::clone(&driver),
+                    children,
+                );
                 node.bitmaps().load(node.length(), stored, node.is_read_only());
                 self.refresh_new(&node)?;
                 topology.nodes.push(Arc::clone(&node));
