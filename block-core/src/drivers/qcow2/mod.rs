@@ -1,0 +1,63 @@
+//! The qcow2 image format, versions 2 and 3.
+//!
+//! One [`Meta`](meta::Meta) owns every table of an open image and changes in synchronous steps; [`io`] carries out
+//! what the steps need and moves the data; [`writeback`] brings tables to the disk in an order that a crash can
+//! interrupt anywhere: refcounts before what refers to clusters, and nothing is freed before nothing refers to it.
+//! The driver does not know the graph: below it are two [`Storage`]s, the image's file and the backing node.
+//!
+//! Not supported, and refused by name: extended L2 entries, external data files, encryption.
+
+mod bytes;
+mod cache;
+mod entry;
+mod header;
+mod io;
+mod meta;
+mod open;
+mod refcount;
+pub mod storage;
+mod writeback;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+pub use header::Compression;
+pub use open::OpenOptions;
+pub use storage::Storage;
+
+use crate::{BlockError, ErrorKind, Result};
+
+/// An open image.
+pub struct Qcow2 {
+    file: Arc<dyn Storage>,
+    backing: ArcSwapOption<Arc<dyn Storage>>,
+    meta: Mutex<meta::Meta>,
+    /// The header as it lies on disk; writers of the header take turns. Held over awaits: only header writes wait for it.
+    disk_header: tokio::sync::Mutex<header::Header>,
+    /// A header write was begun and not seen to end.
+    header_unsettled: AtomicBool,
+    /// Write-backs take turns. Held over awaits: what runs under it never waits for another holder of it.
+    turn: tokio::sync::Mutex<()>,
+    /// A metadata write was begun and not seen to end.
+    unsettled: AtomicBool,
+    /// Operations that change the image's structure (snapshots, resize, stored bitmaps) take turns.
+    operations: tokio::sync::Mutex<()>,
+    /// Requests under way, by the parity they entered in.
+    busy: [AtomicU64; 2],
+    /// Somebody waits for `busy` to become zero.
+    wants_idle: AtomicBool,
+    idle: Notify,
+    length: AtomicU64,
+    read_only: AtomicBool,
+    options: OpenOptions,
+}
+
+impl fmt::Debug for Qcow2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Qcow2").field("file", &self.file).field("length", &self.length).finish_non_exhaustive()
+    }
+}

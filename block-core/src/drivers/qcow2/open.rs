@@ -1,0 +1,262 @@
+//! Opening an image: options, the header, the tables that stay in memory.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::bytes::{be32, decode_table, to_u64, to_usize};
+use super::entry::OFFSET_MASK;
+use super::header::{AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT};
+use super::meta::Meta;
+use super::storage::Storage;
+use super::{BlockError, ErrorKind, Qcow2, Result};
+use crate::options::{NodeOptions, Qcow2Options};
+use crate::sync::lock;
+
+/// Told of corruption: what, where as offset and length, and whether the image is unusable now.
+pub type OnCorruption = Arc<dyn Fn(&str, Option<(u64, u64)>, bool) + Send + Sync>;
+
+/// How to open an image.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    /// Without write access.
+    pub read_only: bool,
+    /// `discard=unmap`: guest discards reach the file below.
+    pub discard_unmap: bool,
+    /// Overrides the header's lazy-refcounts bit.
+    pub lazy_refcounts: Option<bool>,
+    /// Pass guest discards on; `None` follows `discard_unmap`.
+    pub pass_discard_request: Option<bool>,
+    /// Pass discards of freed snapshots on; `None` is true.
+    pub pass_discard_snapshot: Option<bool>,
+    /// Pass other discards on; `None` is false.
+    pub pass_discard_other: Option<bool>,
+    /// Keep clusters allocated on discard.
+    pub discard_no_unref: bool,
+    /// Total metadata cache in bytes.
+    pub cache_bytes: Option<u64>,
+    /// L2 cache in bytes.
+    pub l2_cache_bytes: Option<u64>,
+    /// Unit of L2 cache entries in bytes.
+    pub l2_entry_bytes: Option<u64>,
+    /// Refcount cache in bytes.
+    pub refcount_cache_bytes: Option<u64>,
+    /// Told of corruption when it is found.
+    pub on_corruption: Option<OnCorruption>,
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions").field("read_only", &self.read_only).finish_non_exhaustive()
+    }
+}
+
+impl OpenOptions {
+    /// The options of a node that is to be opened.
+    pub fn from_node(node: &NodeOptions, qcow2: &Qcow2Options) -> Self {
+        Self {
+            read_only: node.read_only,
+            discard_unmap: node.discard_unmap,
+            lazy_refcounts: qcow2.lazy_refcounts,
+            pass_discard_request: qcow2.pass_discard_request,
+            pass_discard_snapshot: qcow2.pass_discard_snapshot,
+            pass_discard_other: qcow2.pass_discard_other,
+            discard_no_unref: qcow2.discard_no_unref.unwrap_or(false),
+            cache_bytes: qcow2.cache_size,
+            l2_cache_bytes: qcow2.l2_cache_size,
+            l2_entry_bytes: qcow2.l2_cache_entry_size,
+            refcount_cache_bytes: qcow2.refcount_cache_size,
+            on_corruption: None,
+        }
+    }
+}
+
+/// The largest L2 cache that is chosen when none is asked for.
+const DEFAULT_L2_CACHE_BYTES: u64 = 32 << 20;
+/// The refcount cache that is chosen when none is asked for.
+const DEFAULT_REFCOUNT_CACHE_BYTES: u64 = 1 << 20;
+/// A slice of an L2 table of this size maps 32 MiB of a disk with 64 KiB clusters.
+const DEFAULT_SLICE_BYTES: u64 = 4096;
+/// Clusters of inactive L1 tables that are guarded against stray writes; more are not tracked.
+const MAX_GUARDED_CLUSTERS: u64 = 1 << 20;
+
+fn invalid(message: impl Into<String>) -> BlockError {
+    BlockError::new(ErrorKind::Invalid, message)
+}
+
+/// Sizes of the caches: slice entries' log2, slices, refcount blocks.
+fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, usize)> {
+    let cluster = 1u64 << header.cluster_bits;
+    let slice = options.l2_entry_bytes.unwrap_or(DEFAULT_SLICE_BYTES.min(cluster));
+    if !slice.is_power_of_two() || slice < 512 || slice > cluster {
+        return Err(invalid(format!(
+            "L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})"
+        )));
+    }
+    let (total, l2, refcount) = (options.cache_bytes, options.l2_cache_bytes, options.refcount_cache_bytes);
+    // What maps the whole disk is enough, whatever was asked for.
+    let useful = (header.size / cluster + 1).saturating_mul(8).next_multiple_of(slice);
+    let (l2_bytes, refcount_bytes) = match (total, l2, refcount) {
+        (Some(_), Some(_), Some(_)) => {
+            return Err(invalid("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time"));
+        }
+        (Some(total), Some(l2), None) if l2 > total => {
+            return Err(invalid("l2-cache-size may not exceed cache-size"));
+        }
+        (Some(total), None, Some(refcount)) if refcount > total => {
+            return Err(invalid("refcount-cache-size may not exceed cache-size"));
+        }
+        (Some(total), Some(l2), None) => (l2, total - l2),
+        (Some(total), None, Some(refcount)) => (total - refcount, refcount),
+        (Some(total), None, None) => {
+            let refcount = (4 * cluster).min(total);
+            ((total - refcount).max(slice), refcount)
+        }
+        (None, l2, refcount) => {
+            (l2.unwrap_or(DEFAULT_L2_CACHE_BYTES), refcount.unwrap_or(DEFAULT_REFCOUNT_CACHE_BYTES))
+        }
+    };
+    let slices = to_usize(l2_bytes.min(useful) / slice).map_err(|_| invalid("L2 cache size too big"))?;
+    let blocks = to_usize(refcount_bytes / cluster).map_err(|_| invalid("Refcount cache size too big"))?;
+    // A handful is needed to make progress with several requests at a time.
+    Ok((slice.trailing_zeros() - 3, slices.max(8), blocks.max(4)))
+}
+
+/// Reads the header of an image.
+pub(super) async fn read_header(file: &dyn Storage) -> Result<Header> {
+    let mut start = vec![0u8; 512];
+    file.read(0, &mut start).await.map_err(|error| error.context("Could not read qcow2 header"))?;
+    let cluster_bits = be32(&start, 20)?;
+    if (9..=21).contains(&cluster_bits) && start.starts_with(b"QFI\xfb") && cluster_bits > 9 {
+        start.resize(1 << cluster_bits, 0);
+        file.read(0, &mut start).await.map_err(|error| error.context("Could not read qcow2 header"))?;
+    }
+    if file.length() < 72 {
+        return Err(invalid("Image is not in qcow2 format"));
+    }
+    Header::parse(&start)
+}
+
+impl Qcow2 {
+    /// Opens the image in `file`. The backing node is attached afterwards, see [`set_backing`](Self::set_backing).
+    pub async fn open(file: Arc<dyn Storage>, options: OpenOptions) -> Result<Arc<Self>> {
+        let header = read_header(file.as_ref()).await?;
+        if !options.read_only && header.has(INCOMPATIBLE_CORRUPT) {
+            return Err(BlockError::from_errno(13, "qcow2: Image is corrupt; cannot be opened read/write"));
+        }
+        if options.lazy_refcounts == Some(true) && header.version < 3 {
+            return Err(invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"));
+        }
+        if options.discard_no_unref && header.version < 3 {
+            return Err(invalid("discard-no-unref is only supported since qcow2 version 3"));
+        }
+        let (slice_bits, slices, blocks) = cache_sizes(&options, &header)?;
+        let mut meta = Meta::new(header.clone(), slice_bits, slices, blocks);
+        load_tables(file.as_ref(), &mut meta).await?;
+        let image = Arc::new(Self {
+            backing: ArcSwapOption::empty(),
+            length: AtomicU64::new(header.size),
+            read_only: AtomicBool::new(true),
+            meta: Mutex::new(meta),
+            disk_header: tokio::sync::Mutex::new(header),
+            header_unsettled: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::new(()),
+            unsettled: AtomicBool::new(false),
+            operations: tokio::sync::Mutex::new(()),
+            busy: [AtomicU64::new(0), AtomicU64::new(0)],
+            wants_idle: AtomicBool::new(false),
+            idle: Notify::new(),
+            file,
+            options,
+        });
+        if !image.options.read_only {
+            image.make_writable().await?;
+        }
+        Ok(image)
+    }
+
+    /// Prepares an image that was read only so far for writes.
+    pub(super) async fn make_writable(&self) -> Result<()> {
+        let header = lock(&self.meta).header.clone();
+        if header.has(INCOMPATIBLE_CORRUPT) {
+            return Err(BlockError::from_errno(13, "qcow2: Image is corrupt; cannot be opened read/write"));
+        }
+        {
+            let mut meta = lock(&self.meta);
+            let bits = meta.geometry.cluster_bits;
+            meta.fresh_from =
+                if self.file.grows_zeroed() { self.file.length().div_ceil(1 << bits) } else { u64::MAX };
+            meta.free_hint = 0;
+            meta.compressed_tail = None;
+        }
+        if header.autoclear & !AUTOCLEAR_BITMAPS != 0 {
+            self.update_header(|header| header.autoclear &= AUTOCLEAR_BITMAPS).await?;
+        }
+        self.read_only.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether refcounts are written late.
+    pub(super) fn lazy_refcounts(&self) -> bool {
+        let bit = lock(&self.meta).header.compatible & COMPATIBLE_LAZY_REFCOUNTS != 0;
+        self.options.lazy_refcounts.unwrap_or(bit)
+    }
+
+    /// The backing file that the header names, and its format.
+    pub fn backing_file(&self) -> Option<(String, Option<String>)> {
+        let meta = lock(&self.meta);
+        meta.header.backing_file.clone().map(|name| (name, meta.header.backing_format.clone()))
+    }
+
+    /// Attaches, exchanges or removes the backing node. No request may be under way.
+    pub fn set_backing(&self, backing: Option<Arc<dyn Storage>>) {
+        self.backing.store(backing.map(Arc::new));
+    }
+
+    /// Changes which backing file the header names. The attached node stays.
+    pub async fn change_backing_file(&self, backing: Option<(String, Option<String>)>) -> Result<()> {
+        self.check_writable()?;
+        self.update_header(|header| {
+            (header.backing_file, header.backing_format) = match &backing {
+                Some((name, format)) => (Some(name.clone()), format.clone()),
+                None => (None, None),
+            };
+        })
+        .await?;
+        self.file.flush().await
+    }
+}
+
+/// Reads the tables that stay in memory.
+async fn load_tables(file: &dyn Storage, meta: &mut Meta) -> Result<()> {
+    let header = meta.header.clone();
+    let mut l1 = vec![0u8; to_usize(u64::from(header.l1_size) * 8)?];
+    file.read(header.l1_offset, &mut l1).await.map_err(|error| error.context("Could not read L1 table"))?;
+    meta.l1 = decode_table(&l1);
+    let reftable_bytes = u64::from(header.reftable_clusters) << header.cluster_bits;
+    let mut reftable = vec![0u8; to_usize(reftable_bytes)?];
+    file.read(header.reftable_offset, &mut reftable)
+        .await
+        .map_err(|error| error.context("Could not initialize refcount handling"))?;
+    meta.reftable = decode_table(&reftable);
+    meta.mark_metadata(0, 1);
+    meta.mark_metadata(header.l1_offset, to_u64(l1.len()));
+    meta.mark_metadata(header.reftable_offset, reftable_bytes);
+    for at in 0..meta.reftable.len() {
+        let host = meta.reftable.get(at).copied().unwrap_or(0) & OFFSET_MASK;
+        if host != 0 {
+            meta.mark_metadata(host, 1);
+        }
+    }
+    for at in 0..meta.l1.len() {
+        let host = meta.l1.get(at).copied().unwrap_or(0) & OFFSET_MASK;
+        if host != 0 {
+            meta.mark_metadata(host, 1);
+        }
+    }
+    let _ = MAX_GUARDED_CLUSTERS;
+    Ok(())
+}
