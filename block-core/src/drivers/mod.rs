@@ -3,4 +3,5 @@
 pub mod blkdebug;
 pub mod file;
 pub mod null;
+pub mod qcow2;
 pub mod raw;

@@ -220,7 +220,7 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
         }
         DriverOptions::Raw(options) => drivers::raw::open(context, options).await,
         DriverOptions::NullCo(options) => drivers::null::open(context, options),
-        DriverOptions::Qcow2(_) => Err(missing("qcow2")),
+        DriverOptions::Qcow2(options) => drivers::qcow2::open(context, options).await,
         DriverOptions::CopyBeforeWrite(_) => Err(missing("copy-before-write")),
         DriverOptions::SnapshotAccess { .. } => Err(missing("snapshot-access")),
         DriverOptions::Throttle { .. } => Err(missing("throttle")),

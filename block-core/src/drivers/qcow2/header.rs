@@ -7,7 +7,7 @@ use super::{BlockError, ErrorKind, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
 /// Most bytes of an L1 table.
-const MAX_L1_BYTES: u64 = 32 << 20;
+pub(super) const MAX_L1_BYTES: u64 = 32 << 20;
 /// Most bytes of the refcount table.
 pub(super) const MAX_REFTABLE_BYTES: u64 = 8 << 20;
 /// Most internal snapshots.
@@ -505,7 +505,7 @@ impl Header {
         let mut body = Vec::new();
         for (set, bit, name) in used.into_iter().chain(unused).take(room) {
             let start = body.len();
-            body.extend_from_slice(&[*set, *bit]);
+            body.extend_from_slice(&[set, bit]);
             body.extend_from_slice(name.as_bytes());
             body.resize(start + 48, 0);
         }

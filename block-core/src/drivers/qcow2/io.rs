@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::bytes::{decode_table, to_u64, to_usize};
 use super::meta::{Allocation, Meta, Need, Place, Source, Step, ZeroMode};
 use super::{BlockError, ErrorKind, Qcow2, Result};
-use crate::driver::{BlockStatus, HostExtent, IoFuture, WriteFlags, ZeroFlags};
+use crate::driver::{BlockStatus, IoFuture, WriteFlags, WriteMapping, ZeroFlags};
 use crate::sync::lock;
 
 /// A write to new clusters whose old content must be kept around it goes through one buffer up to this size.
@@ -669,7 +669,7 @@ impl Qcow2 {
     }
 
     /// Whether a range reads as zeroes without looking at data.
-    async fn reads_zero(&self, offset: u64, len: u64) -> Result<bool> {
+    pub(super) async fn reads_zero(&self, offset: u64, len: u64) -> Result<bool> {
         let (mut at, end) = (offset, offset + len);
         let backing_len = self.backing_len();
         while at < end {
@@ -760,10 +760,15 @@ impl Qcow2 {
             }
             covered += next.len;
         }
-        let host = |at: u64| if want_host { self.host_extent(at) } else { None };
         let status = BlockStatus { len: covered, allocated: true, ..BlockStatus::default() };
         Ok(match first.source {
-            Source::Data(at) => BlockStatus { data: true, host: host(at), ..status },
+            Source::Data(at) if want_host => {
+                // The file knows which of it is a hole, and where the rest lies.
+                let below = self.file.block_status(at, covered, true).await?;
+                let len = covered.min(below.len.max(1));
+                BlockStatus { data: true, zero: below.zero, host: below.host, len, ..status }
+            }
+            Source::Data(_) => BlockStatus { data: true, ..status },
             Source::Zero(_) => BlockStatus { zero: true, ..status },
             Source::Compressed(_) => BlockStatus { data: true, compressed: true, ..status },
             Source::Backing => {
@@ -777,7 +782,87 @@ impl Qcow2 {
         })
     }
 
-    pub(super) fn host_extent(&self, at: u64) -> Option<HostExtent> {
-        self.file.host_extent(at)
+    // ---- Host space for others to fill ----
+
+    /// Sets host space aside for whole clusters that hold nothing yet.
+    pub(super) async fn map_at(&self, offset: u64, len: u64) -> Result<Option<WriteMapping>> {
+        self.check_writable()?;
+        let _busy = self.begin().await?;
+        let length = self.length.load(Ordering::Acquire);
+        let cluster = lock(&self.meta).geometry.cluster();
+        let end = offset + len;
+        let whole_end = if end >= length { end } else { end - end % cluster };
+        if offset % cluster != 0 || whole_end <= offset {
+            return Ok(None);
+        }
+        let backing_len = self.backing_len();
+        let place = self
+            .step(|meta| match meta.plan_write(offset, whole_end - offset, backing_len, false) {
+                Err(Need::Fail(error)) if error.kind() == ErrorKind::Exists => Ok(None),
+                other => other.map(Some),
+            })
+            .await?;
+        let Some(Place::New { allocation, len }) = place else { return Ok(None) };
+        let (host, fresh, total) = (allocation.host, allocation.fresh, allocation.count * cluster);
+        let hold = Hold::new(self, allocation);
+        let Some(inner) = self.file.map_for_write(host, len).await? else { return Ok(None) };
+        let guard = Mapped { image: self, inner: Some(inner) };
+        if guard.inner.as_ref().is_none_or(|inner| inner.len < len) {
+            return Ok(None);
+        }
+        if len < total && !fresh {
+            // What lies beyond the disk's end in its last cluster.
+            self.file.write_zeroes(host + len, total - len, ZeroFlags::default()).await?;
+        }
+        let Some((inner, allocation)) = guard.take().zip(hold.keep()) else { return Ok(None) };
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let extent = inner.extent.clone();
+        lock(&self.mappings).insert(token, Mapping { inner, allocation, host });
+        Ok(Some(WriteMapping { extent, len, token }))
+    }
+
+    pub(super) async fn commit_mapping(&self, token: u64) -> Result<()> {
+        let Some(mapping) = lock(&self.mappings).remove(&token) else {
+            return Err(BlockError::new(ErrorKind::Invalid, "Unknown write mapping"));
+        };
+        let hold = Hold::new(self, mapping.allocation);
+        let _busy = self.begin().await?;
+        self.file.commit_write(mapping.host, mapping.inner).await?;
+        hold.commit().await
+    }
+
+    pub(super) fn abandon_mapping(&self, token: u64) {
+        let mapping = lock(&self.mappings).remove(&token);
+        if let Some(mapping) = mapping {
+            self.file.abandon_write(mapping.inner);
+            drop(Hold::new(self, mapping.allocation));
+        }
+    }
+}
+
+/// Host space that somebody else fills.
+pub(super) struct Mapping {
+    inner: WriteMapping,
+    allocation: Allocation,
+    host: u64,
+}
+
+/// A mapping of the file below, abandoned unless it is taken.
+struct Mapped<'a> {
+    image: &'a Qcow2,
+    inner: Option<WriteMapping>,
+}
+
+impl Mapped<'_> {
+    fn take(mut self) -> Option<WriteMapping> {
+        self.inner.take()
+    }
+}
+
+impl Drop for Mapped<'_> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            self.image.file.abandon_write(inner);
+        }
     }
 }

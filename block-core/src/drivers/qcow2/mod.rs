@@ -9,15 +9,23 @@
 
 mod bytes;
 mod cache;
+mod compress;
+mod create;
+mod driver;
 mod entry;
 mod header;
 mod io;
 mod meta;
 mod open;
 mod refcount;
+mod resize;
 pub mod storage;
 mod writeback;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -25,6 +33,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+pub use create::{CreateOptions, create};
+pub use driver::{open, probe};
 pub use header::Compression;
 pub use open::OpenOptions;
 pub use storage::Storage;
@@ -53,6 +63,9 @@ pub struct Qcow2 {
     idle: Notify,
     length: AtomicU64,
     read_only: AtomicBool,
+    /// Host space that others fill, by token.
+    mappings: Mutex<HashMap<u64, io::Mapping>>,
+    next_token: AtomicU64,
     options: OpenOptions,
 }
 

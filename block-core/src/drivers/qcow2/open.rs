@@ -58,8 +58,8 @@ impl OpenOptions {
     /// The options of a node that is to be opened.
     pub fn from_node(node: &NodeOptions, qcow2: &Qcow2Options) -> Self {
         Self {
-            read_only: node.read_only,
-            discard_unmap: node.discard_unmap,
+            read_only: node.read_only.unwrap_or(false),
+            discard_unmap: node.discard_unmap.unwrap_or(false),
             lazy_refcounts: qcow2.lazy_refcounts,
             pass_discard_request: qcow2.pass_discard_request,
             pass_discard_snapshot: qcow2.pass_discard_snapshot,
@@ -169,6 +169,8 @@ impl Qcow2 {
             busy: [AtomicU64::new(0), AtomicU64::new(0)],
             wants_idle: AtomicBool::new(false),
             idle: Notify::new(),
+            mappings: Mutex::default(),
+            next_token: AtomicU64::new(1),
             file,
             options,
         });

@@ -6,7 +6,10 @@
 use std::fmt;
 
 use crate::Result;
-use crate::driver::{BlockStatus, DriverInfo, HostExtent, IoFuture, Preallocation, WriteFlags, ZeroFlags};
+use crate::driver::{
+    BlockStatus, DriverInfo, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
+};
+use crate::graph::Child;
 
 /// A node below the format.
 ///
@@ -46,10 +49,18 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// What lies at `offset`.
     fn block_status(&self, offset: u64, len: u64, want_host: bool) -> IoFuture<'_, BlockStatus>;
 
-    /// Where byte `offset` lies in a host file, whether it is allocated or not and also beyond the end.
-    fn host_extent(&self, _offset: u64) -> Option<HostExtent> {
-        None
+    /// Host space for a write that the caller makes by itself; see [`Driver::map_for_write`](crate::driver::Driver).
+    fn map_for_write(&self, _offset: u64, _len: u64) -> IoFuture<'_, Option<WriteMapping>> {
+        Box::pin(async { Ok(None) })
     }
+
+    /// The write into a mapping made for `offset` is done.
+    fn commit_write(&self, _offset: u64, _mapping: WriteMapping) -> IoFuture<'_> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// A mapping is not needed.
+    fn abandon_write(&self, _mapping: WriteMapping) {}
 
     /// Space that a write beyond the end skips, or makes, reads as zeroes (regular files; not devices).
     fn grows_zeroed(&self) -> bool {
@@ -63,4 +74,71 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Tells what is about to be done, for fault injection: an event's name in the schema's words.
     fn event(&self, _event: &str) {}
+}
+
+impl Storage for Child {
+    fn length(&self) -> u64 {
+        Child::length(self)
+    }
+
+    fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
+        Box::pin(Child::read(self, offset, buf))
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        Child::try_read(self, offset, buf)
+    }
+
+    fn write<'a>(&'a self, offset: u64, buf: &'a [u8], flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(Child::write(self, offset, buf, flags))
+    }
+
+    fn try_write(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Option<Result<()>> {
+        Child::try_write(self, offset, buf, flags)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> IoFuture<'_> {
+        Box::pin(Child::write_zeroes(self, offset, len, flags))
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
+        Box::pin(Child::discard(self, offset, len))
+    }
+
+    fn flush(&self) -> IoFuture<'_> {
+        Box::pin(Child::flush(self))
+    }
+
+    fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_> {
+        Box::pin(Child::truncate(self, length, preallocation))
+    }
+
+    fn block_status(&self, offset: u64, len: u64, want_host: bool) -> IoFuture<'_, BlockStatus> {
+        Box::pin(Child::block_status(self, offset, len, want_host))
+    }
+
+    fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {
+        Box::pin(Child::map_for_write(self, offset, len))
+    }
+
+    fn commit_write(&self, offset: u64, mapping: WriteMapping) -> IoFuture<'_> {
+        Box::pin(Child::commit_write(self, offset, mapping))
+    }
+
+    fn abandon_write(&self, mapping: WriteMapping) {
+        Child::abandon_write(self, mapping);
+    }
+
+    fn grows_zeroed(&self) -> bool {
+        // Only a regular file is known to grow with zeroes; a device has an end, and old content up to it.
+        self.node().driver().name() == "file"
+    }
+
+    fn info(&self) -> DriverInfo {
+        Child::info(self)
+    }
+
+    fn event(&self, event: &str) {
+        Child::event(self, event);
+    }
 }

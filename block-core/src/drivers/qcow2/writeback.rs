@@ -159,19 +159,16 @@ impl Qcow2 {
         }
         self.unsettled.store(true, Ordering::Release);
         let result = self.write_round(&round).await;
-        let mut meta = lock(&self.meta);
-        match result {
-            Ok(()) => {
-                self.unsettled.store(false, Ordering::Release);
-                meta.frees.made_durable(round.frees, round.quarantine);
-            }
-            Err(error) => {
+        {
+            let mut meta = lock(&self.meta);
+            if let Err(error) = result {
                 meta.data_first |= round.barrier;
                 meta.frees.sealed = 0;
                 return Err(error);
             }
+            self.unsettled.store(false, Ordering::Release);
+            meta.frees.made_durable(round.frees, round.quarantine);
         }
-        drop(meta);
         self.settle().await
     }
 

@@ -1,0 +1,230 @@
+//! The image as a driver in the graph.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::open::read_header;
+use super::storage::Storage;
+use super::{OpenOptions, Qcow2, Result};
+use crate::driver::{
+    BlockStatus, Driver, DriverInfo, FormatInfo, IoFuture, Limits, Preallocation, Qcow2Info, WriteFlags,
+    WriteMapping, ZeroFlags,
+};
+use crate::graph::{Child, ChildRole, OpenContext};
+use crate::options::{BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions};
+use crate::sync::lock;
+use super::header::{COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
+use super::{BlockError, ErrorKind};
+
+/// Opens an image as a node.
+pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<Arc<dyn Driver>> {
+    let file = context.child("file", ChildRole::Storage, &options.file).await?;
+    let image = Qcow2::open(file.clone(), OpenOptions::from_node(context.options(), options)).await?;
+    let backing = match &options.backing {
+        BackingRef::None => None,
+        BackingRef::Node(node) => Some(node.clone()),
+        BackingRef::FromImage => match image.backing_file() {
+            Some((name, format)) => Some(backing_options(&file, &name, format.as_deref())?),
+            None => None,
+        },
+    };
+    if let Some(backing) = backing {
+        let child = context
+            .child("backing", ChildRole::Backing, &backing)
+            .await
+            .map_err(|error| error.context("Could not open backing file"))?;
+        image.set_backing(Some(child));
+    }
+    Ok(image)
+}
+
+/// How to open the backing file that a header names.
+fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<NodeRef> {
+    let unsupported = |what: String| BlockError::new(ErrorKind::Unsupported, what);
+    let name = name.strip_prefix("file:").unwrap_or(name);
+    if name.starts_with("json:") || name.split_once(':').is_some_and(|(protocol, _)| !protocol.contains('/')) {
+        return Err(unsupported(format!("Could not open backing file: Unknown protocol in '{name}'")));
+    }
+    let filename = if name.starts_with('/') {
+        name.to_owned()
+    } else {
+        let image = file.info().filename;
+        match image.rsplit_once('/') {
+            Some((folder, _)) => format!("{folder}/{name}"),
+            None => name.to_owned(),
+        }
+    };
+    let driver = DriverOptions::File(FileOptions { filename: filename.clone(), ..FileOptions::default() });
+    let below = NodeRef::Options(Box::new(NodeOptions { driver, ..NodeOptions::default() }));
+    let driver = match format {
+        Some("qcow2") => qcow2_options(below),
+        Some("raw") => DriverOptions::Raw(RawOptions { file: below, offset: 0, size: None }),
+        Some(other) => return Err(unsupported(format!("Unknown driver '{other}'"))),
+        // An image without a format for its backing file: the content decides.
+        None => match std::fs::File::open(&filename).and_then(|mut file| {
+            let mut magic = [0u8; 4];
+            std::io::Read::read_exact(&mut file, &mut magic).map(|()| magic)
+        }) {
+            Ok(magic) if &magic == b"QFI\xfb" => qcow2_options(below),
+            _ => DriverOptions::Raw(RawOptions { file: below, offset: 0, size: None }),
+        },
+    };
+    Ok(NodeRef::Options(Box::new(NodeOptions { driver, ..NodeOptions::default() })))
+}
+
+fn qcow2_options(file: NodeRef) -> DriverOptions {
+    DriverOptions::Qcow2(Qcow2Options {
+        file,
+        backing: BackingRef::FromImage,
+        lazy_refcounts: None,
+        pass_discard_request: None,
+        pass_discard_snapshot: None,
+        pass_discard_other: None,
+        discard_no_unref: None,
+        cache_size: None,
+        l2_cache_size: None,
+        l2_cache_entry_size: None,
+        refcount_cache_size: None,
+        cache_clean_interval: None,
+    })
+}
+
+/// Whether a file holds a qcow2 image, and the backing file that its header names.
+pub async fn probe(file: &dyn Storage) -> Option<Option<String>> {
+    read_header(file).await.ok().map(|header| header.backing_file)
+}
+
+impl Qcow2 {
+    /// Changes between read-only and read-write. Stored bitmaps are the caller's affair: before going read-only,
+    /// after becoming writable.
+    pub async fn set_read_only(&self, read_only: bool) -> Result<()> {
+        if self.read_only.load(Ordering::Acquire) == read_only {
+            return Ok(());
+        }
+        if read_only {
+            let _alone = self.alone().await?;
+            self.clean().await?;
+            self.read_only.store(true, Ordering::Release);
+            Ok(())
+        } else {
+            self.make_writable().await
+        }
+    }
+}
+
+impl Driver for Qcow2 {
+    fn name(&self) -> &'static str {
+        "qcow2"
+    }
+
+    fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn limits(&self) -> Limits {
+        let cluster = u32::try_from(lock(&self.meta).geometry.cluster()).unwrap_or(0);
+        Limits { cluster_bytes: cluster, discard_alignment: cluster, ..Limits::default() }
+    }
+
+    fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
+        Box::pin(self.read_at(offset, buf))
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        self.read_now(offset, buf)
+    }
+
+    fn write<'a>(&'a self, offset: u64, buf: &'a [u8], flags: WriteFlags) -> IoFuture<'a> {
+        if flags.compressed {
+            Box::pin(self.write_compressed(offset, buf, flags))
+        } else {
+            Box::pin(self.write_at(offset, buf, flags))
+        }
+    }
+
+    fn try_write(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Option<Result<()>> {
+        self.write_now(offset, buf, flags)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> IoFuture<'_> {
+        Box::pin(self.zero_at(offset, len, flags))
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
+        Box::pin(self.discard_at(offset, len))
+    }
+
+    fn flush(&self) -> IoFuture<'_> {
+        Box::pin(async move {
+            if self.read_only.load(Ordering::Acquire) { Ok(()) } else { self.write_back(true).await }
+        })
+    }
+
+    fn block_status(&self, offset: u64, len: u64, want_host: bool) -> IoFuture<'_, BlockStatus> {
+        Box::pin(self.status_at(offset, len, want_host))
+    }
+
+    fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_> {
+        Box::pin(self.resize(length, preallocation))
+    }
+
+    fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {
+        Box::pin(self.map_at(offset, len))
+    }
+
+    fn commit_write(&self, mapping: WriteMapping) -> IoFuture<'_> {
+        Box::pin(self.commit_mapping(mapping.token))
+    }
+
+    fn abandon_write(&self, mapping: WriteMapping) {
+        self.abandon_mapping(mapping.token);
+    }
+
+    fn close(&self) -> IoFuture<'_> {
+        Box::pin(async move {
+            if self.read_only.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let _alone = self.alone().await?;
+            let broken = lock(&self.meta).broken;
+            if broken { Ok(()) } else { self.clean().await }
+        })
+    }
+
+    fn change_child(&self, name: &str, child: Option<Arc<Child>>) -> Result<()> {
+        if name == "backing" {
+            self.set_backing(child.map(|child| child as Arc<dyn Storage>));
+            Ok(())
+        } else {
+            Err(BlockError::new(ErrorKind::Unsupported, "Cannot change this child"))
+        }
+    }
+
+    fn info(&self) -> DriverInfo {
+        let below = self.file.info();
+        let meta = lock(&self.meta);
+        let header = &meta.header;
+        let v3 = header.version >= 3;
+        DriverInfo {
+            filename: below.filename,
+            allocated_bytes: below.allocated_bytes,
+            cluster_bytes: u32::try_from(meta.geometry.cluster()).ok(),
+            dirty: Some(header.has(INCOMPATIBLE_DIRTY)),
+            backing_file: header.backing_file.clone().map(|name| (name, header.backing_format.clone())),
+            specific: FormatInfo::Qcow2(Qcow2Info {
+                compat: if v3 { "1.1" } else { "0.10" }.to_owned(),
+                lazy_refcounts: v3.then_some(header.compatible & COMPATIBLE_LAZY_REFCOUNTS != 0),
+                corrupt: v3.then_some(header.has(INCOMPATIBLE_CORRUPT)),
+                extended_l2: v3.then_some(false),
+                refcount_bits: 1 << header.refcount_order,
+                compression_type: header.compression.as_str().to_owned(),
+                bitmaps: Vec::new(),
+            }),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,240 @@
+//! A file in memory that remembers what a power cut may lose.
+
+use std::sync::{Arc, Mutex};
+
+use super::super::storage::Storage;
+use super::Random;
+use crate::driver::{BlockStatus, IoFuture, Preallocation, WriteFlags, ZeroFlags};
+use crate::sync::lock;
+use crate::{BlockError, Result};
+
+/// One change since the last flush.
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Truncate(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What readers see.
+    now: Vec<u8>,
+    /// What a flush made certain.
+    durable: Vec<u8>,
+    /// What may or may not be there after a power cut.
+    volatile: Vec<Change>,
+    /// Writes that are let through before every further one fails; `None`: all.
+    budget: Option<u64>,
+    writes: u64,
+    flushes: u64,
+    /// Every n-th write is given to a dropped or delayed request: the future pends once.
+    stall: Option<Random>,
+    inline: bool,
+}
+
+/// The file.
+#[derive(Debug, Default)]
+pub(super) struct Memory(Mutex<State>);
+
+fn apply(bytes: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write(offset, data) => {
+            let start = usize::try_from(*offset).unwrap();
+            if bytes.len() < start + data.len() {
+                bytes.resize(start + data.len(), 0);
+            }
+            bytes[start..start + data.len()].copy_from_slice(data);
+        }
+        Change::Truncate(len) => bytes.resize(usize::try_from(*len).unwrap(), 0),
+    }
+}
+
+impl Memory {
+    pub(super) fn new() -> Arc<Self> {
+        Self::with(Vec::new())
+    }
+
+    pub(super) fn with(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { now: bytes.clone(), durable: bytes, ..State::default() })))
+    }
+
+    /// Fails every write after `budget` more.
+    pub(super) fn fail_after(&self, budget: u64) {
+        lock(&self.0).budget = Some(budget);
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        lock(&self.0).writes
+    }
+
+    /// Makes requests wait now and then, so that others overtake them.
+    pub(super) fn stall(&self, seed: u64) {
+        lock(&self.0).stall = Some(Random::new(seed));
+    }
+
+    /// Offers the paths that do not wait.
+    pub(super) fn inline(&self) {
+        lock(&self.0).inline = true;
+    }
+
+    /// What a reader sees now.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        lock(&self.0).now.clone()
+    }
+
+    /// What a power cut leaves: the durable state, with some of the changes since, in any order, some of them torn
+    /// at a sector.
+    pub(super) fn after_power_cut(&self, random: &mut Random) -> Vec<u8> {
+        let state = lock(&self.0);
+        let mut bytes = state.durable.clone();
+        let mut order: Vec<usize> = (0..state.volatile.len()).collect();
+        for at in (1..order.len()).rev() {
+            let other = usize::try_from(random.below(at as u64 + 1)).unwrap();
+            order.swap(at, other);
+        }
+        let mode = random.below(4);
+        for at in order {
+            let keep = match mode {
+                0 => false,
+                1 => true,
+                _ => random.below(2) == 0,
+            };
+            if !keep {
+                continue;
+            }
+            match &state.volatile[at] {
+                Change::Write(offset, data) if data.len() > 512 && random.below(3) == 0 => {
+                    for (nth, sector) in data.chunks(512).enumerate() {
+                        if random.below(2) == 0 {
+                            apply(&mut bytes, &Change::Write(offset + nth as u64 * 512, sector.to_vec()));
+                        }
+                    }
+                }
+                change => apply(&mut bytes, change),
+            }
+        }
+        bytes
+    }
+
+    fn change(&self, change: Change) -> Result<()> {
+        let mut state = lock(&self.0);
+        if let Some(budget) = &mut state.budget {
+            match budget.checked_sub(1) {
+                Some(left) => *budget = left,
+                None => return Err(BlockError::from_errno(5, "Input/output error")),
+            }
+        }
+        state.writes += 1;
+        apply(&mut state.now, &change);
+        state.volatile.push(change);
+        Ok(())
+    }
+
+    fn stalls(&self) -> u64 {
+        match &mut lock(&self.0).stall {
+            Some(random) => random.below(4),
+            None => 0,
+        }
+    }
+
+    async fn pause(&self) {
+        for _ in 0..self.stalls() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn fill(&self, offset: u64, buf: &mut [u8]) {
+        let state = lock(&self.0);
+        for (nth, byte) in buf.iter_mut().enumerate() {
+            let at = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(nth));
+            *byte = at.and_then(|at| state.now.get(at)).copied().unwrap_or(0);
+        }
+    }
+}
+
+/// No test image is larger: a wild offset must not take all memory.
+const MAX_LENGTH: u64 = 1 << 30;
+
+impl Storage for Memory {
+    fn length(&self) -> u64 {
+        lock(&self.0).now.len() as u64
+    }
+
+    fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.pause().await;
+            self.fill(offset, buf);
+            Ok(())
+        })
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        if !lock(&self.0).inline {
+            return None;
+        }
+        self.fill(offset, buf);
+        Some(Ok(()))
+    }
+
+    fn write<'a>(&'a self, offset: u64, buf: &'a [u8], _flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.pause().await;
+            if offset.saturating_add(buf.len() as u64) > MAX_LENGTH {
+                return Err(BlockError::from_errno(27, "File too large"));
+            }
+            self.change(Change::Write(offset, buf.to_vec()))?;
+            self.pause().await;
+            Ok(())
+        })
+    }
+
+    fn try_write(&self, offset: u64, buf: &[u8], _flags: WriteFlags) -> Option<Result<()>> {
+        let inline = lock(&self.0).inline && offset.saturating_add(buf.len() as u64) <= MAX_LENGTH;
+        inline.then(|| self.change(Change::Write(offset, buf.to_vec())))
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> IoFuture<'_> {
+        Box::pin(async move {
+            self.pause().await;
+            if offset.saturating_add(len) > MAX_LENGTH {
+                return Err(BlockError::from_errno(27, "File too large"));
+            }
+            self.change(Change::Write(offset, vec![0; usize::try_from(len).unwrap()]))
+        })
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
+        Box::pin(async move {
+            let inside = self.length().saturating_sub(offset).min(len);
+            // What is discarded is anything afterwards.
+            self.change(Change::Write(offset, vec![0xdd; usize::try_from(inside).unwrap()]))
+        })
+    }
+
+    fn flush(&self) -> IoFuture<'_> {
+        Box::pin(async move {
+            self.pause().await;
+            let mut state = lock(&self.0);
+            if state.budget == Some(0) {
+                return Err(BlockError::from_errno(5, "Input/output error"));
+            }
+            state.flushes += 1;
+            state.durable = state.now.clone();
+            state.volatile.clear();
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
+        Box::pin(async move {
+            if length > MAX_LENGTH {
+                return Err(BlockError::from_errno(27, "File too large"));
+            }
+            self.change(Change::Truncate(length))
+        })
+    }
+
+    fn block_status(&self, _offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
+        Box::pin(async move { Ok(BlockStatus { len, allocated: true, data: true, ..BlockStatus::default() }) })
+    }
+}
