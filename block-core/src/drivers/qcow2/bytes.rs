@@ -8,7 +8,10 @@ fn short() -> BlockError {
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
     let end = at.checked_add(N).ok_or_else(short)?;
-    bytes.get(at..end).and_then(|part| part.try_into().ok()).ok_or_else(short)
+    bytes
+        .get(at..end)
+        .and_then(|part| part.try_into().ok())
+        .ok_or_else(short)
 }
 
 pub(super) fn be16(bytes: &[u8], at: usize) -> Result<u16> {

@@ -103,7 +103,13 @@ impl<V> Cache<V> {
             slot.version += 1;
             return;
         }
-        let slot = Slot { key, value, version: 0, dirty: false, recent: true };
+        let slot = Slot {
+            key,
+            value,
+            version: 0,
+            dirty: false,
+            recent: true,
+        };
         while self.slots.len() > self.capacity {
             match self.victim() {
                 Some(at) => self.drop_slot(at),
@@ -127,7 +133,11 @@ impl<V> Cache<V> {
     fn victim(&mut self) -> Option<usize> {
         // Two rounds: the first may only clear the marks.
         for _ in 0..self.slots.len() * 2 {
-            self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+            self.hand = if self.hand + 1 < self.slots.len() {
+                self.hand + 1
+            } else {
+                0
+            };
             let slot = self.slots.get_mut(self.hand)?;
             if slot.dirty {
                 continue;

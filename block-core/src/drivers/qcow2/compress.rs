@@ -25,7 +25,11 @@ pub(super) fn unpack(method: Compression, packed: &[u8], cluster: &mut [u8]) -> 
             let mut inflate = Decompress::new(false);
             // The stream may end exactly with the cluster or have been cut by it: only the bytes count.
             let _ = inflate.decompress(packed, cluster, FlushDecompress::Finish);
-            if inflate.total_out() == to_u64(cluster.len()) { Ok(()) } else { Err(broken()) }
+            if inflate.total_out() == to_u64(cluster.len()) {
+                Ok(())
+            } else {
+                Err(broken())
+            }
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::raw::Decoder::new().map_err(|_| broken())?;
@@ -51,7 +55,9 @@ pub(super) fn pack(method: Compression, cluster: &[u8]) -> Option<Vec<u8>> {
         Compression::Zlib => {
             let mut deflate =
                 Compress::new_with_window_bits(flate2::Compression::default(), false, WINDOW_BITS);
-            let status = deflate.compress(cluster, &mut packed, FlushCompress::Finish).ok()?;
+            let status = deflate
+                .compress(cluster, &mut packed, FlushCompress::Finish)
+                .ok()?;
             if status != flate2::Status::StreamEnd {
                 return None;
             }
@@ -66,9 +72,10 @@ pub(super) fn pack(method: Compression, cluster: &[u8]) -> Option<Vec<u8>> {
 /// Runs work that keeps a processor busy where it does not hold up others.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
-        Ok(handle) => {
-            handle.spawn_blocking(work).await.map_err(|_| BlockError::from_errno(125, "Operation canceled"))
-        }
+        Ok(handle) => handle
+            .spawn_blocking(work)
+            .await
+            .map_err(|_| BlockError::from_errno(125, "Operation canceled")),
         Err(_) => Ok(work()),
     }
 }
@@ -101,7 +108,11 @@ impl Qcow2 {
         self.check_writable()?;
         let (cluster, cluster_len, method) = {
             let meta = lock(&self.meta);
-            (meta.geometry.cluster(), meta.geometry.cluster_len(), meta.header.compression)
+            (
+                meta.geometry.cluster(),
+                meta.geometry.cluster_len(),
+                meta.header.compression,
+            )
         };
         let end = offset + to_u64(buf.len());
         let disk_end = self.length.load(std::sync::atomic::Ordering::Acquire);
@@ -119,7 +130,9 @@ impl Qcow2 {
                 Some(mut packed) => {
                     let bytes = to_u64(packed.len());
                     self.file.event("write_compressed");
-                    let allocation = self.step(|meta| meta.plan_compressed(at / cluster, bytes)).await?;
+                    let allocation = self
+                        .step(|meta| meta.plan_compressed(at / cluster, bytes))
+                        .await?;
                     let host = allocation.host;
                     let hold = Hold::new(self, allocation);
                     // Whole sectors, so that no other compressed cluster shares one with this write.

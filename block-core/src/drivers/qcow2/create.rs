@@ -57,7 +57,9 @@ impl CreateOptions {
             return Err(invalid("Image size must be a multiple of 512 bytes"));
         }
         if !self.cluster_bytes.is_power_of_two() || !(512..=2 << 20).contains(&self.cluster_bytes) {
-            return Err(invalid("Cluster size must be a power of two between 512 and 2048k"));
+            return Err(invalid(
+                "Cluster size must be a power of two between 512 and 2048k",
+            ));
         }
         if self.preallocation != Preallocation::Off && self.backing_file.is_some() {
             return Err(invalid(
@@ -73,7 +75,9 @@ impl CreateOptions {
             ));
         }
         if !self.refcount_bits.is_power_of_two() || self.refcount_bits > 64 {
-            return Err(invalid("Refcount width must be a power of two and may not exceed 64 bits"));
+            return Err(invalid(
+                "Refcount width must be a power of two and may not exceed 64 bits",
+            ));
         }
         if self.refcount_bits != 16 && !v3 {
             return Err(invalid(
@@ -129,10 +133,14 @@ pub async fn create(file: Arc<dyn Storage>, options: &CreateOptions) -> Result<(
         // A device keeps its length.
         if file.grows_zeroed() { Err(error) } else { Ok(()) }
     })?;
-    file.write(0, &start, WriteFlags::default()).await.map_err(|error| error.context("Could not write qcow2 header"))?;
+    file.write(0, &start, WriteFlags::default())
+        .await
+        .map_err(|error| error.context("Could not write qcow2 header"))?;
     file.flush().await?;
     let image = Qcow2::open(file, OpenOptions::default()).await?;
     let grown = image.truncate(options.size, options.preallocation).await;
     let closed = image.close().await;
-    grown.map_err(|error| error.context("Could not resize image")).and(closed)
+    grown
+        .map_err(|error| error.context("Could not resize image"))
+        .and(closed)
 }

@@ -4,18 +4,20 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::header::{COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
 use super::open::read_header;
 use super::storage::Storage;
+use super::{BlockError, ErrorKind};
 use super::{OpenOptions, Qcow2, Result};
 use crate::driver::{
     BlockStatus, Driver, DriverInfo, FormatInfo, IoFuture, Limits, Preallocation, Qcow2Info, WriteFlags,
     WriteMapping, ZeroFlags,
 };
 use crate::graph::{Child, ChildRole, OpenContext};
-use crate::options::{BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions};
+use crate::options::{
+    BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions,
+};
 use crate::sync::lock;
-use super::header::{COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
-use super::{BlockError, ErrorKind};
 
 /// Opens an image as a node.
 pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<Arc<dyn Driver>> {
@@ -43,8 +45,14 @@ pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<A
 fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<NodeRef> {
     let unsupported = |what: String| BlockError::new(ErrorKind::Unsupported, what);
     let name = name.strip_prefix("file:").unwrap_or(name);
-    if name.starts_with("json:") || name.split_once(':').is_some_and(|(protocol, _)| !protocol.contains('/')) {
-        return Err(unsupported(format!("Could not open backing file: Unknown protocol in '{name}'")));
+    if name.starts_with("json:")
+        || name
+            .split_once(':')
+            .is_some_and(|(protocol, _)| !protocol.contains('/'))
+    {
+        return Err(unsupported(format!(
+            "Could not open backing file: Unknown protocol in '{name}'"
+        )));
     }
     let filename = if name.starts_with('/') {
         name.to_owned()
@@ -55,11 +63,21 @@ fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<Nod
             None => name.to_owned(),
         }
     };
-    let driver = DriverOptions::File(FileOptions { filename: filename.clone(), ..FileOptions::default() });
-    let below = NodeRef::Options(Box::new(NodeOptions { driver, ..NodeOptions::default() }));
+    let driver = DriverOptions::File(FileOptions {
+        filename: filename.clone(),
+        ..FileOptions::default()
+    });
+    let below = NodeRef::Options(Box::new(NodeOptions {
+        driver,
+        ..NodeOptions::default()
+    }));
     let driver = match format {
         Some("qcow2") => qcow2_options(below),
-        Some("raw") => DriverOptions::Raw(RawOptions { file: below, offset: 0, size: None }),
+        Some("raw") => DriverOptions::Raw(RawOptions {
+            file: below,
+            offset: 0,
+            size: None,
+        }),
         Some(other) => return Err(unsupported(format!("Unknown driver '{other}'"))),
         // An image without a format for its backing file: the content decides.
         None => match std::fs::File::open(&filename).and_then(|mut file| {
@@ -67,10 +85,17 @@ fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<Nod
             std::io::Read::read_exact(&mut file, &mut magic).map(|()| magic)
         }) {
             Ok(magic) if &magic == b"QFI\xfb" => qcow2_options(below),
-            _ => DriverOptions::Raw(RawOptions { file: below, offset: 0, size: None }),
+            _ => DriverOptions::Raw(RawOptions {
+                file: below,
+                offset: 0,
+                size: None,
+            }),
         },
     };
-    Ok(NodeRef::Options(Box::new(NodeOptions { driver, ..NodeOptions::default() })))
+    Ok(NodeRef::Options(Box::new(NodeOptions {
+        driver,
+        ..NodeOptions::default()
+    })))
 }
 
 fn qcow2_options(file: NodeRef) -> DriverOptions {
@@ -124,7 +149,11 @@ impl Driver for Qcow2 {
 
     fn limits(&self) -> Limits {
         let cluster = u32::try_from(lock(&self.meta).geometry.cluster()).unwrap_or(0);
-        Limits { cluster_bytes: cluster, discard_alignment: cluster, ..Limits::default() }
+        Limits {
+            cluster_bytes: cluster,
+            discard_alignment: cluster,
+            ..Limits::default()
+        }
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
@@ -157,7 +186,11 @@ impl Driver for Qcow2 {
 
     fn flush(&self) -> IoFuture<'_> {
         Box::pin(async move {
-            if self.read_only.load(Ordering::Acquire) { Ok(()) } else { self.write_back(true).await }
+            if self.read_only.load(Ordering::Acquire) {
+                Ok(())
+            } else {
+                self.write_back(true).await
+            }
         })
     }
 
@@ -197,7 +230,10 @@ impl Driver for Qcow2 {
             self.set_backing(child.map(|child| child as Arc<dyn Storage>));
             Ok(())
         } else {
-            Err(BlockError::new(ErrorKind::Unsupported, "Cannot change this child"))
+            Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Cannot change this child",
+            ))
         }
     }
 
@@ -211,7 +247,10 @@ impl Driver for Qcow2 {
             allocated_bytes: below.allocated_bytes,
             cluster_bytes: u32::try_from(meta.geometry.cluster()).ok(),
             dirty: Some(header.has(INCOMPATIBLE_DIRTY)),
-            backing_file: header.backing_file.clone().map(|name| (name, header.backing_format.clone())),
+            backing_file: header
+                .backing_file
+                .clone()
+                .map(|name| (name, header.backing_format.clone())),
             specific: FormatInfo::Qcow2(Qcow2Info {
                 compat: if v3 { "1.1" } else { "0.10" }.to_owned(),
                 lazy_refcounts: v3.then_some(header.compatible & COMPATIBLE_LAZY_REFCOUNTS != 0),

@@ -59,7 +59,11 @@ impl Geometry {
 
     /// The largest refcount.
     pub(super) fn refcount_max(&self) -> u64 {
-        if self.refcount_order >= 6 { u64::MAX >> 1 } else { (1 << (1 << self.refcount_order)) - 1 }
+        if self.refcount_order >= 6 {
+            u64::MAX >> 1
+        } else {
+            (1 << (1 << self.refcount_order)) - 1
+        }
     }
 
     /// Log2 of the refcounts in one refcount block.
@@ -140,7 +144,10 @@ impl Mapping {
             let shift = geometry.compressed_shift();
             let host = raw & ((1 << shift) - 1) & (MAX_HOST_OFFSET - 1);
             let sectors = ((raw & (COMPRESSED - 1)) >> shift) + 1;
-            return Ok(Mapping::Compressed(Compressed { host, len: sectors * 512 - (host & 511) }));
+            return Ok(Mapping::Compressed(Compressed {
+                host,
+                len: sectors * 512 - (host & 511),
+            }));
         }
         let host = raw & OFFSET_MASK;
         let copied = raw & COPIED != 0;
@@ -151,7 +158,10 @@ impl Mapping {
             if geometry.version < 3 {
                 return Err(BadEntry::ZeroInV2);
             }
-            Ok(Mapping::Zero { host: (host != 0).then_some(host), copied: copied && host != 0 })
+            Ok(Mapping::Zero {
+                host: (host != 0).then_some(host),
+                copied: copied && host != 0,
+            })
         } else if host != 0 {
             Ok(Mapping::Data { host, copied })
         } else {
@@ -188,7 +198,12 @@ mod tests {
     use super::*;
 
     fn geometry(cluster_bits: u32) -> Geometry {
-        Geometry { cluster_bits, refcount_order: 4, version: 3, slice_bits: cluster_bits.min(12) - 3 }
+        Geometry {
+            cluster_bits,
+            refcount_order: 4,
+            version: 3,
+            slice_bits: cluster_bits.min(12) - 3,
+        }
     }
 
     #[test]
@@ -198,14 +213,30 @@ mod tests {
             let host = 5 << bits;
             for mapping in [
                 Mapping::Unallocated,
-                Mapping::Zero { host: None, copied: false },
-                Mapping::Zero { host: Some(host), copied: true },
+                Mapping::Zero {
+                    host: None,
+                    copied: false,
+                },
+                Mapping::Zero {
+                    host: Some(host),
+                    copied: true,
+                },
                 Mapping::Data { host, copied: false },
                 Mapping::Data { host, copied: true },
-                Mapping::Compressed(Compressed { host: host + 77, len: 512 - 77 % 512 }),
-                Mapping::Compressed(Compressed { host, len: g.cluster() }),
+                Mapping::Compressed(Compressed {
+                    host: host + 77,
+                    len: 512 - 77 % 512,
+                }),
+                Mapping::Compressed(Compressed {
+                    host,
+                    len: g.cluster(),
+                }),
             ] {
-                assert_eq!(Mapping::decode(&g, mapping.encode(&g)), Ok(mapping), "cluster bits {bits}");
+                assert_eq!(
+                    Mapping::decode(&g, mapping.encode(&g)),
+                    Ok(mapping),
+                    "cluster bits {bits}"
+                );
             }
         }
     }

@@ -151,7 +151,11 @@ impl Header {
             snapshot_count: 0,
             snapshots_offset: 0,
             incompatible: if zstd { INCOMPATIBLE_COMPRESSION } else { 0 },
-            compatible: if options.lazy_refcounts { COMPATIBLE_LAZY_REFCOUNTS } else { 0 },
+            compatible: if options.lazy_refcounts {
+                COMPATIBLE_LAZY_REFCOUNTS
+            } else {
+                0
+            },
             autoclear: 0,
             refcount_order: options.refcount_order,
             compression: options.compression,
@@ -168,14 +172,21 @@ impl Header {
         }
         let version = be32(bytes, 4)?;
         if !(2..=3).contains(&version) {
-            return Err(refuse(ErrorKind::Unsupported, format!("Unsupported qcow2 version {version}")));
+            return Err(refuse(
+                ErrorKind::Unsupported,
+                format!("Unsupported qcow2 version {version}"),
+            ));
         }
         let cluster_bits = be32(bytes, 20)?;
         if !(9..=21).contains(&cluster_bits) {
             return Err(invalid(format!("Unsupported cluster size: 2^{cluster_bits}")));
         }
         let cluster = 1u64 << cluster_bits;
-        let header_length = if version == 2 { 72 } else { be32(bytes, 100).unwrap_or(0) };
+        let header_length = if version == 2 {
+            72
+        } else {
+            be32(bytes, 100).unwrap_or(0)
+        };
         if version >= 3 && header_length < 104 {
             return Err(invalid("qcow2 header too short"));
         }
@@ -213,12 +224,22 @@ impl Header {
             bitmaps: None,
             unknown_extensions: Vec::new(),
         };
-        let extensions_end = if backing_offset == 0 { cluster } else { backing_offset };
+        let extensions_end = if backing_offset == 0 {
+            cluster
+        } else {
+            backing_offset
+        };
         let names = header.parse_extensions(bytes, header_end, to_usize(extensions_end)?)?;
         header.refuse_features(&names)?;
-        header.parse_compression(if header_end > 104 { bytes.get(104).copied() } else { None })?;
+        header.parse_compression(if header_end > 104 {
+            bytes.get(104).copied()
+        } else {
+            None
+        })?;
         if header.refcount_order > 6 {
-            return Err(invalid("Reference count entry width too large; may not exceed 64 bits"));
+            return Err(invalid(
+                "Reference count entry width too large; may not exceed 64 bits",
+            ));
         }
         match be32(bytes, 32)? {
             0 => {}
@@ -228,7 +249,12 @@ impl Header {
                     "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators",
                 ));
             }
-            2 => return Err(refuse(ErrorKind::Unsupported, "Unsupported qcow2 feature(s): LUKS encryption")),
+            2 => {
+                return Err(refuse(
+                    ErrorKind::Unsupported,
+                    "Unsupported qcow2 feature(s): LUKS encryption",
+                ));
+            }
             other => return Err(invalid(format!("Unsupported encryption method {other}"))),
         }
         header.check_tables()?;
@@ -237,8 +263,12 @@ impl Header {
             if u64::from(backing_bytes) > room || backing_bytes > MAX_BACKING_NAME {
                 return Err(invalid("Backing file name too long"));
             }
-            let name = part(bytes, to_usize(backing_offset)?, to_usize(u64::from(backing_bytes))?)
-                .map_err(|_| invalid("Could not read backing file name"))?;
+            let name = part(
+                bytes,
+                to_usize(backing_offset)?,
+                to_usize(u64::from(backing_bytes))?,
+            )
+            .map_err(|_| invalid("Could not read backing file name"))?;
             header.backing_file = Some(String::from_utf8_lossy(name).into_owned());
         }
         Ok(header)
@@ -267,7 +297,13 @@ impl Header {
             u64::from(self.snapshot_count) * 40,
             u64::MAX,
         )?;
-        check_table("Active L1 table", bits, self.l1_offset, u64::from(self.l1_size) * 8, MAX_L1_BYTES)?;
+        check_table(
+            "Active L1 table",
+            bits,
+            self.l1_offset,
+            u64::from(self.l1_size) * 8,
+            MAX_L1_BYTES,
+        )?;
         let coverage_bits = bits + bits - 3;
         let needed = self.size.div_ceil(1 << coverage_bits);
         if self.size > (i64::MAX as u64) || needed > MAX_L1_BYTES / 8 {
@@ -360,7 +396,8 @@ impl Header {
 
     /// Refuses incompatible features that we do not have, by their names.
     fn refuse_features(&self, names: &[u8]) -> Result<()> {
-        let mut left = self.incompatible & !(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT | INCOMPATIBLE_COMPRESSION);
+        let mut left =
+            self.incompatible & !(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT | INCOMPATIBLE_COMPRESSION);
         if left == 0 {
             return Ok(());
         }
@@ -375,9 +412,10 @@ impl Header {
                 left &= !mask;
             }
         }
-        for (mask, name) in
-            [(INCOMPATIBLE_DATA_FILE, "external data file"), (INCOMPATIBLE_EXTENDED_L2, "extended L2 entries")]
-        {
+        for (mask, name) in [
+            (INCOMPATIBLE_DATA_FILE, "external data file"),
+            (INCOMPATIBLE_EXTENDED_L2, "extended L2 entries"),
+        ] {
             if left & mask != 0 {
                 found.push(name.to_owned());
                 left &= !mask;
@@ -386,7 +424,10 @@ impl Header {
         if left != 0 {
             found.push(format!("Unknown incompatible feature: {left:x}"));
         }
-        Err(refuse(ErrorKind::Unsupported, format!("Unsupported qcow2 feature(s): {}", found.join(", "))))
+        Err(refuse(
+            ErrorKind::Unsupported,
+            format!("Unsupported qcow2 feature(s): {}", found.join(", ")),
+        ))
     }
 
     fn parse_compression(&mut self, field: Option<u8>) -> Result<()> {
@@ -395,16 +436,19 @@ impl Header {
             0 => Compression::Zlib,
             1 => Compression::Zstd,
             other => {
-                return Err(refuse(ErrorKind::Unsupported, format!("qcow2: unknown compression type: {other}")));
+                return Err(refuse(
+                    ErrorKind::Unsupported,
+                    format!("qcow2: unknown compression type: {other}"),
+                ));
             }
         };
         match (self.compression, bit) {
-            (Compression::Zlib, true) => {
-                Err(invalid("qcow2: Compression type incompatible feature bit must not be set"))
-            }
-            (Compression::Zstd, false) => {
-                Err(invalid("qcow2: Compression type incompatible feature bit must be set"))
-            }
+            (Compression::Zlib, true) => Err(invalid(
+                "qcow2: Compression type incompatible feature bit must not be set",
+            )),
+            (Compression::Zstd, false) => Err(invalid(
+                "qcow2: Compression type incompatible feature bit must be set",
+            )),
             _ => Ok(()),
         }
     }
@@ -436,11 +480,22 @@ impl Header {
             put64(&mut out, self.autoclear);
             put32(&mut out, self.refcount_order);
             let with_more = self.compression != Compression::Zlib || !self.more_fields.is_empty();
-            let fields = if with_more { 105 + self.more_fields.len() } else { 104 };
+            let fields = if with_more {
+                105 + self.more_fields.len()
+            } else {
+                104
+            };
             let header_length = fields.next_multiple_of(8);
-            put32(&mut out, u32::try_from(header_length).map_err(|_| invalid("qcow2 header exceeds cluster size"))?);
+            put32(
+                &mut out,
+                u32::try_from(header_length).map_err(|_| invalid("qcow2 header exceeds cluster size"))?,
+            );
             if with_more {
-                out.push(if self.compression == Compression::Zstd { 1 } else { 0 });
+                out.push(if self.compression == Compression::Zstd {
+                    1
+                } else {
+                    0
+                });
                 out.extend_from_slice(&self.more_fields);
             }
             out.resize(header_length, 0);
@@ -486,8 +541,15 @@ impl Header {
             out.resize(at, 0);
             out.extend_from_slice(name);
             self.backing_offset = to_u64(at);
-            let (offset, len) = (self.backing_offset.to_be_bytes(), to_u64(name.len()).to_be_bytes());
-            for (place, byte) in out.iter_mut().skip(8).zip(offset.iter().chain(len.iter().skip(4))) {
+            let (offset, len) = (
+                self.backing_offset.to_be_bytes(),
+                to_u64(name.len()).to_be_bytes(),
+            );
+            for (place, byte) in out
+                .iter_mut()
+                .skip(8)
+                .zip(offset.iter().chain(len.iter().skip(4)))
+            {
                 *place = *byte;
             }
         } else {
@@ -499,7 +561,8 @@ impl Header {
     fn feature_names(&self, out: &mut Vec<u8>, room: usize) -> Result<()> {
         let sets = [self.incompatible, self.compatible, self.autoclear];
         let in_use = |(set, bit, _): &(u8, u8, &str)| {
-            sets.get(usize::from(*set)).is_some_and(|bits| bits & (1 << *bit) != 0)
+            sets.get(usize::from(*set))
+                .is_some_and(|bits| bits & (1 << *bit) != 0)
         };
         let (used, unused): (Vec<_>, Vec<_>) = FEATURE_NAMES.iter().partition(|feature| in_use(feature));
         let mut body = Vec::new();
@@ -509,7 +572,11 @@ impl Header {
             body.extend_from_slice(name.as_bytes());
             body.resize(start + 48, 0);
         }
-        if body.is_empty() { Ok(()) } else { extension(out, EXTENSION_FEATURE_NAMES, &body) }
+        if body.is_empty() {
+            Ok(())
+        } else {
+            extension(out, EXTENSION_FEATURE_NAMES, &body)
+        }
     }
 
     pub(super) fn has(&self, incompatible: u64) -> bool {
@@ -551,7 +618,11 @@ mod tests {
     #[test]
     fn survives_a_round_trip() {
         let mut header = sample();
-        header.bitmaps = Some(BitmapsExtension { count: 2, directory_bytes: 64, directory_offset: 0x5_0000 });
+        header.bitmaps = Some(BitmapsExtension {
+            count: 2,
+            directory_bytes: 64,
+            directory_offset: 0x5_0000,
+        });
         header.autoclear = AUTOCLEAR_BITMAPS;
         header.unknown_extensions.push((0x1234, b"keep me".to_vec()));
         let bytes = header.encode().unwrap();
@@ -562,7 +633,11 @@ mod tests {
     fn what_changes_stays_in_the_first_sector() {
         let mut header = sample();
         let without = header.encode().unwrap();
-        header.bitmaps = Some(BitmapsExtension { count: 1, directory_bytes: 32, directory_offset: 0x5_0000 });
+        header.bitmaps = Some(BitmapsExtension {
+            count: 1,
+            directory_bytes: 32,
+            directory_offset: 0x5_0000,
+        });
         let with = header.encode().unwrap();
         assert_eq!(without[SECTOR..], with[SECTOR..]);
     }
@@ -576,7 +651,10 @@ mod tests {
         };
         assert_eq!(text(1 << 2), "Unsupported qcow2 feature(s): external data file");
         assert_eq!(text(1 << 4), "Unsupported qcow2 feature(s): extended L2 entries");
-        assert_eq!(text(1 << 40), "Unsupported qcow2 feature(s): Unknown incompatible feature: 10000000000");
+        assert_eq!(
+            text(1 << 40),
+            "Unsupported qcow2 feature(s): Unknown incompatible feature: 10000000000"
+        );
     }
 
     #[test]

@@ -55,11 +55,16 @@ pub(super) struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     pub(super) fn new(image: &'a Qcow2, allocation: Allocation) -> Self {
-        Self { image, allocation: Some(allocation) }
+        Self {
+            image,
+            allocation: Some(allocation),
+        }
     }
 
     pub(super) fn get(&self) -> Result<&Allocation> {
-        self.allocation.as_ref().ok_or_else(|| BlockError::new(ErrorKind::Invalid, "Allocation is gone"))
+        self.allocation
+            .as_ref()
+            .ok_or_else(|| BlockError::new(ErrorKind::Invalid, "Allocation is gone"))
     }
 
     /// Makes the space visible.
@@ -282,27 +287,39 @@ impl Qcow2 {
     }
 
     async fn load_slice(&self, key: u64) -> Result<()> {
-        let Some(claim) = self.claim((false, key), |meta| meta.l2.contains(key)).await else { return Ok(()) };
+        let Some(claim) = self.claim((false, key), |meta| meta.l2.contains(key)).await else {
+            return Ok(());
+        };
         let (table, bytes) = {
             let meta = lock(&self.meta);
             let table = meta.table(meta.slice_l1(key)).ok().flatten();
-            (table.map(|(table, _)| meta.slice_offset(table, key)), meta.geometry.slice_bytes())
+            (
+                table.map(|(table, _)| meta.slice_offset(table, key)),
+                meta.geometry.slice_bytes(),
+            )
         };
         let Some(offset) = table else { return Ok(()) };
         let mut buf = vec![0u8; bytes];
         self.file.event("l2_load");
         self.read_file(offset, &mut buf).await?;
-        lock(&self.meta).l2.insert(key, decode_table(&buf).into_boxed_slice());
+        lock(&self.meta)
+            .l2
+            .insert(key, decode_table(&buf).into_boxed_slice());
         drop(claim);
         Ok(())
     }
 
     pub(super) async fn load_refblock(&self, block: u64) -> Result<()> {
-        let claim = self.claim((true, block), |meta| meta.refblocks.contains(block)).await;
+        let claim = self
+            .claim((true, block), |meta| meta.refblocks.contains(block))
+            .await;
         let Some(claim) = claim else { return Ok(()) };
         let (place, bytes) = {
             let meta = lock(&self.meta);
-            (meta.refblock_offset(block).ok().flatten(), meta.geometry.cluster_len())
+            (
+                meta.refblock_offset(block).ok().flatten(),
+                meta.geometry.cluster_len(),
+            )
         };
         let Some(offset) = place else { return Ok(()) };
         let mut buf = vec![0u8; bytes];
@@ -318,7 +335,13 @@ impl Qcow2 {
         let mut cursor = 0;
         self.file.event("cluster_alloc");
         let (first, fresh) = self.step(|meta| meta.take_exact(count, &mut cursor)).await?;
-        Ok(Taken { image: self, first, count, fresh, kept: false })
+        Ok(Taken {
+            image: self,
+            first,
+            count,
+            fresh,
+            kept: false,
+        })
     }
 
     /// Gives an L1 entry an L2 table of its own: an empty one, or a copy of one that a snapshot shares.
@@ -340,7 +363,10 @@ impl Qcow2 {
             woken.await;
             return Ok(());
         }
-        let _making = MakingTable { image: self, l1_index };
+        let _making = MakingTable {
+            image: self,
+            l1_index,
+        };
         self.file.event("l2_alloc_write");
         let taken = self.take(1).await?;
         let (old, cluster, bits) = {
@@ -351,7 +377,11 @@ impl Qcow2 {
         let host = taken.first << bits;
         match old {
             None if taken.fresh => {}
-            None => self.file.write_zeroes(host, to_u64(cluster), ZeroFlags::default()).await?,
+            None => {
+                self.file
+                    .write_zeroes(host, to_u64(cluster), ZeroFlags::default())
+                    .await?
+            }
             Some(old) => {
                 // Nothing of a shared table is dirty: changes are made to tables of one's own only.
                 let mut bytes = vec![0u8; cluster];
@@ -479,7 +509,10 @@ impl Qcow2 {
             };
             let len = match place {
                 Place::There { host, len } => {
-                    if let Err(error) = self.file.try_write(host, rest.get(..usize::try_from(len).ok()?)?, flags)? {
+                    if let Err(error) =
+                        self.file
+                            .try_write(host, rest.get(..usize::try_from(len).ok()?)?, flags)?
+                    {
                         return Some(Err(error));
                     }
                     len
@@ -490,7 +523,11 @@ impl Qcow2 {
                     // Beyond the old end of the disk, and in space never written, zeroes need no writing.
                     let plain = whole || (allocation.fresh && allocation.head_zero && allocation.tail_zero);
                     let data = rest.get(..usize::try_from(len).ok()?)?;
-                    let written = if plain { self.file.try_write(allocation.host + head, data, flags) } else { None };
+                    let written = if plain {
+                        self.file.try_write(allocation.host + head, data, flags)
+                    } else {
+                        None
+                    };
                     let mut meta = lock(&self.meta);
                     match written {
                         Some(Ok(())) if meta.commit(&allocation).is_ok() => {}
@@ -521,17 +558,28 @@ impl Qcow2 {
         self.check_writable()?;
         let _busy = self.begin().await?;
         self.write_inside(offset, buf, flags).await?;
-        if flags.fua { self.write_back(true).await } else { Ok(()) }
+        if flags.fua {
+            self.write_back(true).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes for a request that is under way already.
     pub(super) async fn write_inside(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Result<()> {
-        let flags = WriteFlags { fua: false, compressed: false, ..flags };
+        let flags = WriteFlags {
+            fua: false,
+            compressed: false,
+            ..flags
+        };
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
             let (len, backing_len) = (to_u64(rest.len()), self.backing_len());
-            match self.step(|meta| meta.plan_write(at, len, backing_len, true)).await? {
+            match self
+                .step(|meta| meta.plan_write(at, len, backing_len, true))
+                .await?
+            {
                 Place::There { host, len } => {
                     let (data, after) = rest.split_at(to_usize(len)?);
                     self.file.event("write_aio");
@@ -566,7 +614,10 @@ impl Qcow2 {
         let total = allocation.count << bits;
         let head = at - start;
         let tail = total - head - to_u64(data.len());
-        let (read_head, read_tail) = (head > 0 && !allocation.head_zero, tail > 0 && !allocation.tail_zero);
+        let (read_head, read_tail) = (
+            head > 0 && !allocation.head_zero,
+            tail > 0 && !allocation.tail_zero,
+        );
         let silent = allocation.fresh || (head == 0 && tail == 0);
         if !read_head && !read_tail && silent {
             self.file.event("write_aio");
@@ -598,7 +649,9 @@ impl Qcow2 {
                 self.file.event("cow_write");
                 self.write_file(allocation.host + place, &buf, flags).await?;
             } else if len > 0 && !allocation.fresh {
-                self.file.write_zeroes(allocation.host + place, len, ZeroFlags::default()).await?;
+                self.file
+                    .write_zeroes(allocation.host + place, len, ZeroFlags::default())
+                    .await?;
             }
         }
         self.file.event("write_aio");
@@ -608,7 +661,11 @@ impl Qcow2 {
     /// Reads what the guest sees, zeroes beyond the disk's end. Boxed: reading may take a compressed cluster apart.
     fn read_old<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
         Box::pin(async move {
-            let inside = self.length.load(Ordering::Acquire).saturating_sub(offset).min(to_u64(buf.len()));
+            let inside = self
+                .length
+                .load(Ordering::Acquire)
+                .saturating_sub(offset)
+                .min(to_u64(buf.len()));
             let (part, beyond) = buf.split_at_mut(to_usize(inside)?);
             beyond.fill(0);
             self.read_inside(offset, part).await
@@ -628,7 +685,11 @@ impl Qcow2 {
         let first = offset.next_multiple_of(cluster);
         // The last cluster may reach beyond the disk: it is whole all the same.
         let to_end = end >= self.length.load(Ordering::Acquire);
-        let last = if to_end { end.next_multiple_of(cluster) } else { end - end % cluster };
+        let last = if to_end {
+            end.next_multiple_of(cluster)
+        } else {
+            end - end % cluster
+        };
         if first >= last || (!v3 && self.backing.load().is_some()) || (!v3 && !flags.may_unmap) {
             if flags.no_fallback && !(v3 && self.reads_zero(offset, len).await?) {
                 return Err(BlockError::from_errno(95, "Operation not supported"));
@@ -651,12 +712,17 @@ impl Qcow2 {
                 (true, true, false) => ZeroMode::Unmap,
                 (true, ..) => ZeroMode::Keep,
             };
-            self.zero_clusters(first / cluster, (last - first) / cluster, mode).await?;
+            self.zero_clusters(first / cluster, (last - first) / cluster, mode)
+                .await?;
             if last < end {
                 self.zero_bytes(last, end, flags.may_unmap).await?;
             }
         }
-        if flags.fua { self.write_back(true).await } else { Ok(()) }
+        if flags.fua {
+            self.write_back(true).await
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) async fn zero_clusters(&self, first: u64, count: u64, mode: ZeroMode) -> Result<()> {
@@ -726,10 +792,19 @@ impl Qcow2 {
         let end = offset + len;
         let first = offset.next_multiple_of(cluster);
         let to_end = end >= self.length.load(Ordering::Acquire);
-        let last = if to_end { end.next_multiple_of(cluster) } else { end - end % cluster };
+        let last = if to_end {
+            end.next_multiple_of(cluster)
+        } else {
+            end - end % cluster
+        };
         if first < last {
-            let mode = if self.options.discard_no_unref { ZeroMode::DiscardKeep } else { ZeroMode::Discard };
-            self.zero_clusters(first / cluster, (last - first) / cluster, mode).await?;
+            let mode = if self.options.discard_no_unref {
+                ZeroMode::DiscardKeep
+            } else {
+                ZeroMode::Discard
+            };
+            self.zero_clusters(first / cluster, (last - first) / cluster, mode)
+                .await?;
         }
         Ok(())
     }
@@ -760,23 +835,45 @@ impl Qcow2 {
             }
             covered += next.len;
         }
-        let status = BlockStatus { len: covered, allocated: true, ..BlockStatus::default() };
+        let status = BlockStatus {
+            len: covered,
+            allocated: true,
+            ..BlockStatus::default()
+        };
         Ok(match first.source {
             Source::Data(at) if want_host => {
                 // The file knows which of it is a hole, and where the rest lies.
                 let below = self.file.block_status(at, covered, true).await?;
                 let len = covered.min(below.len.max(1));
-                BlockStatus { data: true, zero: below.zero, host: below.host, len, ..status }
+                BlockStatus {
+                    data: true,
+                    zero: below.zero,
+                    host: below.host,
+                    len,
+                    ..status
+                }
             }
             Source::Data(_) => BlockStatus { data: true, ..status },
             Source::Zero(_) => BlockStatus { zero: true, ..status },
-            Source::Compressed(_) => BlockStatus { data: true, compressed: true, ..status },
+            Source::Compressed(_) => BlockStatus {
+                data: true,
+                compressed: true,
+                ..status
+            },
             Source::Backing => {
                 let backing_len = self.backing_len();
                 if offset >= backing_len {
-                    BlockStatus { allocated: false, zero: true, ..status }
+                    BlockStatus {
+                        allocated: false,
+                        zero: true,
+                        ..status
+                    }
                 } else {
-                    BlockStatus { allocated: false, len: covered.min(backing_len - offset), ..status }
+                    BlockStatus {
+                        allocated: false,
+                        len: covered.min(backing_len - offset),
+                        ..status
+                    }
                 }
             }
         })
@@ -797,27 +894,47 @@ impl Qcow2 {
         }
         let backing_len = self.backing_len();
         let place = self
-            .step(|meta| match meta.plan_write(offset, whole_end - offset, backing_len, false) {
-                Err(Need::Fail(error)) if error.kind() == ErrorKind::Exists => Ok(None),
-                other => other.map(Some),
-            })
+            .step(
+                |meta| match meta.plan_write(offset, whole_end - offset, backing_len, false) {
+                    Err(Need::Fail(error)) if error.kind() == ErrorKind::Exists => Ok(None),
+                    other => other.map(Some),
+                },
+            )
             .await?;
-        let Some(Place::New { allocation, len }) = place else { return Ok(None) };
+        let Some(Place::New { allocation, len }) = place else {
+            return Ok(None);
+        };
         let (host, fresh, total) = (allocation.host, allocation.fresh, allocation.count * cluster);
         let hold = Hold::new(self, allocation);
-        let Some(inner) = self.file.map_for_write(host, len).await? else { return Ok(None) };
-        let guard = Mapped { image: self, inner: Some(inner) };
+        let Some(inner) = self.file.map_for_write(host, len).await? else {
+            return Ok(None);
+        };
+        let guard = Mapped {
+            image: self,
+            inner: Some(inner),
+        };
         if guard.inner.as_ref().is_none_or(|inner| inner.len < len) {
             return Ok(None);
         }
         if len < total && !fresh {
             // What lies beyond the disk's end in its last cluster.
-            self.file.write_zeroes(host + len, total - len, ZeroFlags::default()).await?;
+            self.file
+                .write_zeroes(host + len, total - len, ZeroFlags::default())
+                .await?;
         }
-        let Some((inner, allocation)) = guard.take().zip(hold.keep()) else { return Ok(None) };
+        let Some((inner, allocation)) = guard.take().zip(hold.keep()) else {
+            return Ok(None);
+        };
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let extent = inner.extent.clone();
-        lock(&self.mappings).insert(token, Mapping { inner, allocation, host });
+        lock(&self.mappings).insert(
+            token,
+            Mapping {
+                inner,
+                allocation,
+                host,
+            },
+        );
         Ok(Some(WriteMapping { extent, len, token }))
     }
 

@@ -161,7 +161,11 @@ impl Allocation {
             Some(at) => at.host_clusters(geometry),
             None => (self.host >> geometry.cluster_bits, self.count),
         };
-        (!self.reused).then_some(Free { first, count, reason: FreeReason::Other })
+        (!self.reused).then_some(Free {
+            first,
+            count,
+            reason: FreeReason::Other,
+        })
     }
 }
 
@@ -275,7 +279,11 @@ impl Meta {
 
     /// The L2 table of an L1 entry: its host offset and whether it belongs to the active image alone.
     pub(super) fn table(&self, l1_index: u64) -> Step<Option<(u64, bool)>> {
-        let entry = usize::try_from(l1_index).ok().and_then(|at| self.l1.get(at)).copied().unwrap_or(0);
+        let entry = usize::try_from(l1_index)
+            .ok()
+            .and_then(|at| self.l1.get(at))
+            .copied()
+            .unwrap_or(0);
         let host = entry & OFFSET_MASK;
         if self.geometry.in_cluster(host) != 0 {
             return Err(Need::Corrupt(Corruption {
@@ -293,7 +301,10 @@ impl Meta {
 
     fn slice_of(&self, cluster: u64) -> (u64, usize) {
         let mask = self.geometry.slice_entries() - 1;
-        (cluster >> self.geometry.slice_bits, usize::try_from(cluster & mask).unwrap_or(0))
+        (
+            cluster >> self.geometry.slice_bits,
+            usize::try_from(cluster & mask).unwrap_or(0),
+        )
     }
 
     /// Host offset of a slice inside its L2 table's cluster.
@@ -339,7 +350,10 @@ impl Meta {
                     break;
                 }
             }
-            return Ok(Found { source: Source::Backing, len: reached.min(end) - offset });
+            return Ok(Found {
+                source: Source::Backing,
+                len: reached.min(end) - offset,
+            });
         }
         let (key, index) = self.slice_of(first);
         let geometry = self.geometry;
@@ -352,7 +366,10 @@ impl Meta {
         let mapping = self.decode(raw, first)?;
         let source = match mapping {
             Mapping::Compressed(at) => {
-                return Ok(Found { source: Source::Compressed(at), len: len.min(geometry.cluster() - within) });
+                return Ok(Found {
+                    source: Source::Compressed(at),
+                    len: len.min(geometry.cluster() - within),
+                });
             }
             Mapping::Unallocated => Source::Backing,
             Mapping::Zero { host, .. } => Source::Zero(host.map(|host| host + within)),
@@ -367,11 +384,15 @@ impl Meta {
                 if run >= wanted {
                     break;
                 }
-                let Ok(next) = Mapping::decode(&geometry, *raw) else { break };
+                let Ok(next) = Mapping::decode(&geometry, *raw) else {
+                    break;
+                };
                 let step = run << bits;
                 let alike = match (mapping, next) {
                     (Mapping::Unallocated, Mapping::Unallocated) => true,
-                    (Mapping::Zero { host: a, .. }, Mapping::Zero { host: b, .. }) => a.map(|a| a + step) == b,
+                    (Mapping::Zero { host: a, .. }, Mapping::Zero { host: b, .. }) => {
+                        a.map(|a| a + step) == b
+                    }
                     (Mapping::Data { host: a, .. }, Mapping::Data { host: b, .. }) => a + step == b,
                     _ => false,
                 };
@@ -381,7 +402,10 @@ impl Meta {
                 run += 1;
             }
         }
-        Ok(Found { source, len: len.min((run << bits) - within) })
+        Ok(Found {
+            source,
+            len: len.min((run << bits) - within),
+        })
     }
 
     // ---- Requests in flight ----
@@ -406,11 +430,20 @@ impl Meta {
     }
 
     fn register(&mut self, first: u64, count: u64) {
-        self.in_flight.insert(first, InFlight { end: first + count, notify: None });
+        self.in_flight.insert(
+            first,
+            InFlight {
+                end: first + count,
+                notify: None,
+            },
+        );
     }
 
     fn unregister(&mut self, first: u64) {
-        if let Some(InFlight { notify: Some(notify), .. }) = self.in_flight.remove(&first) {
+        if let Some(InFlight {
+            notify: Some(notify), ..
+        }) = self.in_flight.remove(&first)
+        {
             notify.notify_waiters();
         }
     }
@@ -470,7 +503,13 @@ impl Meta {
 
     /// Finds a place for a write of `len` bytes, or for its first part. `backing_len` is 0 without a backing node;
     /// `in_place` tells that clusters which are there may be overwritten.
-    pub(super) fn plan_write(&mut self, offset: u64, len: u64, backing_len: u64, in_place: bool) -> Step<Place> {
+    pub(super) fn plan_write(
+        &mut self,
+        offset: u64,
+        len: u64,
+        backing_len: u64,
+        in_place: bool,
+    ) -> Step<Place> {
         let geometry = self.geometry;
         let bits = geometry.cluster_bits;
         let within = geometry.in_cluster(offset);
@@ -478,7 +517,9 @@ impl Meta {
         let l1_index = self.l1_of(first);
         self.writable_table(l1_index)?;
         let (key, index) = self.slice_of(first);
-        let Some(slice) = self.l2.get(key) else { return Err(Need::Slice(key)) };
+        let Some(slice) = self.l2.get(key) else {
+            return Err(Need::Slice(key));
+        };
         let wanted = within.saturating_add(len).div_ceil(geometry.cluster());
         let raw = slice.get(index).copied().unwrap_or(0);
         // Copied out so that `self` is free again; a long run is rare and then cheap beside its data.
@@ -491,18 +532,29 @@ impl Meta {
 
         if let Mapping::Data { host, copied: true } = mapping {
             if !in_place {
-                return Err(Need::Fail(BlockError::new(ErrorKind::Exists, "Cluster is allocated already")));
+                return Err(Need::Fail(BlockError::new(
+                    ErrorKind::Exists,
+                    "Cluster is allocated already",
+                )));
             }
             let mut run = 1;
             for raw in rest {
                 let next = Mapping::decode(&geometry, raw);
-                if next != Ok(Mapping::Data { host: host + (run << bits), copied: true }) {
+                if next
+                    != Ok(Mapping::Data {
+                        host: host + (run << bits),
+                        copied: true,
+                    })
+                {
                     break;
                 }
                 run += 1;
             }
             self.refuse_overlap(host, run)?;
-            return Ok(Place::There { host: host + within, len: bytes(run) });
+            return Ok(Place::There {
+                host: host + within,
+                len: bytes(run),
+            });
         }
 
         if let Some(need) = self.conflict(first, first + 1) {
@@ -512,12 +564,19 @@ impl Meta {
         let limit = self.clear_of_conflicts(first, wanted);
         let mut last = mapping;
         let mut run = 1;
-        let reused = if let Mapping::Zero { host: Some(host), copied: true } = mapping {
+        let reused = if let Mapping::Zero {
+            host: Some(host),
+            copied: true,
+        } = mapping
+        {
             if self.unsettled {
                 return Err(Need::Settle);
             }
             for raw in rest.iter().take(usize::try_from(limit - 1).unwrap_or(0)) {
-                let next = Mapping::Zero { host: Some(host + (run << bits)), copied: true };
+                let next = Mapping::Zero {
+                    host: Some(host + (run << bits)),
+                    copied: true,
+                };
                 if Mapping::decode(&geometry, *raw) != Ok(next) {
                     break;
                 }
@@ -527,7 +586,13 @@ impl Meta {
         } else {
             for raw in rest.iter().take(usize::try_from(limit - 1).unwrap_or(0)) {
                 match Mapping::decode(&geometry, *raw) {
-                    Ok(Mapping::Data { copied: true, .. } | Mapping::Zero { host: Some(_), copied: true })
+                    Ok(
+                        Mapping::Data { copied: true, .. }
+                        | Mapping::Zero {
+                            host: Some(_),
+                            copied: true,
+                        },
+                    )
                     | Err(_) => break,
                     Ok(other) => last = other,
                 }
@@ -567,7 +632,10 @@ impl Meta {
             tail_zero: self.reads_zero(last, first + run - 1, backing_len),
             compressed: None,
         };
-        Ok(Place::New { allocation, len: bytes(run) })
+        Ok(Place::New {
+            allocation,
+            len: bytes(run),
+        })
     }
 
     /// Sets `bytes` of host space aside for one compressed cluster.
@@ -575,7 +643,9 @@ impl Meta {
         let l1_index = self.l1_of(cluster);
         self.writable_table(l1_index)?;
         let (key, index) = self.slice_of(cluster);
-        let Some(slice) = self.l2.get(key) else { return Err(Need::Slice(key)) };
+        let Some(slice) = self.l2.get(key) else {
+            return Err(Need::Slice(key));
+        };
         let raw = slice.get(index).copied().unwrap_or(0);
         if let Mapping::Data { copied: true, .. } = self.decode(raw, cluster)? {
             // The plain cluster would have to be freed for a compressed one: not worth it, and refused by QEMU too.
@@ -604,11 +674,16 @@ impl Meta {
         let geometry = self.geometry;
         let l1_index = self.l1_of(allocation.first);
         if allocation.first + allocation.count > geometry.clusters(self.header.size) {
-            return Err(Need::Fail(BlockError::new(ErrorKind::Invalid, "The image was made smaller")));
+            return Err(Need::Fail(BlockError::new(
+                ErrorKind::Invalid,
+                "The image was made smaller",
+            )));
         }
         self.writable_table(l1_index)?;
         let (key, index) = self.slice_of(allocation.first);
-        let Some(slice) = self.l2.change(key) else { return Err(Need::Slice(key)) };
+        let Some(slice) = self.l2.change(key) else {
+            return Err(Need::Slice(key));
+        };
         let mut host = allocation.host;
         let count = usize::try_from(allocation.count).unwrap_or(0);
         for entry in slice.iter_mut().skip(index).take(count) {
@@ -645,7 +720,9 @@ impl Meta {
         if self.table(l1_index)?.is_none() {
             return Err(Need::Table(l1_index));
         }
-        let Some(slice) = self.l2.get(key) else { return Err(Need::Slice(key)) };
+        let Some(slice) = self.l2.get(key) else {
+            return Err(Need::Slice(key));
+        };
         let mut changes = Vec::new();
         let old: Vec<u64> = slice.iter().skip(index).take(take).copied().collect();
         for (nth, raw) in old.iter().enumerate() {
@@ -653,17 +730,37 @@ impl Meta {
             let new = match (mode, mapping) {
                 (ZeroMode::Forget, _) => Mapping::Unallocated,
                 (_, Mapping::Zero { host: None, .. }) => mapping,
-                (ZeroMode::Keep, Mapping::Data { host, copied } | Mapping::Zero { host: Some(host), copied }) => {
-                    Mapping::Zero { host: Some(host), copied }
-                }
-                (ZeroMode::Keep | ZeroMode::Unmap, _) => Mapping::Zero { host: None, copied: false },
+                (
+                    ZeroMode::Keep,
+                    Mapping::Data { host, copied }
+                    | Mapping::Zero {
+                        host: Some(host),
+                        copied,
+                    },
+                ) => Mapping::Zero {
+                    host: Some(host),
+                    copied,
+                },
+                (ZeroMode::Keep | ZeroMode::Unmap, _) => Mapping::Zero {
+                    host: None,
+                    copied: false,
+                },
                 (ZeroMode::Discard | ZeroMode::DiscardKeep, Mapping::Unallocated) if !backing => mapping,
-                (ZeroMode::DiscardKeep, Mapping::Data { host, copied } | Mapping::Zero { host: Some(host), copied }) => {
-                    Mapping::Zero { host: Some(host), copied }
-                }
-                (ZeroMode::Discard | ZeroMode::DiscardKeep, _) if geometry.version >= 3 => {
-                    Mapping::Zero { host: None, copied: false }
-                }
+                (
+                    ZeroMode::DiscardKeep,
+                    Mapping::Data { host, copied }
+                    | Mapping::Zero {
+                        host: Some(host),
+                        copied,
+                    },
+                ) => Mapping::Zero {
+                    host: Some(host),
+                    copied,
+                },
+                (ZeroMode::Discard | ZeroMode::DiscardKeep, _) if geometry.version >= 3 => Mapping::Zero {
+                    host: None,
+                    copied: false,
+                },
                 (ZeroMode::Discard | ZeroMode::DiscardKeep, _) => Mapping::Unallocated,
             };
             if new != mapping {
@@ -678,8 +775,14 @@ impl Meta {
             return Err(need);
         }
         self.check_room()?;
-        let reason = if discarding { FreeReason::Request } else { FreeReason::Other };
-        let Some(slice) = self.l2.change(key) else { return Err(Need::Slice(key)) };
+        let reason = if discarding {
+            FreeReason::Request
+        } else {
+            FreeReason::Other
+        };
+        let Some(slice) = self.l2.change(key) else {
+            return Err(Need::Slice(key));
+        };
         for (at, old, new) in changes {
             if let Some(entry) = slice.get_mut(at) {
                 *entry = new;
@@ -707,7 +810,11 @@ impl Meta {
             self.mark_metadata(host, 1);
             if old != 0 {
                 let first = old >> self.geometry.cluster_bits;
-                self.frees.push(Free { first, count: 1, reason: FreeReason::Other });
+                self.frees.push(Free {
+                    first,
+                    count: 1,
+                    reason: FreeReason::Other,
+                });
             }
             self.data_first = true;
         }
@@ -715,14 +822,19 @@ impl Meta {
 
     /// Whether anything waits to be written.
     pub(super) fn is_dirty(&self) -> bool {
-        self.l2.has_dirty() || self.refblocks.has_dirty() || !self.l1_dirty.is_empty() || !self.reftable_dirty.is_empty()
+        self.l2.has_dirty()
+            || self.refblocks.has_dirty()
+            || !self.l1_dirty.is_empty()
+            || !self.reftable_dirty.is_empty()
     }
 }
 
 /// Gives up what an entry referred to.
 fn free_mapping(frees: &mut Frees, geometry: &Geometry, old: Mapping, reason: FreeReason) {
     let (first, count) = match old {
-        Mapping::Data { host, .. } | Mapping::Zero { host: Some(host), .. } => (host >> geometry.cluster_bits, 1),
+        Mapping::Data { host, .. } | Mapping::Zero { host: Some(host), .. } => {
+            (host >> geometry.cluster_bits, 1)
+        }
         Mapping::Compressed(at) => at.host_clusters(geometry),
         _ => return,
     };

@@ -71,6 +71,9 @@ pub struct Qcow2 {
 
 impl fmt::Debug for Qcow2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Qcow2").field("file", &self.file).field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("Qcow2")
+            .field("file", &self.file)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
     }
 }

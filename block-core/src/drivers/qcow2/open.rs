@@ -50,7 +50,9 @@ pub struct OpenOptions {
 
 impl fmt::Debug for OpenOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenOptions").field("read_only", &self.read_only).finish_non_exhaustive()
+        f.debug_struct("OpenOptions")
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,12 +98,20 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
             "L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})"
         )));
     }
-    let (total, l2, refcount) = (options.cache_bytes, options.l2_cache_bytes, options.refcount_cache_bytes);
+    let (total, l2, refcount) = (
+        options.cache_bytes,
+        options.l2_cache_bytes,
+        options.refcount_cache_bytes,
+    );
     // What maps the whole disk is enough, whatever was asked for.
-    let useful = (header.size / cluster + 1).saturating_mul(8).next_multiple_of(slice);
+    let useful = (header.size / cluster + 1)
+        .saturating_mul(8)
+        .next_multiple_of(slice);
     let (l2_bytes, refcount_bytes) = match (total, l2, refcount) {
         (Some(_), Some(_), Some(_)) => {
-            return Err(invalid("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time"));
+            return Err(invalid(
+                "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time",
+            ));
         }
         (Some(total), Some(l2), None) if l2 > total => {
             return Err(invalid("l2-cache-size may not exceed cache-size"));
@@ -115,9 +125,10 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
             let refcount = (4 * cluster).min(total);
             ((total - refcount).max(slice), refcount)
         }
-        (None, l2, refcount) => {
-            (l2.unwrap_or(DEFAULT_L2_CACHE_BYTES), refcount.unwrap_or(DEFAULT_REFCOUNT_CACHE_BYTES))
-        }
+        (None, l2, refcount) => (
+            l2.unwrap_or(DEFAULT_L2_CACHE_BYTES),
+            refcount.unwrap_or(DEFAULT_REFCOUNT_CACHE_BYTES),
+        ),
     };
     let slices = to_usize(l2_bytes.min(useful) / slice).map_err(|_| invalid("L2 cache size too big"))?;
     let blocks = to_usize(refcount_bytes / cluster).map_err(|_| invalid("Refcount cache size too big"))?;
@@ -128,11 +139,15 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
 /// Reads the header of an image.
 pub(super) async fn read_header(file: &dyn Storage) -> Result<Header> {
     let mut start = vec![0u8; 512];
-    file.read(0, &mut start).await.map_err(|error| error.context("Could not read qcow2 header"))?;
+    file.read(0, &mut start)
+        .await
+        .map_err(|error| error.context("Could not read qcow2 header"))?;
     let cluster_bits = be32(&start, 20)?;
     if (9..=21).contains(&cluster_bits) && start.starts_with(b"QFI\xfb") && cluster_bits > 9 {
         start.resize(1 << cluster_bits, 0);
-        file.read(0, &mut start).await.map_err(|error| error.context("Could not read qcow2 header"))?;
+        file.read(0, &mut start)
+            .await
+            .map_err(|error| error.context("Could not read qcow2 header"))?;
     }
     if file.length() < 72 {
         return Err(invalid("Image is not in qcow2 format"));
@@ -145,13 +160,20 @@ impl Qcow2 {
     pub async fn open(file: Arc<dyn Storage>, options: OpenOptions) -> Result<Arc<Self>> {
         let header = read_header(file.as_ref()).await?;
         if !options.read_only && header.has(INCOMPATIBLE_CORRUPT) {
-            return Err(BlockError::from_errno(13, "qcow2: Image is corrupt; cannot be opened read/write"));
+            return Err(BlockError::from_errno(
+                13,
+                "qcow2: Image is corrupt; cannot be opened read/write",
+            ));
         }
         if options.lazy_refcounts == Some(true) && header.version < 3 {
-            return Err(invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"));
+            return Err(invalid(
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+            ));
         }
         if options.discard_no_unref && header.version < 3 {
-            return Err(invalid("discard-no-unref is only supported since qcow2 version 3"));
+            return Err(invalid(
+                "discard-no-unref is only supported since qcow2 version 3",
+            ));
         }
         let (slice_bits, slices, blocks) = cache_sizes(&options, &header)?;
         let mut meta = Meta::new(header.clone(), slice_bits, slices, blocks);
@@ -184,18 +206,25 @@ impl Qcow2 {
     pub(super) async fn make_writable(&self) -> Result<()> {
         let header = lock(&self.meta).header.clone();
         if header.has(INCOMPATIBLE_CORRUPT) {
-            return Err(BlockError::from_errno(13, "qcow2: Image is corrupt; cannot be opened read/write"));
+            return Err(BlockError::from_errno(
+                13,
+                "qcow2: Image is corrupt; cannot be opened read/write",
+            ));
         }
         {
             let mut meta = lock(&self.meta);
             let bits = meta.geometry.cluster_bits;
-            meta.fresh_from =
-                if self.file.grows_zeroed() { self.file.length().div_ceil(1 << bits) } else { u64::MAX };
+            meta.fresh_from = if self.file.grows_zeroed() {
+                self.file.length().div_ceil(1 << bits)
+            } else {
+                u64::MAX
+            };
             meta.free_hint = 0;
             meta.compressed_tail = None;
         }
         if header.autoclear & !AUTOCLEAR_BITMAPS != 0 {
-            self.update_header(|header| header.autoclear &= AUTOCLEAR_BITMAPS).await?;
+            self.update_header(|header| header.autoclear &= AUTOCLEAR_BITMAPS)
+                .await?;
         }
         self.read_only.store(false, Ordering::Release);
         Ok(())
@@ -210,7 +239,10 @@ impl Qcow2 {
     /// The backing file that the header names, and its format.
     pub fn backing_file(&self) -> Option<(String, Option<String>)> {
         let meta = lock(&self.meta);
-        meta.header.backing_file.clone().map(|name| (name, meta.header.backing_format.clone()))
+        meta.header
+            .backing_file
+            .clone()
+            .map(|name| (name, meta.header.backing_format.clone()))
     }
 
     /// Attaches, exchanges or removes the backing node. No request may be under way.
@@ -236,7 +268,9 @@ impl Qcow2 {
 async fn load_tables(file: &dyn Storage, meta: &mut Meta) -> Result<()> {
     let header = meta.header.clone();
     let mut l1 = vec![0u8; to_usize(u64::from(header.l1_size) * 8)?];
-    file.read(header.l1_offset, &mut l1).await.map_err(|error| error.context("Could not read L1 table"))?;
+    file.read(header.l1_offset, &mut l1)
+        .await
+        .map_err(|error| error.context("Could not read L1 table"))?;
     meta.l1 = decode_table(&l1);
     let reftable_bytes = u64::from(header.reftable_clusters) << header.cluster_bits;
     let mut reftable = vec![0u8; to_usize(reftable_bytes)?];

@@ -68,12 +68,19 @@ impl Meta {
 
     fn locate(&self, cluster: u64) -> (u64, usize) {
         let mask = self.block_entries() - 1;
-        (cluster >> self.geometry.refblock_bits(), usize::try_from(cluster & mask).unwrap_or(0))
+        (
+            cluster >> self.geometry.refblock_bits(),
+            usize::try_from(cluster & mask).unwrap_or(0),
+        )
     }
 
     /// Where a refcount block lies, if it exists.
     pub(super) fn refblock_offset(&self, block: u64) -> Step<Option<u64>> {
-        let entry = usize::try_from(block).ok().and_then(|at| self.reftable.get(at)).copied().unwrap_or(0);
+        let entry = usize::try_from(block)
+            .ok()
+            .and_then(|at| self.reftable.get(at))
+            .copied()
+            .unwrap_or(0);
         let host = entry & !0x1ff;
         if self.geometry.in_cluster(host) != 0 || host & !OFFSET_MASK != 0 {
             return Err(Need::Corrupt(Corruption {
@@ -124,7 +131,10 @@ impl Meta {
         self.set_refcount(cluster, left)?;
         if left == 0 {
             self.free_hint = self.free_hint.min(cluster);
-            if self.compressed_tail.is_some_and(|tail| (tail - 1) >> self.geometry.cluster_bits == cluster) {
+            if self
+                .compressed_tail
+                .is_some_and(|tail| (tail - 1) >> self.geometry.cluster_bits == cluster)
+            {
                 self.compressed_tail = None;
             }
         }
@@ -142,7 +152,10 @@ impl Meta {
             }));
         }
         if count >= self.geometry.refcount_max() {
-            return Err(Need::Fail(BlockError::new(ErrorKind::Invalid, "Invalid argument")));
+            return Err(Need::Fail(BlockError::new(
+                ErrorKind::Invalid,
+                "Invalid argument",
+            )));
         }
         self.set_refcount(cluster, count + 1)
     }
@@ -153,7 +166,10 @@ impl Meta {
     }
 
     fn set_reftable(&mut self, block: u64, host: u64) {
-        if let Some(entry) = usize::try_from(block).ok().and_then(|at| self.reftable.get_mut(at)) {
+        if let Some(entry) = usize::try_from(block)
+            .ok()
+            .and_then(|at| self.reftable.get_mut(at))
+        {
             *entry = host;
         }
         self.mark_reftable(block);
@@ -177,7 +193,9 @@ impl Meta {
                 run = (run + entries - to_u64(index)).min(want);
                 continue;
             }
-            let Some(bytes) = self.refblocks.get(block) else { return Err(Need::Refblock(block)) };
+            let Some(bytes) = self.refblocks.get(block) else {
+                return Err(Need::Refblock(block));
+            };
             if run == 0 {
                 match first_zero(bytes, index, entries_len, order) {
                     Some(free) => {
@@ -278,8 +296,14 @@ impl Meta {
             return Err(no_space());
         }
         self.refuse_taken(start, clusters + blocks)?;
-        let old_place = (self.header.reftable_offset >> bits, u64::from(self.header.reftable_clusters));
-        self.reftable.resize(usize::try_from(table_entries(clusters)).map_err(|_| no_space())?, 0);
+        let old_place = (
+            self.header.reftable_offset >> bits,
+            u64::from(self.header.reftable_clusters),
+        );
+        self.reftable.resize(
+            usize::try_from(table_entries(clusters)).map_err(|_| no_space())?,
+            0,
+        );
         for nth in 0..blocks {
             let block = start / per_block + nth;
             let mut bytes = vec![0u8; self.geometry.cluster_len()].into_boxed_slice();
@@ -299,7 +323,11 @@ impl Meta {
             None => self.reftable_moved = Some(old_place),
             Some(_) => {
                 let (first, count) = old_place;
-                self.frees.push(Free { first, count, reason: super::meta::FreeReason::Other });
+                self.frees.push(Free {
+                    first,
+                    count,
+                    reason: super::meta::FreeReason::Other,
+                });
             }
         }
         self.fresh_from = self.fresh_from.max(start + clusters + blocks);
@@ -333,7 +361,10 @@ impl Meta {
     pub(super) fn take_run(&mut self, want: u64) -> Step<(u64, u64, bool)> {
         loop {
             let (first, count) = self.find_free(self.free_hint, want, false)?;
-            if beyond_limit(first << self.geometry.cluster_bits, count << self.geometry.cluster_bits) {
+            if beyond_limit(
+                first << self.geometry.cluster_bits,
+                count << self.geometry.cluster_bits,
+            ) {
                 return Err(no_space());
             }
             if !self.have_blocks(first, count)? {
@@ -355,7 +386,11 @@ impl Meta {
             *cursor = self.free_hint;
             if want > self.block_entries() {
                 // A run over many blocks: behind the last block all is free.
-                let last = self.reftable.iter().rposition(|entry| *entry != 0).map_or(0, |at| to_u64(at) + 1);
+                let last = self
+                    .reftable
+                    .iter()
+                    .rposition(|entry| *entry != 0)
+                    .map_or(0, |at| to_u64(at) + 1);
                 *cursor = last * self.block_entries();
             }
         }
@@ -363,7 +398,10 @@ impl Meta {
             let (first, count) = self.find_free((*cursor).max(self.free_hint), want, true)?;
             debug_assert_eq!(count, want);
             *cursor = first;
-            if beyond_limit(first << self.geometry.cluster_bits, count << self.geometry.cluster_bits) {
+            if beyond_limit(
+                first << self.geometry.cluster_bits,
+                count << self.geometry.cluster_bits,
+            ) {
                 return Err(no_space());
             }
             if !self.have_blocks(first, count)? {
@@ -414,7 +452,10 @@ impl Meta {
         if end > self.geometry.compressed_limit() {
             return Err(no_space());
         }
-        Ok(Compressed { host, len: end - host })
+        Ok(Compressed {
+            host,
+            len: end - host,
+        })
     }
 
     /// Gives clusters back that were taken last and never written to. False: another way must be found.
@@ -445,14 +486,22 @@ mod tests {
     #[test]
     fn every_width_keeps_its_neighbours() {
         for order in 0..=6 {
-            let max = if order == 6 { u64::MAX } else { (1u64 << (1 << order)) - 1 };
+            let max = if order == 6 {
+                u64::MAX
+            } else {
+                (1u64 << (1 << order)) - 1
+            };
             let mut block = vec![0u8; 64];
             let entries = 512 >> order;
             for index in (0..entries).step_by(2) {
                 set(&mut block, index, order, max);
             }
             for index in 0..entries {
-                assert_eq!(get(&block, index, order), if index % 2 == 0 { max } else { 0 }, "order {order}");
+                assert_eq!(
+                    get(&block, index, order),
+                    if index % 2 == 0 { max } else { 0 },
+                    "order {order}"
+                );
             }
             assert_eq!(first_zero(&block, 2, entries, order), Some(3));
         }

@@ -25,10 +25,17 @@ impl Qcow2 {
         let _alone = self.alone().await?;
         let (old, snapshots, version) = {
             let meta = lock(&self.meta);
-            (meta.header.size, meta.header.snapshot_count, meta.geometry.version)
+            (
+                meta.header.size,
+                meta.header.snapshot_count,
+                meta.geometry.version,
+            )
         };
         if snapshots > 0 && version < 3 {
-            return Err(BlockError::new(ErrorKind::Unsupported, "Can't resize a v2 image which has snapshots"));
+            return Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Can't resize a v2 image which has snapshots",
+            ));
         }
         if length < old {
             if preallocation != Preallocation::Off {
@@ -55,7 +62,9 @@ impl Qcow2 {
             let mut meta = lock(&self.meta);
             let slices = 1u64 << (meta.geometry.l2_bits() - meta.geometry.slice_bits);
             for l1_index in new.div_ceil(coverage)..to_u64(meta.l1.len()) {
-                let Some((host, _)) = meta.table(l1_index).ok().flatten() else { continue };
+                let Some((host, _)) = meta.table(l1_index).ok().flatten() else {
+                    continue;
+                };
                 for key in l1_index * slices..(l1_index + 1) * slices {
                     meta.l2.remove(key);
                 }
@@ -65,7 +74,11 @@ impl Qcow2 {
                 }
                 meta.l1_dirty.insert(l1_index / 64, change);
                 let first = host >> meta.geometry.cluster_bits;
-                meta.frees.push(Free { first, count: 1, reason: FreeReason::Other });
+                meta.frees.push(Free {
+                    first,
+                    count: 1,
+                    reason: FreeReason::Other,
+                });
             }
         }
         self.write_back(true).await?;
@@ -102,13 +115,22 @@ impl Qcow2 {
     async fn grow(&self, old: u64, new: u64, preallocation: Preallocation) -> Result<()> {
         let (cluster, needed, have) = {
             let meta = lock(&self.meta);
-            (meta.geometry.cluster(), meta.geometry.l1_entries(new), to_u64(meta.l1.len()))
+            (
+                meta.geometry.cluster(),
+                meta.geometry.l1_entries(new),
+                to_u64(meta.l1.len()),
+            )
         };
         if needed > MAX_L1_BYTES / 8 || new > i64::MAX.unsigned_abs() {
-            return Err(BlockError::from_errno(27, "Failed to grow the L1 table: File too large"));
+            return Err(BlockError::from_errno(
+                27,
+                "Failed to grow the L1 table: File too large",
+            ));
         }
         if needed > have {
-            self.grow_l1(needed).await.map_err(|error| error.context("Failed to grow the L1 table"))?;
+            self.grow_l1(needed)
+                .await
+                .map_err(|error| error.context("Failed to grow the L1 table"))?;
         }
         // The disk's last cluster may hold bytes behind its end, from when it was longer.
         let edge = new.min(old.next_multiple_of(cluster));
@@ -126,7 +148,10 @@ impl Qcow2 {
                 lock(&self.meta).header.size = new;
                 self.zero_clusters(first, end - first, ZeroMode::Unmap).await?;
             } else {
-                return Err(BlockError::new(ErrorKind::Unsupported, "Failed to zero out the new area"));
+                return Err(BlockError::new(
+                    ErrorKind::Unsupported,
+                    "Failed to zero out the new area",
+                ));
             }
         }
         if preallocation != Preallocation::Off {
@@ -179,7 +204,11 @@ impl Qcow2 {
         let mut meta = lock(&self.meta);
         meta.l1 = table;
         if old.1 > 0 {
-            meta.frees.push(Free { first: old.0, count: old.1, reason: FreeReason::Other });
+            meta.frees.push(Free {
+                first: old.0,
+                count: old.1,
+                reason: FreeReason::Other,
+            });
         }
         Ok(())
     }
@@ -198,7 +227,8 @@ impl Qcow2 {
                 Place::There { len, .. } => at += len,
                 Place::New { allocation, len } => {
                     let cluster = lock(&self.meta).geometry.cluster();
-                    let (host, total, fresh) = (allocation.host, allocation.count * cluster, allocation.fresh);
+                    let (host, total, fresh) =
+                        (allocation.host, allocation.count * cluster, allocation.fresh);
                     let hold = Hold::new(self, allocation);
                     match mode {
                         Preallocation::Off | Preallocation::Metadata if fresh => {}
@@ -225,7 +255,13 @@ impl Qcow2 {
         let mut at = 0;
         while at < len {
             let part = to_usize((len - at).min(to_u64(zeroes.len())))?;
-            self.file.write(host + at, zeroes.get(..part).unwrap_or(&zeroes), WriteFlags::default()).await?;
+            self.file
+                .write(
+                    host + at,
+                    zeroes.get(..part).unwrap_or(&zeroes),
+                    WriteFlags::default(),
+                )
+                .await?;
             at += to_u64(part);
         }
         Ok(())

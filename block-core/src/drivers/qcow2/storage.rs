@@ -6,9 +6,7 @@
 use std::fmt;
 
 use crate::Result;
-use crate::driver::{
-    BlockStatus, DriverInfo, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
-};
+use crate::driver::{BlockStatus, DriverInfo, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::graph::Child;
 
 /// A node below the format.

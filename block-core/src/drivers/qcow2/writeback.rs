@@ -43,35 +43,70 @@ struct Round {
 impl Meta {
     /// Copies what is dirty. Without `refcounts` the refcount blocks are left for later (lazy refcounts).
     fn round(&mut self, refcounts: bool) -> Result<Round> {
-        let mut round = Round { barrier: self.data_first, ..Round::default() };
+        let mut round = Round {
+            barrier: self.data_first,
+            ..Round::default()
+        };
         if refcounts || self.refblocks.crowded() || self.reftable_moved.is_some() {
             for key in self.refblocks.dirty_keys() {
-                let Some((value, version)) = self.refblocks.peek(key) else { continue };
+                let Some((value, version)) = self.refblocks.peek(key) else {
+                    continue;
+                };
                 let place = self.refblock_offset(key).ok().flatten();
                 let offset = place.filter(|offset| self.owns(*offset)).ok_or_else(astray)?;
-                round.refblocks.push(Piece { key, version, offset, bytes: value.to_vec() });
+                round.refblocks.push(Piece {
+                    key,
+                    version,
+                    offset,
+                    bytes: value.to_vec(),
+                });
             }
             let table = self.header.reftable_offset;
             if let Some(old) = self.reftable_moved {
                 round.moved = Some((table, self.header.reftable_clusters, old));
                 let bytes = encode_table(&self.reftable);
-                round.reftable.push(Piece { key: u64::MAX, version: 0, offset: table, bytes });
+                round.reftable.push(Piece {
+                    key: u64::MAX,
+                    version: 0,
+                    offset: table,
+                    bytes,
+                });
             }
             for (key, version) in &self.reftable_dirty {
                 let bytes = sector(&self.reftable, *key);
-                round.reftable.push(Piece { key: *key, version: *version, offset: table + key * 512, bytes });
+                round.reftable.push(Piece {
+                    key: *key,
+                    version: *version,
+                    offset: table + key * 512,
+                    bytes,
+                });
             }
         }
         for key in self.l2.dirty_keys() {
-            let Some((value, version)) = self.l2.peek(key) else { continue };
+            let Some((value, version)) = self.l2.peek(key) else {
+                continue;
+            };
             let table = self.table(self.slice_l1(key)).ok().flatten();
-            let table = table.filter(|(host, copied)| *copied && self.owns(*host)).ok_or_else(astray)?.0;
+            let table = table
+                .filter(|(host, copied)| *copied && self.owns(*host))
+                .ok_or_else(astray)?
+                .0;
             let offset = self.slice_offset(table, key);
-            round.slices.push(Piece { key, version, offset, bytes: encode_table(value) });
+            round.slices.push(Piece {
+                key,
+                version,
+                offset,
+                bytes: encode_table(value),
+            });
         }
         for (key, version) in &self.l1_dirty {
             let offset = self.header.l1_offset + key * 512;
-            round.l1.push(Piece { key: *key, version: *version, offset, bytes: sector(&self.l1, *key) });
+            round.l1.push(Piece {
+                key: *key,
+                version: *version,
+                offset,
+                bytes: sector(&self.l1, *key),
+            });
         }
         round.frees = self.frees.waiting.len();
         round.quarantine = self.frees.quarantine.len();
@@ -89,7 +124,11 @@ impl Meta {
     fn age_frees(&mut self, busy: impl Fn(usize) -> u64) {
         // Twice: what becomes durable now may be past its grace at once.
         for _ in 0..2 {
-            if self.frees.grace.as_ref().is_some_and(|(parity, _)| busy(*parity) == 0)
+            if self
+                .frees
+                .grace
+                .as_ref()
+                .is_some_and(|(parity, _)| busy(*parity) == 0)
                 && let Some((_, mut list)) = self.frees.grace.take()
             {
                 self.frees.ready.append(&mut list);
@@ -115,13 +154,20 @@ impl Frees {
 }
 
 fn astray() -> BlockError {
-    BlockError::new(ErrorKind::Corrupt, "Metadata would be written outside of its place")
+    BlockError::new(
+        ErrorKind::Corrupt,
+        "Metadata would be written outside of its place",
+    )
 }
 
 /// 512 bytes of a table.
 fn sector(table: &[u64], key: u64) -> Vec<u8> {
     let start = usize::try_from(key * 64).unwrap_or(usize::MAX);
-    let mut bytes = encode_table(table.get(start..).map_or(&[][..], |rest| rest.get(..64).unwrap_or(rest)));
+    let mut bytes = encode_table(
+        table
+            .get(start..)
+            .map_or(&[][..], |rest| rest.get(..64).unwrap_or(rest)),
+    );
     bytes.truncate(512);
     bytes
 }
@@ -196,7 +242,11 @@ impl Qcow2 {
                 // written was put among the frees when that move was made.
                 meta.reftable_moved = (meta.header.reftable_offset != offset).then_some((0, 0));
                 if old.1 > 0 {
-                    meta.frees.push(Free { first: old.0, count: old.1, reason: FreeReason::Other });
+                    meta.frees.push(Free {
+                        first: old.0,
+                        count: old.1,
+                        reason: FreeReason::Other,
+                    });
                 }
             }
             wrote = true;
@@ -244,15 +294,24 @@ impl Qcow2 {
         let mut rest = pieces.iter().peekable();
         while let Some(first) = rest.next() {
             let next_at = |bytes: &[u8]| first.offset + to_u64(bytes.len());
-            if rest.peek().is_none_or(|next| next.offset != next_at(&first.bytes)) {
-                self.file.write(first.offset, &first.bytes, WriteFlags::default()).await?;
+            if rest
+                .peek()
+                .is_none_or(|next| next.offset != next_at(&first.bytes))
+            {
+                self.file
+                    .write(first.offset, &first.bytes, WriteFlags::default())
+                    .await?;
                 continue;
             }
             let mut bytes = first.bytes.clone();
-            while let Some(next) = rest.next_if(|next| next.offset == next_at(&bytes) && bytes.len() < MAX_RUN) {
+            while let Some(next) =
+                rest.next_if(|next| next.offset == next_at(&bytes) && bytes.len() < MAX_RUN)
+            {
                 bytes.extend_from_slice(&next.bytes);
             }
-            self.file.write(first.offset, &bytes, WriteFlags::default()).await?;
+            self.file
+                .write(first.offset, &bytes, WriteFlags::default())
+                .await?;
         }
         Ok(())
     }
@@ -262,7 +321,11 @@ impl Qcow2 {
         loop {
             let next = {
                 let mut meta = lock(&self.meta);
-                meta.age_frees(|parity| self.busy.get(parity).map_or(0, |busy| busy.load(Ordering::Acquire)));
+                meta.age_frees(|parity| {
+                    self.busy
+                        .get(parity)
+                        .map_or(0, |busy| busy.load(Ordering::Acquire))
+                });
                 meta.frees.ready.last().copied()
             };
             let Some(free) = next else { return Ok(()) };
@@ -289,7 +352,10 @@ impl Qcow2 {
 
     fn passes_discard(&self, reason: FreeReason) -> bool {
         match reason {
-            FreeReason::Request => self.options.pass_discard_request.unwrap_or(self.options.discard_unmap),
+            FreeReason::Request => self
+                .options
+                .pass_discard_request
+                .unwrap_or(self.options.discard_unmap),
             FreeReason::Snapshot => self.options.pass_discard_snapshot.unwrap_or(true),
             FreeReason::Other => self.options.pass_discard_other.unwrap_or(false),
         }
@@ -348,7 +414,9 @@ impl Qcow2 {
         let split = after.len().min(512);
         let (head, tail) = after.split_at(split);
         if !tail.is_empty() && before.get(split..) != Some(tail) {
-            self.file.write(to_u64(split), tail, WriteFlags::default()).await?;
+            self.file
+                .write(to_u64(split), tail, WriteFlags::default())
+                .await?;
             self.file.flush().await?;
         }
         self.file.write(0, head, WriteFlags::default()).await?;
@@ -367,7 +435,8 @@ impl Qcow2 {
     pub(super) async fn mark_dirty(&self) -> Result<()> {
         let set = lock(&self.meta).header.has(INCOMPATIBLE_DIRTY);
         if !set {
-            self.update_header(|header| header.incompatible |= INCOMPATIBLE_DIRTY).await?;
+            self.update_header(|header| header.incompatible |= INCOMPATIBLE_DIRTY)
+                .await?;
             self.file.flush().await?;
         }
         Ok(())
@@ -380,7 +449,8 @@ impl Qcow2 {
         self.write_back_with(true, true).await?;
         let set = lock(&self.meta).header.has(INCOMPATIBLE_DIRTY);
         if set {
-            self.update_header(|header| header.incompatible &= !INCOMPATIBLE_DIRTY).await?;
+            self.update_header(|header| header.incompatible &= !INCOMPATIBLE_DIRTY)
+                .await?;
             self.file.flush().await?;
         }
         Ok(())
@@ -405,7 +475,9 @@ impl Qcow2 {
         let writable = !self.read_only.load(Ordering::Acquire);
         let version = lock(&self.meta).geometry.version;
         if corruption.fatal && writable && version >= 3 {
-            let marked = self.update_header(|header| header.incompatible |= INCOMPATIBLE_CORRUPT).await;
+            let marked = self
+                .update_header(|header| header.incompatible |= INCOMPATIBLE_CORRUPT)
+                .await;
             if marked.is_ok() {
                 let _ = self.file.flush().await;
             }

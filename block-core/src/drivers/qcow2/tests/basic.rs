@@ -20,7 +20,10 @@ pub(super) async fn play(image: &Qcow2, model: &mut [u8], random: &mut Random, s
     for _ in 0..steps {
         let offset = random.below(size / 512) * 512;
         let len = (random.below(200) * 512 + 512).min(size - offset);
-        let (start, end) = (usize::try_from(offset).unwrap(), usize::try_from(offset + len).unwrap());
+        let (start, end) = (
+            usize::try_from(offset).unwrap(),
+            usize::try_from(offset + len).unwrap(),
+        );
         match random.below(10) {
             0..=5 => {
                 let value = u8::try_from(random.below(256)).unwrap();
@@ -32,13 +35,19 @@ pub(super) async fn play(image: &Qcow2, model: &mut [u8], random: &mut Random, s
                 model[start..end].copy_from_slice(&data);
             }
             6 => {
-                let flags = ZeroFlags { may_unmap: random.below(2) == 0, ..ZeroFlags::default() };
+                let flags = ZeroFlags {
+                    may_unmap: random.below(2) == 0,
+                    ..ZeroFlags::default()
+                };
                 image.write_zeroes(offset, len, flags).await.unwrap();
                 model[start..end].fill(0);
             }
             7 => {
                 let cluster = u64::from(image.limits().cluster_bytes);
-                let (from, to) = (offset.next_multiple_of(cluster), (offset + len) / cluster * cluster);
+                let (from, to) = (
+                    offset.next_multiple_of(cluster),
+                    (offset + len) / cluster * cluster,
+                );
                 if from < to && image.discard(from, to - from).await.is_ok() {
                     model[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()].fill(0);
                 }
@@ -67,12 +76,23 @@ pub(super) async fn assert_content(image: &Qcow2, model: &[u8]) {
 
 #[tokio::test]
 async fn written_data_are_there_after_reopening() {
-    for (cluster_bytes, refcount_bits, version) in
-        [(65536, 16, 3), (512, 16, 3), (4096, 1, 3), (512, 64, 3), (1 << 20, 2, 3), (65536, 16, 2), (512, 8, 3)]
-    {
+    for (cluster_bytes, refcount_bits, version) in [
+        (65536, 16, 3),
+        (512, 16, 3),
+        (4096, 1, 3),
+        (512, 64, 3),
+        (1 << 20, 2, 3),
+        (65536, 16, 2),
+        (512, 8, 3),
+    ] {
         let size = 3 * (1 << 20) + 512;
-        let options =
-            CreateOptions { size, cluster_bytes, refcount_bits, version, ..CreateOptions::default() };
+        let options = CreateOptions {
+            size,
+            cluster_bytes,
+            refcount_bits,
+            version,
+            ..CreateOptions::default()
+        };
         for inline in [false, true] {
             let (file, image) = fresh(&options).await;
             if inline {
@@ -100,8 +120,15 @@ async fn written_data_are_there_after_reopening() {
 pub(super) fn compare(folder: &Folder, path: &std::path::Path, model: &[u8]) {
     let raw = folder.path("model.raw");
     std::fs::write(&raw, model).unwrap();
-    let arguments =
-        ["compare", "-f", "qcow2", "-F", "raw", path.to_str().unwrap(), raw.to_str().unwrap()];
+    let arguments = [
+        "compare",
+        "-f",
+        "qcow2",
+        "-F",
+        "raw",
+        path.to_str().unwrap(),
+        raw.to_str().unwrap(),
+    ];
     if let Some((code, text)) = qemu("qemu-img", &arguments) {
         assert_eq!(code, 0, "{text}");
     }
@@ -109,9 +136,17 @@ pub(super) fn compare(folder: &Folder, path: &std::path::Path, model: &[u8]) {
 
 #[tokio::test]
 async fn preallocation_allocates() {
-    for preallocation in [Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full] {
-        let (file, image) =
-            fresh(&CreateOptions { size: 5 << 20, preallocation, ..CreateOptions::default() }).await;
+    for preallocation in [
+        Preallocation::Metadata,
+        Preallocation::Falloc,
+        Preallocation::Full,
+    ] {
+        let (file, image) = fresh(&CreateOptions {
+            size: 5 << 20,
+            preallocation,
+            ..CreateOptions::default()
+        })
+        .await;
         let status = image.block_status(0, 5 << 20, false).await.unwrap();
         assert!(status.data && status.len == 5 << 20, "{status:?}");
         assert_content(&image, &vec![0; 5 << 20]).await;
@@ -128,14 +163,25 @@ async fn compressed_clusters_are_read_by_qemu() {
     for compression in [Compression::Zlib, Compression::Zstd] {
         for cluster_bytes in [4096u64, 65536] {
             let size = 1 << 20;
-            let (file, image) =
-                fresh(&CreateOptions { size, compression, cluster_bytes, ..CreateOptions::default() }).await;
+            let (file, image) = fresh(&CreateOptions {
+                size,
+                compression,
+                cluster_bytes,
+                ..CreateOptions::default()
+            })
+            .await;
             let mut model: Vec<u8> = (0..size).map(|at| ((at / 300) as u32).to_le_bytes()[0]).collect();
-            let flags = WriteFlags { compressed: true, ..WriteFlags::default() };
+            let flags = WriteFlags {
+                compressed: true,
+                ..WriteFlags::default()
+            };
             image.write(0, &model, flags).await.unwrap();
             assert_content(&image, &model).await;
             // Some are overwritten plainly, some discarded.
-            image.write(70_000, &[9; 5000], WriteFlags::default()).await.unwrap();
+            image
+                .write(70_000, &[9; 5000], WriteFlags::default())
+                .await
+                .unwrap();
             model[70_000..75_000].fill(9);
             image.discard(2 * 65536, 65536).await.unwrap();
             model[2 * 65536..3 * 65536].fill(0);
@@ -152,7 +198,11 @@ async fn compressed_clusters_are_read_by_qemu() {
 #[tokio::test]
 async fn resizing_keeps_content() {
     for cluster_bytes in [512, 65536] {
-        let options = CreateOptions { size: 1 << 20, cluster_bytes, ..CreateOptions::default() };
+        let options = CreateOptions {
+            size: 1 << 20,
+            cluster_bytes,
+            ..CreateOptions::default()
+        };
         let (file, image) = fresh(&options).await;
         let mut model = vec![0u8; 1 << 20];
         let mut random = Random::new(5);

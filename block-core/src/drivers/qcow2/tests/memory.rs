@@ -55,7 +55,11 @@ impl Memory {
     }
 
     pub(super) fn with(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { now: bytes.clone(), durable: bytes, ..State::default() })))
+        Arc::new(Self(Mutex::new(State {
+            now: bytes.clone(),
+            durable: bytes,
+            ..State::default()
+        })))
     }
 
     /// Fails every write after `budget` more.
@@ -106,7 +110,10 @@ impl Memory {
                 Change::Write(offset, data) if data.len() > 512 && random.below(3) == 0 => {
                     for (nth, sector) in data.chunks(512).enumerate() {
                         if random.below(2) == 0 {
-                            apply(&mut bytes, &Change::Write(offset + nth as u64 * 512, sector.to_vec()));
+                            apply(
+                                &mut bytes,
+                                &Change::Write(offset + nth as u64 * 512, sector.to_vec()),
+                            );
                         }
                     }
                 }
@@ -146,7 +153,9 @@ impl Memory {
     fn fill(&self, offset: u64, buf: &mut [u8]) {
         let state = lock(&self.0);
         for (nth, byte) in buf.iter_mut().enumerate() {
-            let at = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(nth));
+            let at = usize::try_from(offset)
+                .ok()
+                .and_then(|offset| offset.checked_add(nth));
             *byte = at.and_then(|at| state.now.get(at)).copied().unwrap_or(0);
         }
     }
@@ -207,7 +216,10 @@ impl Storage for Memory {
         Box::pin(async move {
             let inside = self.length().saturating_sub(offset).min(len);
             // What is discarded is anything afterwards.
-            self.change(Change::Write(offset, vec![0xdd; usize::try_from(inside).unwrap()]))
+            self.change(Change::Write(
+                offset,
+                vec![0xdd; usize::try_from(inside).unwrap()],
+            ))
         })
     }
 
@@ -235,6 +247,13 @@ impl Storage for Memory {
     }
 
     fn block_status(&self, _offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
-        Box::pin(async move { Ok(BlockStatus { len, allocated: true, data: true, ..BlockStatus::default() }) })
+        Box::pin(async move {
+            Ok(BlockStatus {
+                len,
+                allocated: true,
+                data: true,
+                ..BlockStatus::default()
+            })
+        })
     }
 }

@@ -23,8 +23,13 @@ pub(super) fn qemu(tool: &str, arguments: &[&str]) -> Option<(i32, String)> {
 
 /// `qemu-img check` finds no errors, and no leaks unless they are allowed.
 pub(super) fn assert_check(path: &Path, leaks: bool) {
-    let Some((code, text)) = qemu("qemu-img", &["check", "-f", "qcow2", path.to_str().unwrap()]) else { return };
-    assert!(code == 0 || (leaks && code == 3), "qemu-img check gave {code}: {text}");
+    let Some((code, text)) = qemu("qemu-img", &["check", "-f", "qcow2", path.to_str().unwrap()]) else {
+        return;
+    };
+    assert!(
+        code == 0 || (leaks && code == 3),
+        "qemu-img check gave {code}: {text}"
+    );
 }
 
 pub(super) struct Folder(tempfile::TempDir);
