@@ -1,8 +1,19 @@
 //! What a request costs: scanning it, and the whole way through a session.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    missing_docs,
+    reason = "a test ends by failing, and is no page for users"
+)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use qapi_runtime::scanner::Scanner;
-use qapi_runtime::{Call, CommandTable, Cursor, Error, ListenOptions, Peer, Pending, Reply, Row, Server, text};
+use qapi_runtime::{
+    Call, CommandTable, Cursor, Error, ListenOptions, Peer, Pending, Reply, Row, Server, text,
+};
 use std::hint::black_box;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,15 +27,27 @@ fn transaction() -> String {
         )
     };
     let actions: Vec<String> = (0..20).map(action).collect();
-    format!(r#"{{"execute": "transaction", "arguments": {{"actions": [{}]}}, "id": "t"}}"#, actions.join(", "))
+    format!(
+        r#"{{"execute": "transaction", "arguments": {{"actions": [{}]}}, "id": "t"}}"#,
+        actions.join(", ")
+    )
 }
 
 fn scanner(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scanner");
-    let long = format!(r#"{{"execute": "x", "id": "{}"}}"#, "0123456789abcdef".repeat(4096));
+    let long = format!(
+        r#"{{"execute": "x", "id": "{}"}}"#,
+        "0123456789abcdef".repeat(4096)
+    );
     let escapes = format!(r#"{{"execute": "x", "id": "{}"}}"#, "\\u00e9é\\n".repeat(4096));
     let numbers = format!("[{}]", "12345, -1.5e3, ".repeat(4096) + "0");
-    let cases = [("short", SHORT.to_owned()), ("transaction", transaction()), ("string", long), ("escapes", escapes), ("numbers", numbers)];
+    let cases = [
+        ("short", SHORT.to_owned()),
+        ("transaction", transaction()),
+        ("string", long),
+        ("escapes", escapes),
+        ("numbers", numbers),
+    ];
     for (name, text) in &cases {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(*name, |bencher| {
@@ -37,22 +60,35 @@ fn scanner(criterion: &mut Criterion) {
     }
     group.bench_function("serde_json transaction, to compare", |bencher| {
         let text = transaction();
-        bencher.iter(|| black_box(serde_json::from_slice::<serde_json::Value>(black_box(text.as_bytes())).is_ok()));
+        bencher.iter(|| {
+            black_box(serde_json::from_slice::<serde_json::Value>(black_box(text.as_bytes())).is_ok())
+        });
     });
     group.finish();
 }
 
 fn version(_: &Arc<()>, _: Call, _: Option<Cursor<'_>>) -> Result<Pending, Error> {
-    Ok(Box::pin(async { Ok(Reply::Encoded(br#"{"qemu": {"micro": 0, "minor": 2, "major": 10}, "package": ""}"#.to_vec())) }))
+    Ok(Box::pin(async {
+        Ok(Reply::Encoded(
+            br#"{"qemu": {"micro": 0, "minor": 2, "major": 10}, "package": ""}"#.to_vec(),
+        ))
+    }))
 }
 
 /// A hundred requests through a session, in memory.
 fn session(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let table: CommandTable<()> = [Row::new("query-version", version)].into_iter().collect();
     let server = Server::builder(table, Arc::new(())).build();
     let mut group = criterion.benchmark_group("session");
-    for (name, request) in [("query-version", SHORT), ("unknown", r#"{"execute": "nope"}"#), ("malformed", "{]")] {
+    for (name, request) in [
+        ("query-version", SHORT),
+        ("unknown", r#"{"execute": "nope"}"#),
+        ("malformed", "{]"),
+    ] {
         group.throughput(Throughput::Elements(100));
         group.bench_function(name, |bencher| {
             bencher.iter_batched(

@@ -300,7 +300,7 @@ impl Scanner {
                 } => {
                     let mut ended = false;
                     while let Some(&byte) = bytes.get(at) {
-                        if byte < 0x20 || byte >= 0xFE {
+                        if !(0x20..0xFE).contains(&byte) {
                             return (at + 1, Some(Err(self.stray(bytes, from, at))));
                         }
                         at += 1;

@@ -51,7 +51,7 @@ pub struct Verdict<C, A> {
 
 impl<C: FnOnce() + Send + 'static, A: FnOnce() + Send + 'static> Verdict<C, A> {
     /// What to do on commit, and what on abort.
-    pub fn new(commit: C, abort: A) -> Box<dyn Prepared> {
+    pub fn boxed(commit: C, abort: A) -> Box<dyn Prepared> {
         Box::new(Verdict {
             functions: Some((commit, abort)),
         })
@@ -326,7 +326,7 @@ mod tests {
             let log = Arc::clone(&log);
             move || log.lock().unwrap().push(what.to_owned())
         };
-        let mut verdict = Verdict::new(note("commit"), note("abort"));
+        let mut verdict = Verdict::boxed(note("commit"), note("abort"));
         verdict.abort();
         verdict.abort();
         assert_eq!(said(&log), "abort");

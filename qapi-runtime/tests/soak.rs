@@ -1,6 +1,15 @@
 //! Many clients that come, work, listen and go: no reply lost or mixed up, and memory stays as it is.
 //!
 //! Two seconds and twenty clients by default; `QAPI_SOAK_SECONDS` and `QAPI_SOAK_CLIENTS` for more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    missing_docs,
+    reason = "a test ends by failing, and is no page for users"
+)]
 
 mod support;
 

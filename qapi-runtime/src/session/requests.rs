@@ -176,7 +176,7 @@ impl Requests {
             match poll_running(running, cx) {
                 Poll::Ready(outcome) => {
                     let running = self.running_oob.swap_remove(at);
-                    self.answer(Id::Text(running.id.as_deref()), running.watched, outcome);
+                    self.answer(Id::Text(running.id.as_deref()), &running.watched, outcome);
                 }
                 Poll::Pending => at += 1,
             }
@@ -187,7 +187,7 @@ impl Requests {
                     return;
                 };
                 if let Some(running) = self.running.take() {
-                    self.answer(Id::Text(running.id.as_deref()), running.watched, outcome);
+                    self.answer(Id::Text(running.id.as_deref()), &running.watched, outcome);
                 }
             }
             if self.shared.stop.is_requested() {
@@ -248,7 +248,7 @@ impl Requests {
             Target::Capabilities => self.negotiate(request.arguments),
         };
         let negotiated = command.target == Target::Capabilities && outcome.is_ok();
-        self.answer(id, watched, outcome);
+        self.answer(id, &watched, outcome);
         if negotiated {
             // Only now: the reply that ends the negotiation comes before the first event.
             self.outbox.subscribe();
@@ -358,7 +358,7 @@ impl Requests {
     }
 
     /// Says how a command ended to the client, the log and the audit.
-    fn answer(&mut self, id: Id<'_>, watched: Watched, outcome: Result<Reply, Error>) {
+    fn answer(&mut self, id: Id<'_>, watched: &Watched, outcome: Result<Reply, Error>) {
         if let Some(begun) = watched.begun {
             let duration = begun.elapsed();
             let _entered = watched.span.enter();
