@@ -1,0 +1,719 @@
+//! The copy engine below a backup: which clusters still have to be copied, and copying them once each.
+//!
+//! The background job and every guest write that is about to overwrite old data take clusters from one set: whoever takes a
+//! cluster copies it, everybody else waits for it. A cluster that failed, or whose copier was dropped, goes back into
+//! the set. So a cluster is either still to be copied (and then the source has its old content), on its way, or
+//! copied. This module knows neither jobs nor policies.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::offload;
+use crate::bitmap::HBitmap;
+use crate::driver::{BlockStatus, HostExtent, WriteFlags, ZeroFlags};
+use crate::error::{BlockError, ErrorKind, Result};
+use crate::graph::{Child, is_zero};
+use crate::job::Progress;
+use crate::sync::lock;
+
+/// The smallest copy unit, and the one for targets without clusters.
+pub const DEFAULT_CLUSTER_BYTES: u64 = 65536;
+/// The largest copy unit.
+pub const MAX_CLUSTER_BYTES: u64 = 1 << 31;
+/// How far ahead the source is asked what it holds.
+const LOOKAHEAD_BYTES: u64 = 1 << 40;
+
+/// How to copy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyOptions {
+    /// Copy unit of at least this many bytes (a power of two).
+    pub min_cluster_bytes: u64,
+    /// Write compressed clusters.
+    pub compress: bool,
+    /// Discard what was copied from the source.
+    pub discard_source: bool,
+}
+
+/// A failed copy: which side failed, and how.
+#[derive(Debug, Clone)]
+pub struct CopyError {
+    /// Reading the source failed, not writing the target.
+    pub is_read: bool,
+    /// The failure.
+    pub error: BlockError,
+}
+
+impl CopyError {
+    fn read(error: BlockError) -> Self {
+        Self { is_read: true, error }
+    }
+
+    fn write(error: BlockError) -> Self {
+        Self { is_read: false, error }
+    }
+}
+
+/// The state of one copy.
+#[derive(Debug)]
+pub struct BlockCopy {
+    source: Arc<Child>,
+    target: Arc<Child>,
+    cluster: u64,
+    length: u64,
+    compress: AtomicBool,
+    discard_source: AtomicBool,
+    /// Cleared when the kernel refuses to copy between the two files.
+    offload: AtomicBool,
+    sets: Mutex<Sets>,
+    /// Something left `in_flight` or `readers`.
+    changed: Notify,
+    /// Nobody needs the copy any more; whoever waits for it shall not.
+    retired: AtomicBool,
+    /// Why the point in time was given up.
+    broken: Mutex<Option<BlockError>>,
+    retire: Notify,
+    progress: Mutex<Option<Arc<Progress>>>,
+    /// What the background copier knows of the source.
+    plan: tokio::sync::Mutex<Option<Known>>,
+    guest_delay_max_ns: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Sets {
+    /// Clusters that still have to be copied.
+    dirty: HBitmap,
+    /// Clusters that were copied.
+    copied: HBitmap,
+    /// Clusters on their way.
+    in_flight: Vec<(u64, u64)>,
+    in_flight_clusters: u64,
+    /// Ranges of bytes that somebody reads from the source as they were.
+    readers: Vec<(u64, u64)>,
+}
+
+/// What the source holds from an offset on.
+#[derive(Debug, Clone)]
+struct Known {
+    start: u64,
+    end: u64,
+    status: BlockStatus,
+}
+
+/// Clusters that their holder copies. Dropped without [`done`](Self::done), they have to be copied again.
+#[derive(Debug)]
+pub struct Claim {
+    copy: Arc<BlockCopy>,
+    /// In clusters.
+    start: u64,
+    end: u64,
+    way: Way,
+    finished: bool,
+}
+
+/// How a claim is best copied.
+#[derive(Debug, Clone)]
+enum Way {
+    Zero,
+    Host(HostExtent),
+    Buffer,
+}
+
+impl Claim {
+    /// Where it starts and how long it is, in bytes.
+    pub fn range(&self) -> (u64, u64) {
+        let start = self.start * self.copy.cluster;
+        (start, (self.end * self.copy.cluster).min(self.copy.length) - start)
+    }
+
+    /// Whether only zeroes are copied, which costs next to nothing.
+    pub fn is_zero(&self) -> bool {
+        matches!(self.way, Way::Zero)
+    }
+
+    fn done(mut self) {
+        self.finished = true;
+        let (_, len) = self.range();
+        self.copy.release(self.start, self.end, true, len);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.copy.release(self.start, self.end, false, 0);
+        }
+    }
+}
+
+fn overlaps(a: (u64, u64), b: (u64, u64)) -> bool {
+    a.0 < b.1 && b.0 < a.1
+}
+
+impl BlockCopy {
+    /// A copy from `source` to `target` with every cluster still to be copied.
+    pub fn new(source: &Arc<Child>, target: &Arc<Child>, options: CopyOptions) -> Result<Arc<Self>> {
+        if options.min_cluster_bytes > 0 && !options.min_cluster_bytes.is_power_of_two() {
+            return Err(BlockError::new(ErrorKind::Invalid, "min-cluster-size needs to be a power of 2"));
+        }
+        if options.min_cluster_bytes > MAX_CLUSTER_BYTES {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("min-cluster-size must not be larger than {MAX_CLUSTER_BYTES}"),
+            ));
+        }
+        let target_cluster = u64::from(target.info().cluster_bytes.unwrap_or(0));
+        let cluster = DEFAULT_CLUSTER_BYTES.max(options.min_cluster_bytes).max(target_cluster.next_power_of_two());
+        let length = source.length();
+        let clusters = length.div_ceil(cluster);
+        let mut dirty = HBitmap::new(clusters);
+        dirty.set(0, clusters);
+        let sets =
+            Sets { dirty, copied: HBitmap::new(clusters), in_flight: Vec::new(), in_flight_clusters: 0, readers: Vec::new() };
+        Ok(Arc::new(Self {
+            source: Arc::clone(source),
+            target: Arc::clone(target),
+            cluster,
+            length,
+            compress: AtomicBool::new(options.compress),
+            discard_source: AtomicBool::new(options.discard_source),
+            offload: AtomicBool::new(true),
+            sets: Mutex::new(sets),
+            changed: Notify::new(),
+            retired: AtomicBool::new(false),
+            broken: Mutex::default(),
+            retire: Notify::new(),
+            progress: Mutex::default(),
+            plan: tokio::sync::Mutex::default(),
+            guest_delay_max_ns: AtomicU64::new(0),
+        }))
+    }
+
+    /// The copy unit in bytes.
+    pub fn cluster_bytes(&self) -> u64 {
+        self.cluster
+    }
+
+    /// The length of the source in bytes when the copy began.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Write compressed clusters from now on.
+    pub fn set_compress(&self, compress: bool) {
+        self.compress.store(compress, Ordering::Relaxed);
+    }
+
+    /// Discard what was copied from the source.
+    pub fn set_discard_source(&self, discard: bool) {
+        self.discard_source.store(discard, Ordering::Relaxed);
+    }
+
+    /// Whether what was copied is discarded from the source.
+    pub fn discards_source(&self) -> bool {
+        self.discard_source.load(Ordering::Relaxed)
+    }
+
+    /// Allows or forbids that the kernel copies between two files.
+    pub fn set_offload(&self, offload: bool) {
+        self.offload.store(offload, Ordering::Relaxed);
+    }
+
+    /// Only these areas (offset and length in bytes) have to be copied. Nothing may have been copied yet.
+    pub fn restrict_to(&self, areas: impl IntoIterator<Item = (u64, u64)>) {
+        let mut sets = lock(&self.sets);
+        sets.dirty.reset();
+        for (offset, len) in areas {
+            sets.dirty.set(offset / self.cluster, offset.saturating_add(len).div_ceil(self.cluster));
+        }
+    }
+
+    /// Counts what is copied, by whomever, in a job's progress.
+    pub fn set_progress(&self, progress: &Arc<Progress>) {
+        *lock(&self.progress) = Some(Arc::clone(progress));
+        let sets = lock(&self.sets);
+        progress.set_remaining(self.remaining(&sets));
+    }
+
+    fn remaining(&self, sets: &Sets) -> u64 {
+        (sets.dirty.count() + sets.in_flight_clusters).saturating_mul(self.cluster).min(self.length)
+    }
+
+    /// Bytes that still have to be copied, in whole clusters.
+    pub fn remaining_bytes(&self) -> u64 {
+        self.remaining(&lock(&self.sets))
+    }
+
+    /// Areas that have not been copied, as offset and length in bytes.
+    pub fn uncopied(&self) -> Vec<(u64, u64)> {
+        let sets = lock(&self.sets);
+        let mut todo = sets.dirty.clone();
+        for (start, end) in &sets.in_flight {
+            todo.set(*start, *end);
+        }
+        todo.runs()
+            .map(|(start, end)| {
+                let offset = start * self.cluster;
+                (offset, (end * self.cluster).min(self.length) - offset)
+            })
+            .collect()
+    }
+
+    /// The longest time in nanoseconds that a guest's write waited for its old data to be copied.
+    pub fn guest_delay_max_ns(&self) -> u64 {
+        self.guest_delay_max_ns.load(Ordering::Relaxed)
+    }
+
+    fn clusters(&self, offset: u64, len: u64) -> (u64, u64) {
+        let last = self.length.div_ceil(self.cluster);
+        ((offset / self.cluster).min(last), offset.saturating_add(len).div_ceil(self.cluster).min(last))
+    }
+
+    /// Nobody needs the copy any more: guest writes pass, and those that wait go on.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        self.retire.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    /// The point in time is lost: an old cluster could not be saved and will be overwritten.
+    pub fn give_up(&self, error: &BlockError) {
+        lock(&self.broken).get_or_insert_with(|| error.clone());
+        self.retire();
+    }
+
+    /// Why the point in time was given up, if it was.
+    pub fn broken(&self) -> Option<BlockError> {
+        lock(&self.broken).clone()
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
+    }
+
+    fn release(&self, start: u64, end: u64, success: bool, bytes: u64) {
+        let mut sets = lock(&self.sets);
+        if let Some(at) = sets.in_flight.iter().position(|range| *range == (start, end)) {
+            sets.in_flight.swap_remove(at);
+            sets.in_flight_clusters -= end - start;
+        }
+        if success {
+            sets.copied.set(start, end);
+        } else {
+            sets.dirty.set(start, end);
+        }
+        let remaining = self.remaining(&sets);
+        if let Some(progress) = &*lock(&self.progress) {
+            progress.advance(bytes);
+            progress.set_remaining(remaining);
+        }
+        drop(sets);
+        self.changed.notify_waiters();
+    }
+
+    fn claim(self: &Arc<Self>, sets: &mut Sets, start: u64, end: u64, way: Way) -> Claim {
+        sets.dirty.clear(start, end);
+        sets.in_flight.push((start, end));
+        sets.in_flight_clusters += end - start;
+        Claim { copy: Arc::clone(self), start, end, way, finished: false }
+    }
+
+    // --- Guest writes -------------------------------------------------------------------------------------------
+
+    /// Whether a guest may overwrite the range now: nothing in it has to be copied, is on its way or is being read.
+    fn is_free(sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
+        sets.dirty.next_set(clusters.0, clusters.1).is_none()
+            && !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
+            && !sets.readers.iter().any(|range| overlaps(*range, bytes))
+    }
+
+    /// Copies what a guest is about to overwrite, if that can be done without waiting. `None`: it cannot.
+    pub fn try_before_write(self: &Arc<Self>, offset: u64, len: u64) -> Option<Result<(), CopyError>> {
+        if self.is_retired() {
+            return Some(Ok(()));
+        }
+        let clusters = self.clusters(offset, len);
+        let claim = {
+            let mut sets = lock(&self.sets);
+            if Self::is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
+                return Some(Ok(()));
+            }
+            if self.discards_source() || self.compress.load(Ordering::Relaxed) {
+                return None;
+            }
+            let first = sets.dirty.next_run(clusters.0, clusters.1, u64::MAX);
+            let alone = !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
+                && !sets.readers.iter().any(|range| overlaps(*range, (offset, offset.saturating_add(len))));
+            // One run of few clusters; anything else is left to the path that may wait.
+            let (start, end) = first.filter(|(start, end)| alone && (end - start) * self.cluster <= 1 << 20)?;
+            if sets.dirty.next_set(end, clusters.1).is_some() {
+                return None;
+            }
+            self.claim(&mut sets, start, end, Way::Buffer)
+        };
+        let started = Instant::now();
+        let (at, len) = claim.range();
+        let result = with_buffer(usize::try_from(len).ok()?, |buf| {
+            if let Err(error) = self.source.try_read(at, buf)? {
+                return Some(Err(CopyError::read(error)));
+            }
+            if is_zero(buf) {
+                // Finding out whether the target is zero already may wait.
+                return None;
+            }
+            self.target.try_write(at, buf, WriteFlags::default()).map(|result| result.map_err(CopyError::write))
+        })?;
+        self.note_delay(started);
+        if result.is_ok() {
+            claim.done();
+        }
+        Some(result)
+    }
+
+    /// Copies what a guest is about to overwrite, and waits for whoever copies or reads parts of it already.
+    pub async fn before_write(self: &Arc<Self>, offset: u64, len: u64) -> Result<(), CopyError> {
+        let started = Instant::now();
+        let mut waited = false;
+        let mut buffer = Vec::new();
+        let clusters = self.clusters(offset, len);
+        let result = loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.is_retired() {
+                break Ok(());
+            }
+            let claim = {
+                let mut sets = lock(&self.sets);
+                if Self::is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
+                    break Ok(());
+                }
+                let chunk = ((1 << 20) / self.cluster).max(1);
+                let run = sets.dirty.next_run(clusters.0, clusters.1, chunk);
+                run.map(|(start, end)| self.claim(&mut sets, start, end, Way::Buffer))
+            };
+            waited = true;
+            match claim {
+                None => changed.await,
+                Some(claim) => {
+                    let retired = self.retire.notified();
+                    tokio::select! {
+                        result = self.transfer(claim, &mut buffer) => {
+                            if result.is_err() && !self.is_retired() {
+                                break result;
+                            }
+                        }
+                        () = retired => {}
+                    }
+                }
+            }
+        };
+        if waited {
+            self.note_delay(started);
+        }
+        result
+    }
+
+    fn note_delay(&self, started: Instant) {
+        let delay = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.guest_delay_max_ns.fetch_max(delay, Ordering::Relaxed);
+    }
+
+    // --- The background copier ----------------------------------------------------------------------------------
+
+    /// Takes the next clusters, at most `longest` bytes of data. `None`: nothing is left that nobody has taken.
+    pub async fn next_claim(self: &Arc<Self>, longest: u64) -> Result<Option<Claim>, CopyError> {
+        // Held across the question below, so that of many copiers only one asks about the same area.
+        let mut plan = self.plan.lock().await;
+        loop {
+            let Some((start, end)) = lock(&self.sets).dirty.next_run(0, u64::MAX, u64::MAX) else {
+                return Ok(None);
+            };
+            let offset = start * self.cluster;
+            let known = match plan.take().filter(|known| known.start <= offset && offset < known.end) {
+                Some(known) => known,
+                None => {
+                    let span = (end * self.cluster).min(self.length) - offset;
+                    // What is still to be copied does not change, so that a long answer stays true.
+                    let status = self
+                        .source
+                        .block_status(offset, span.min(LOOKAHEAD_BYTES), self.offload.load(Ordering::Relaxed))
+                        .await
+                        .map_err(CopyError::read)?;
+                    Known { start: offset, end: offset.saturating_add(status.len.max(1)), status }
+                }
+            };
+            // Whole clusters of one kind; one that is mixed is read and written.
+            let mut covered = known.end / self.cluster;
+            if known.end >= self.length {
+                covered = self.length.div_ceil(self.cluster);
+            }
+            let uniform = covered > start;
+            let way = match &known.status {
+                status if uniform && status.zero => Way::Zero,
+                BlockStatus { host: Some(host), data: true, .. } if uniform && self.may_offload() => {
+                    Way::Host(HostExtent { file: Arc::clone(&host.file), offset: host.offset + (offset - known.start) })
+                }
+                _ => Way::Buffer,
+            };
+            let stop = if uniform { end.min(covered) } else { start + 1 };
+            let chunk = match way {
+                Way::Zero => stop - start,
+                Way::Host(_) | Way::Buffer => (longest / self.cluster).max(1),
+            };
+            *plan = Some(known);
+            let mut sets = lock(&self.sets);
+            // Guest writes took clusters meanwhile, perhaps.
+            if !sets.dirty.get(start) {
+                continue;
+            }
+            let stop = sets.dirty.next_clear(start, stop.min(start + chunk)).unwrap_or(stop.min(start + chunk));
+            return Ok(Some(self.claim(&mut sets, start, stop, way)));
+        }
+    }
+
+    fn may_offload(&self) -> bool {
+        self.offload.load(Ordering::Relaxed) && !self.compress.load(Ordering::Relaxed)
+    }
+
+    /// Whether something is on its way.
+    pub fn is_in_flight(&self) -> bool {
+        !lock(&self.sets).in_flight.is_empty()
+    }
+
+    /// Resolves when something that was on its way has arrived or failed.
+    pub async fn changed(&self) {
+        let changed = self.changed.notified();
+        let mut changed = std::pin::pin!(changed);
+        changed.as_mut().enable();
+        if self.is_in_flight() {
+            changed.await;
+        }
+    }
+
+    /// Copies a claim.
+    pub async fn transfer(&self, claim: Claim, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
+        let (offset, len) = claim.range();
+        match claim.way.clone() {
+            Way::Zero => self.zero_target(offset, len).await.map_err(CopyError::write)?,
+            Way::Host(host) => {
+                let copied = if self.may_offload() { self.copy_in_kernel(offset, len, &host).await? } else { 0 };
+                if copied < len {
+                    self.copy_by_buffer(offset + copied, len - copied, buffer).await?;
+                }
+            }
+            Way::Buffer => self.copy_by_buffer(offset, len, buffer).await?,
+        }
+        claim.done();
+        if self.discards_source() {
+            // Advice only: what cannot be given back stays.
+            let _ = self.source.discard(offset, len).await;
+        }
+        Ok(())
+    }
+
+    /// Makes a range of the target read as zeroes, without touching what does so already.
+    async fn zero_target(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let status = self.target.block_status(at, end - at, false).await?;
+            let run = status.len.clamp(1, end - at);
+            if !status.zero {
+                let flags = ZeroFlags { fua: false, may_unmap: true, no_fallback: false };
+                self.target.write_zeroes(at, run, flags).await?;
+            }
+            at += run;
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel copy between the files behind source and target; says how many bytes it did.
+    async fn copy_in_kernel(&self, offset: u64, len: u64, host: &HostExtent) -> Result<u64, CopyError> {
+        let mut copied = 0;
+        while copied < len {
+            let at = offset + copied;
+            let Some(mapping) = self.target.map_for_write(at, len - copied).await.map_err(CopyError::write)? else {
+                self.offload.store(false, Ordering::Relaxed);
+                break;
+            };
+            let reservation = offload::Reservation::new(&self.target, mapping);
+            let run = reservation.covers().min(len - copied);
+            if run == 0 {
+                break;
+            }
+            let from = HostExtent { file: Arc::clone(&host.file), offset: host.offset + copied };
+            match offload::copy(from, reservation, run).await {
+                Ok(reservation) => reservation.commit(at).await.map_err(CopyError::write)?,
+                Err(offload::Refused::Never) => {
+                    self.offload.store(false, Ordering::Relaxed);
+                    break;
+                }
+                // The kernel does not say which side failed: the slow way finds out.
+                Err(offload::Refused::Now) => break,
+            }
+            copied += run;
+        }
+        Ok(copied)
+    }
+
+    async fn copy_by_buffer(&self, offset: u64, len: u64, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
+        let piece = len.min((1 << 20).max(if self.compress.load(Ordering::Relaxed) { self.cluster } else { 0 }));
+        let size = usize::try_from(piece).map_err(|_| CopyError::read(BlockError::from_errno(12, "Cannot allocate memory")))?;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let mut at = offset;
+        while at < offset + len {
+            let run = usize::try_from((offset + len - at).min(piece)).unwrap_or(size);
+            let Some(buf) = buffer.get_mut(..run) else { break };
+            match self.source.try_read(at, buf) {
+                Some(result) => result.map_err(CopyError::read)?,
+                None => self.source.read(at, buf).await.map_err(CopyError::read)?,
+            }
+            if is_zero(buf) {
+                self.zero_target(at, run as u64).await.map_err(CopyError::write)?;
+            } else {
+                let flags =
+                    WriteFlags { compressed: self.compress.load(Ordering::Relaxed), ..WriteFlags::default() };
+                match if flags.compressed { None } else { self.target.try_write(at, buf, flags) } {
+                    Some(result) => result.map_err(CopyError::write)?,
+                    None => self.target.write(at, buf, flags).await.map_err(CopyError::write)?,
+                }
+            }
+            at += run as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes clusters that the source does not hold itself (they come from its backing node) out of the set.
+    pub async fn skip_unallocated(&self, mut stop: impl FnMut() -> bool) -> Result<(), CopyError> {
+        let mut at = 0;
+        while at < self.length && !stop() {
+            let status = self.source.block_status(at, self.length - at, false).await.map_err(CopyError::read)?;
+            let end = at.saturating_add(status.len.max(1)).min(self.length);
+            if !status.allocated {
+                let first = at.div_ceil(self.cluster);
+                let last = if end >= self.length { end.div_ceil(self.cluster) } else { end / self.cluster };
+                let mut sets = lock(&self.sets);
+                if first < last {
+                    sets.dirty.clear(first, last);
+                }
+                let remaining = self.remaining(&sets);
+                if let Some(progress) = &*lock(&self.progress) {
+                    progress.set_remaining(remaining);
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    // --- Readers of the point in time -----------------------------------------------------------------------------
+
+    /// Where a part of the point in time lies. The guard, if any, keeps guest writes from the source's part while it
+    /// lives. The length is at most `len`.
+    pub async fn locate(self: &Arc<Self>, offset: u64, len: u64) -> Located {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut sets = lock(&self.sets);
+                let cluster = offset / self.cluster;
+                let last = offset.saturating_add(len).div_ceil(self.cluster);
+                if sets.in_flight.iter().any(|range| overlaps(*range, (cluster, cluster + 1))) {
+                    // On its way to the target: soon there.
+                } else if sets.copied.get(cluster) {
+                    let stop = sets.copied.next_clear(cluster, last).unwrap_or(last);
+                    let end = (stop * self.cluster).min(offset + len);
+                    return Located::Target(end - offset);
+                } else {
+                    let mut stop = sets.copied.next_set(cluster, last).unwrap_or(last);
+                    for range in &sets.in_flight {
+                        if range.0 > cluster {
+                            stop = stop.min(range.0);
+                        }
+                    }
+                    let end = (stop * self.cluster).min(offset + len);
+                    sets.readers.push((offset, end));
+                    let guard = ReadGuard { copy: Arc::clone(self), range: (offset, end) };
+                    return Located::Source(end - offset, guard);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Nobody will ask for this range of the point in time again: it does not have to be copied.
+    pub fn forget(&self, offset: u64, len: u64) {
+        let first = offset.div_ceil(self.cluster);
+        let end = offset.saturating_add(len);
+        let last = if end >= self.length { self.length.div_ceil(self.cluster) } else { end / self.cluster };
+        if first < last {
+            lock(&self.sets).dirty.clear(first, last);
+        }
+    }
+
+    /// The source and the target.
+    pub fn ends(&self) -> (&Arc<Child>, &Arc<Child>) {
+        (&self.source, &self.target)
+    }
+
+    /// Waits at most this long for a guest write's copy; `None` waits for ever.
+    pub async fn before_write_within(
+        self: &Arc<Self>,
+        offset: u64,
+        len: u64,
+        within: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        match within {
+            None => self.before_write(offset, len).await,
+            Some(within) => tokio::time::timeout(within, self.before_write(offset, len))
+                .await
+                .unwrap_or_else(|_| Err(CopyError::write(BlockError::from_errno(110, "Connection timed out")))),
+        }
+    }
+}
+
+/// Where a part of the point in time lies.
+#[derive(Debug)]
+pub enum Located {
+    /// In the target; so many bytes.
+    Target(u64),
+    /// In the source still; so many bytes, unchanged while the guard lives.
+    Source(u64, ReadGuard),
+}
+
+/// Keeps guest writes away from a range that is being read from the source.
+#[derive(Debug)]
+pub struct ReadGuard {
+    copy: Arc<BlockCopy>,
+    range: (u64, u64),
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        let mut sets = lock(&self.copy.sets);
+        if let Some(at) = sets.readers.iter().position(|range| *range == self.range) {
+            sets.readers.swap_remove(at);
+        }
+        drop(sets);
+        self.copy.changed.notify_waiters();
+    }
+}
+
+/// Runs with a buffer that each thread keeps for itself.
+fn with_buffer<T>(len: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        run(buffer.get_mut(..len).unwrap_or_default())
+    })
+}

@@ -1,0 +1,600 @@
+//! The backup job: its checks, its setting up, its work, its end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::copy::{BlockCopy, CopyError};
+use super::plan::{self, OnError, Plan, SyncMode};
+use crate::bitmap::{BitmapHandle, BitmapMode};
+use crate::driver::IoFuture;
+use crate::drivers::copy_before_write::CopyBeforeWrite;
+use crate::error::{BlockError, ErrorKind, Result};
+use crate::event::JobKind;
+use crate::graph::{Backend, BackendUser, DrainGuard, Graph, Node, OpBlockGuard, OpKind, Perm};
+use crate::job::rate::RateLimit;
+use crate::job::{ErrorAction, JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobManager, JobSpec};
+use crate::options::{CopyBeforeWriteOptions, DriverOptions, NodeOptions, NodeRef, OnCbwError};
+use crate::sync::lock;
+
+/// One request of a speed-limited or buffered copy.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// One request that the kernel copies by itself.
+const OFFLOAD_CHUNK_BYTES: u64 = 4 << 20;
+/// Copiers in flight at most, whatever `max-workers` allows: each holds a buffer.
+const MOST_WORKERS: u64 = 16;
+/// How long to wait before what failed and is to be ignored is tried again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// `x-perf`.
+#[derive(Debug, Clone, Copy)]
+pub struct BackupPerf {
+    /// Let the kernel copy where it can; `None` is yes.
+    pub use_copy_range: Option<bool>,
+    /// Requests in flight at most.
+    pub max_workers: i64,
+    /// Longest request in bytes; 0 is no limit.
+    pub max_chunk: i64,
+    /// Copy unit of at least this many bytes.
+    pub min_cluster_size: Option<u64>,
+}
+
+impl Default for BackupPerf {
+    fn default() -> Self {
+        Self { use_copy_range: None, max_workers: 64, max_chunk: 0, min_cluster_size: None }
+    }
+}
+
+/// A backup to prepare.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The job's id.
+    pub job_id: Option<String>,
+    /// The source.
+    pub device: Arc<Node>,
+    /// The target.
+    pub target: Arc<Node>,
+    /// What to copy.
+    pub sync: SyncMode,
+    /// Name of a bitmap of the source.
+    pub bitmap: Option<String>,
+    /// What becomes of it.
+    pub bitmap_mode: Option<BitmapMode>,
+    /// Write compressed clusters.
+    pub compress: bool,
+    /// What to do when the source cannot be read.
+    pub on_source_error: OnError,
+    /// What to do when the target cannot be written.
+    pub on_target_error: OnError,
+    /// What to do when old data cannot be saved before a guest overwrites it.
+    pub on_cbw_error: OnCbwError,
+    /// Longest time in seconds that a guest's write waits for that; 0 is no limit.
+    pub cbw_timeout: u32,
+    /// Speed limit in bytes a second; 0 is none.
+    pub speed: i64,
+    /// Takes effect by itself.
+    pub auto_finalize: bool,
+    /// Is forgotten by itself.
+    pub auto_dismiss: bool,
+    /// Name of the node that saves old data.
+    pub filter_node_name: Option<String>,
+    /// Discard what was copied from the source.
+    pub discard_source: bool,
+    /// Tuning.
+    pub perf: BackupPerf,
+    /// The target was opened for this job only.
+    pub close_target: bool,
+}
+
+impl BackupOptions {
+    /// A backup with every option at its default.
+    pub fn new(device: &Arc<Node>, target: &Arc<Node>, sync: SyncMode) -> Self {
+        Self {
+            job_id: None,
+            device: Arc::clone(device),
+            target: Arc::clone(target),
+            sync,
+            bitmap: None,
+            bitmap_mode: None,
+            compress: false,
+            on_source_error: OnError::Report,
+            on_target_error: OnError::Report,
+            on_cbw_error: OnCbwError::BreakGuestWrite,
+            cbw_timeout: 0,
+            speed: 0,
+            auto_finalize: true,
+            auto_dismiss: true,
+            filter_node_name: None,
+            discard_source: false,
+            perf: BackupPerf::default(),
+            close_target: false,
+        }
+    }
+}
+
+/// A backup that is set up: its point in time is now, its copying begins with [`start`](Self::start).
+#[derive(Debug)]
+pub struct PreparedJob {
+    handle: Option<JobHandle>,
+}
+
+impl PreparedJob {
+    /// Lets it begin.
+    pub fn start(mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.start();
+        }
+    }
+
+    /// Takes everything back; resolves when that is done.
+    pub async fn abort(mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.cancel();
+            handle.ended().await;
+        }
+    }
+
+    /// Takes everything back without waiting; the job that ends is returned for those who want to wait.
+    pub fn begin_abort(mut self) -> Option<JobHandle> {
+        let handle = self.handle.take()?;
+        handle.cancel();
+        Some(handle)
+    }
+}
+
+impl Drop for PreparedJob {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.cancel();
+        }
+    }
+}
+
+fn invalid(text: impl Into<String>) -> BlockError {
+    BlockError::new(ErrorKind::Invalid, text)
+}
+
+fn check(options: &BackupOptions) -> Result<()> {
+    if Arc::ptr_eq(&options.device, &options.target) {
+        return Err(invalid("Source and target cannot be the same"));
+    }
+    if options.compress && options.target.driver().name() != "qcow2" {
+        // The text ends with the device's name, which nodes do not have.
+        return Err(BlockError::new(ErrorKind::Unsupported, "Compression is not supported for this drive "));
+    }
+    options.device.check_op(OpKind::BackupSource)?;
+    options.target.check_op(OpKind::BackupTarget)?;
+    let perf = &options.perf;
+    if !(1..=i64::from(i32::MAX)).contains(&perf.max_workers) {
+        return Err(invalid(format!("max-workers must be between 1 and {}", i32::MAX)));
+    }
+    if perf.max_chunk < 0 {
+        return Err(invalid("max-chunk must be zero (which means no limit) or positive"));
+    }
+    Ok(())
+}
+
+/// Sets a backup up: after this the point in time is fixed and old data is saved.
+///
+/// Writes of the source's users are held meanwhile.
+pub async fn prepare(
+    jobs: &Arc<JobManager>,
+    graph: &Arc<Graph>,
+    options: BackupOptions,
+    group: Option<&JobGroup>,
+) -> Result<PreparedJob> {
+    let drained = graph.drain(std::slice::from_ref(&options.device)).await;
+    let result = set_up(jobs, graph, &options, group, &drained).await;
+    drop(drained);
+    if result.is_err() && options.close_target {
+        graph.close_if_unused(Arc::clone(&options.target)).await;
+    }
+    result
+}
+
+async fn set_up(
+    jobs: &Arc<JobManager>,
+    graph: &Arc<Graph>,
+    options: &BackupOptions,
+    group: Option<&JobGroup>,
+    _drained: &DrainGuard,
+) -> Result<PreparedJob> {
+    let plan = plan::decide(&options.device, options.sync, options.bitmap.as_deref(), options.bitmap_mode)?;
+    check(options)?;
+    if options.device.length() != options.target.length() {
+        return Err(invalid("Source and target image have different sizes"));
+    }
+    let filter_options = NodeOptions {
+        node_name: options.filter_node_name.as_deref().map(Into::into),
+        discard_unmap: Some(true),
+        driver: DriverOptions::CopyBeforeWrite(CopyBeforeWriteOptions {
+            file: NodeRef::Name(options.device.name().clone()),
+            target: NodeRef::Name(options.target.name().clone()),
+            bitmap: None,
+            on_cbw_error: options.on_cbw_error,
+            cbw_timeout: options.cbw_timeout,
+            min_cluster_size: options.perf.min_cluster_size,
+        }),
+        ..NodeOptions::default()
+    };
+    let filter = graph
+        .insert_filter(&options.device, &filter_options)
+        .await
+        .map_err(|error| error.context("Could not create node"))?;
+    let mut setup = Setup { graph: Arc::clone(graph), filter: Some(filter), target: None };
+    let result = attach(jobs, graph, options, group, plan, &mut setup);
+    if result.is_err() {
+        setup.undo().await;
+    }
+    result
+}
+
+/// What a set-up that fails half-way must take back.
+struct Setup {
+    graph: Arc<Graph>,
+    filter: Option<Arc<Node>>,
+    target: Option<Arc<Backend>>,
+}
+
+impl Setup {
+    async fn undo(self) {
+        if let Some(target) = self.target {
+            target.detach().await;
+        }
+        if let Some(filter) = self.filter {
+            let _ = self.graph.remove_filter(&filter).await;
+        }
+    }
+}
+
+fn attach(
+    jobs: &Arc<JobManager>,
+    graph: &Arc<Graph>,
+    options: &BackupOptions,
+    group: Option<&JobGroup>,
+    plan: Plan,
+    setup: &mut Setup,
+) -> Result<PreparedJob> {
+    let Some(filter) = setup.filter.clone() else {
+        return Err(invalid("The filter is gone"));
+    };
+    let Some(keeper) = filter.driver().as_any().downcast_ref::<CopyBeforeWrite>() else {
+        return Err(invalid("The filter does not copy before writes"));
+    };
+    let copy = Arc::clone(keeper.copy());
+    let max_chunk = u64::try_from(options.perf.max_chunk).unwrap_or(0);
+    if max_chunk > 0 && max_chunk < copy.cluster_bytes() {
+        return Err(invalid(format!(
+            "Required max-chunk ({max_chunk}) is less than backup cluster size ({})",
+            copy.cluster_bytes()
+        )));
+    }
+    let id = options.job_id.clone().ok_or_else(|| invalid("An explicit job ID is required for this node"))?;
+    jobs.check_id(&id)?;
+    copy.set_compress(options.compress);
+    copy.set_discard_source(options.discard_source);
+    copy.set_offload(options.perf.use_copy_range != Some(false));
+    let user = |edge: &str| BackendUser { description: format!("block job '{id}'"), edge: edge.to_owned() };
+    let target = Backend::new(graph, &options.target, user("target"), Perm::NONE, Perm::ALL)?;
+    setup.target = Some(Arc::clone(&target));
+    let backend = Backend::new(graph, &filter, user("main node"), Perm::NONE, Perm::ALL)?;
+
+    match plan.sync {
+        SyncMode::Bitmap | SyncMode::Incremental => {
+            if let Some((bitmap, _)) = &plan.bitmap {
+                copy.restrict_to(bitmap.dirty_ranges());
+            }
+        }
+        SyncMode::Full | SyncMode::Top | SyncMode::None | SyncMode::Auto => {}
+    }
+    if let Some((bitmap, mode)) = &plan.bitmap {
+        bitmap.freeze(*mode)?;
+    }
+    let reason = "block device is in use by block job: backup";
+    let blocks = vec![filter.block_op(reason), options.target.block_op(reason)];
+    let thaw = plan.bitmap.clone();
+    let driver = Arc::new(BackupJob {
+        graph: Arc::clone(graph),
+        copy: Arc::clone(&copy),
+        plan,
+        options: options.clone(),
+        max_chunk,
+        rate: RateLimit::new(u64::try_from(options.speed).unwrap_or(0)),
+        thawed: AtomicBool::new(false),
+        held: Mutex::new(Some(Held { filter: Arc::clone(&filter), backend: Arc::clone(&backend), target, blocks })),
+    });
+    let spec = JobSpec {
+        id: id.as_str().into(),
+        kind: JobKind::Backup,
+        auto_finalize: options.auto_finalize,
+        auto_dismiss: options.auto_dismiss,
+        speed: options.speed,
+        group: group.map(JobGroup::id),
+    };
+    match jobs.create(&spec, driver.clone()) {
+        Ok(handle) => {
+            if let Some(progress) = handle.progress() {
+                copy.set_progress(&progress);
+            }
+            // From here on the job's own end takes everything back.
+            setup.filter = None;
+            setup.target = None;
+            Ok(PreparedJob { handle: Some(handle) })
+        }
+        Err(error) => {
+            if let Some((bitmap, mode)) = thaw {
+                bitmap.thaw(mode, false, copy.uncopied());
+            }
+            // Its parts are taken back by the set-up; the edge goes with the last handle.
+            drop(driver);
+            drop(backend);
+            Err(error)
+        }
+    }
+}
+
+/// What a backup holds until it is over.
+struct Held {
+    filter: Arc<Node>,
+    backend: Arc<Backend>,
+    target: Arc<Backend>,
+    blocks: Vec<OpBlockGuard>,
+}
+
+struct BackupJob {
+    graph: Arc<Graph>,
+    copy: Arc<BlockCopy>,
+    plan: Plan,
+    options: BackupOptions,
+    max_chunk: u64,
+    rate: RateLimit,
+    thawed: AtomicBool,
+    held: Mutex<Option<Held>>,
+}
+
+impl BackupJob {
+    fn backend(&self) -> Option<Arc<Backend>> {
+        lock(&self.held).as_ref().map(|held| Arc::clone(&held.backend))
+    }
+
+    fn chunk(&self, speed: u64) -> u64 {
+        let chunk = if speed > 0 || self.options.perf.use_copy_range == Some(false) { CHUNK_BYTES } else { OFFLOAD_CHUNK_BYTES };
+        if self.max_chunk > 0 { chunk.min(self.max_chunk) } else { chunk }
+    }
+
+    /// Copies all that is left, until it is done, something fails or the job must stand still.
+    async fn copy_rest(&self, context: &JobContext) -> Result<Finish, CopyError> {
+        let Some(backend) = self.backend() else { return Ok(Finish::Complete) };
+        let workers = u64::try_from(self.options.perf.max_workers).unwrap_or(1).clamp(1, MOST_WORKERS);
+        let mut copiers: JoinSet<Result<(), CopyError>> = JoinSet::new();
+        let mut buffers: Vec<Vec<u8>> = Vec::new();
+        let pool = Arc::new(Mutex::new(std::mem::take(&mut buffers)));
+        let mut failure: Option<CopyError> = None;
+        let mut finish = Finish::Complete;
+        loop {
+            if let Some(error) = self.copy.broken() {
+                failure.get_or_insert(CopyError { is_read: false, error });
+            }
+            if failure.is_some() {
+                break;
+            }
+            if context.wants_attention() {
+                finish = Finish::Attention;
+                break;
+            }
+            let speed = context.speed();
+            self.rate.set_speed(speed);
+            if let Some(delay) = self.rate.delay() {
+                tokio::select! {
+                    () = context.sleep(delay) => {}
+                    Some(joined) = copiers.join_next() => note(joined, &mut failure),
+                }
+                continue;
+            }
+            if copiers.len() as u64 >= workers {
+                tokio::select! {
+                    () = context.changed() => {}
+                    Some(joined) = copiers.join_next() => note(joined, &mut failure),
+                }
+                continue;
+            }
+            // Counted in before anything is taken, so that a drain finds nothing taken and not in flight.
+            let entered = tokio::select! {
+                entered = backend.enter() => entered,
+                () = context.changed() => continue,
+            };
+            let claim = match self.copy.next_claim(self.chunk(speed)).await {
+                Ok(Some(claim)) => claim,
+                Ok(None) => {
+                    drop(entered);
+                    if let Some(joined) = copiers.join_next().await {
+                        note(joined, &mut failure);
+                        continue;
+                    }
+                    if self.copy.is_in_flight() {
+                        // A guest's write carries the rest.
+                        tokio::select! {
+                            () = self.copy.changed() => {}
+                            () = context.changed() => {}
+                        }
+                        continue;
+                    }
+                    if self.copy.remaining_bytes() > 0 {
+                        continue;
+                    }
+                    break;
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
+            drop(entered);
+            if !claim.is_zero() {
+                self.rate.take(claim.range().1);
+            }
+            let (copy, backend, pool) = (Arc::clone(&self.copy), Arc::clone(&backend), Arc::clone(&pool));
+            copiers.spawn(async move {
+                let _entered = backend.enter().await;
+                let mut buffer = lock(&pool).pop().unwrap_or_default();
+                let result = copy.transfer(claim, &mut buffer).await;
+                lock(&pool).push(buffer);
+                result
+            });
+        }
+        // What is in flight ends by itself; an abort by deadline drops the set and with it what is in flight.
+        while let Some(joined) = copiers.join_next().await {
+            note(joined, &mut failure);
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(finish),
+        }
+    }
+
+    async fn work(&self, context: &JobContext) -> Result<()> {
+        context.check().await?;
+        if self.plan.sync == SyncMode::Top {
+            self.skip_unallocated(context).await?;
+        }
+        if self.plan.sync == SyncMode::None {
+            return self.wait_for_cancel(context).await;
+        }
+        loop {
+            match self.copy_rest(context).await {
+                Ok(Finish::Complete) => return Ok(()),
+                Ok(Finish::Attention) => {}
+                Err(failure) => self.handle(context, &failure).await?,
+            }
+            context.check().await?;
+        }
+    }
+
+    /// Follows the error policy: fails, or returns for another try.
+    async fn handle(&self, context: &JobContext, failure: &CopyError) -> Result<()> {
+        if context.is_cancelled() {
+            return Ok(());
+        }
+        if self.copy.broken().is_some() {
+            return Err(plain(&failure.error));
+        }
+        let policy = if failure.is_read { self.options.on_source_error } else { self.options.on_target_error };
+        let action = policy.action(&failure.error);
+        context.report_error(failure.is_read, action, &failure.error);
+        match action {
+            ErrorAction::Report => Err(plain(&failure.error)),
+            ErrorAction::Ignore => {
+                context.sleep(RETRY).await;
+                Ok(())
+            }
+            ErrorAction::Stop => Ok(()),
+        }
+    }
+
+    async fn skip_unallocated(&self, context: &JobContext) -> Result<()> {
+        let Some(backend) = self.backend() else { return Ok(()) };
+        loop {
+            let entered = backend.enter().await;
+            let result = self.copy.skip_unallocated(|| context.wants_attention()).await;
+            drop(entered);
+            if let Err(failure) = result {
+                self.handle(context, &failure).await?;
+                context.check().await?;
+                continue;
+            }
+            if context.wants_attention() {
+                context.check().await?;
+                continue;
+            }
+            return Ok(());
+        }
+    }
+
+    async fn wait_for_cancel(&self, context: &JobContext) -> Result<()> {
+        loop {
+            context.check().await?;
+            if let Some(error) = self.copy.broken() {
+                return Err(plain(&error));
+            }
+            // A guest's write may break the snapshot; nobody wakes the job for that.
+            context.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn thaw(&self, success: bool) {
+        if let Some((bitmap, mode)) = &self.plan.bitmap {
+            if !self.thawed.swap(true, Ordering::SeqCst) {
+                self.thaw_bitmap(bitmap, *mode, success);
+            }
+        }
+    }
+
+    fn thaw_bitmap(&self, bitmap: &BitmapHandle, mode: BitmapMode, success: bool) {
+        // What is not needed any more is not computed: a full disk's worth of areas can be long.
+        let uncopied = if success || mode != BitmapMode::Always { Vec::new() } else { self.copy.uncopied() };
+        bitmap.thaw(mode, success, uncopied);
+    }
+}
+
+/// Why copying stopped.
+enum Finish {
+    Complete,
+    Attention,
+}
+
+fn note(joined: Result<Result<(), CopyError>, tokio::task::JoinError>, failure: &mut Option<CopyError>) {
+    let result = joined.unwrap_or_else(|_| {
+        Err(CopyError { is_read: false, error: BlockError::from_errno(125, "Operation canceled") })
+    });
+    if let Err(error) = result {
+        failure.get_or_insert(error);
+    }
+}
+
+/// The error as clients see it at the end of a job: the system's text for its number.
+fn plain(error: &BlockError) -> BlockError {
+    BlockError::from(std::io::Error::from_raw_os_error(error.errno()))
+}
+
+impl JobDriver for BackupJob {
+    fn run<'a>(&'a self, context: &'a JobContext) -> IoFuture<'a> {
+        Box::pin(self.work(context))
+    }
+
+    fn commit(&self) {
+        self.thaw(true);
+    }
+
+    fn abort(&self) {
+        // Nobody needs the point in time any more; guest writes shall not wait for it.
+        self.copy.retire();
+        self.thaw(false);
+    }
+
+    fn clean(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let Some(held) = lock(&self.held).take() else { return };
+            self.copy.retire();
+            drop(held.blocks);
+            // The filter goes first, while the job's own edge keeps it from closing with guests above it.
+            let _ = self.graph.remove_filter(&held.filter).await;
+            held.backend.detach().await;
+            held.target.detach().await;
+            if self.options.close_target {
+                self.graph.close_if_unused(Arc::clone(&self.options.target)).await;
+            }
+        })
+    }
+
+    fn give_up(&self) {
+        self.copy.retire();
+    }
+
+    fn details(&self) -> JobDetails {
+        JobDetails { auto: self.plan.auto.clone(), guest_delay_max_ns: Some(self.copy.guest_delay_max_ns()) }
+    }
+}
