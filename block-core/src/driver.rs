@@ -64,6 +64,7 @@ pub struct HostExtent {
 }
 
 /// A reservation made by [`Driver::map_for_write`]: host space that a caller fills by itself.
+#[derive(Debug)]
 pub struct WriteMapping {
     /// Where to put the bytes.
     pub extent: HostExtent,

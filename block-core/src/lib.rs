@@ -3,6 +3,7 @@
 //! This crate knows nothing of QMP or JSON, and opens no control socket: the daemon translates its schema's
 //! types into [`options`] and calls, and [`event::Event`]s into QMP events.
 
+pub mod backup;
 pub mod bitmap;
 pub mod driver;
 pub mod drivers;

@@ -23,6 +23,10 @@ use crate::sync::lock;
 pub const DEFAULT_CLUSTER_BYTES: u64 = 65536;
 /// The largest copy unit.
 pub const MAX_CLUSTER_BYTES: u64 = 1 << 31;
+/// The longest piece that is read and then written.
+const BUFFER_BYTES: u64 = 1 << 20;
+/// Pieces that the kernel copies at the same time: more than memory bandwidth serves only adds waiting.
+const LANES: usize = 2;
 /// How far ahead the source is asked what it holds.
 const LOOKAHEAD_BYTES: u64 = 1 << 40;
 
@@ -78,6 +82,7 @@ pub struct BlockCopy {
     progress: Mutex<Option<Arc<Progress>>>,
     /// What the background copier knows of the source.
     plan: tokio::sync::Mutex<Option<Known>>,
+    lanes: tokio::sync::Semaphore,
     guest_delay_max_ns: AtomicU64,
 }
 
@@ -187,6 +192,7 @@ impl BlockCopy {
             retire: Notify::new(),
             progress: Mutex::default(),
             plan: tokio::sync::Mutex::default(),
+            lanes: tokio::sync::Semaphore::new(LANES),
             guest_delay_max_ns: AtomicU64::new(0),
         }))
     }
@@ -347,7 +353,7 @@ impl BlockCopy {
             let alone = !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
                 && !sets.readers.iter().any(|range| overlaps(*range, (offset, offset.saturating_add(len))));
             // One run of few clusters; anything else is left to the path that may wait.
-            let (start, end) = first.filter(|(start, end)| alone && (end - start) * self.cluster <= 1 << 20)?;
+            let (start, end) = first.filter(|(start, end)| alone && (end - start) * self.cluster <= BUFFER_BYTES)?;
             if sets.dirty.next_set(end, clusters.1).is_some() {
                 return None;
             }
@@ -390,7 +396,7 @@ impl BlockCopy {
                 if Self::is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
                     break Ok(());
                 }
-                let chunk = ((1 << 20) / self.cluster).max(1);
+                let chunk = (BUFFER_BYTES / self.cluster).max(1);
                 let run = sets.dirty.next_run(clusters.0, clusters.1, chunk);
                 run.map(|(start, end)| self.claim(&mut sets, start, end, Way::Buffer))
             };
@@ -461,7 +467,8 @@ impl BlockCopy {
             let stop = if uniform { end.min(covered) } else { start + 1 };
             let chunk = match way {
                 Way::Zero => stop - start,
-                Way::Host(_) | Way::Buffer => (longest / self.cluster).max(1),
+                Way::Host(_) => (longest / self.cluster).max(1),
+                Way::Buffer => (longest.min(BUFFER_BYTES) / self.cluster).max(1),
             };
             *plan = Some(known);
             let mut sets = lock(&self.sets);
@@ -545,7 +552,11 @@ impl BlockCopy {
                 break;
             }
             let from = HostExtent { file: Arc::clone(&host.file), offset: host.offset + copied };
-            match offload::copy(from, reservation, run).await {
+            // Never closed, so that there is always a lane in the end.
+            let lane = self.lanes.acquire().await;
+            let result = offload::copy(from, reservation, run).await;
+            drop(lane);
+            match result {
                 Ok(reservation) => reservation.commit(at).await.map_err(CopyError::write)?,
                 Err(offload::Refused::Never) => {
                     self.offload.store(false, Ordering::Relaxed);
@@ -560,7 +571,7 @@ impl BlockCopy {
     }
 
     async fn copy_by_buffer(&self, offset: u64, len: u64, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
-        let piece = len.min((1 << 20).max(if self.compress.load(Ordering::Relaxed) { self.cluster } else { 0 }));
+        let piece = len.min(BUFFER_BYTES.max(if self.compress.load(Ordering::Relaxed) { self.cluster } else { 0 }));
         let size = usize::try_from(piece).map_err(|_| CopyError::read(BlockError::from_errno(12, "Cannot allocate memory")))?;
         if buffer.len() < size {
             buffer.resize(size, 0);

@@ -222,7 +222,7 @@ async fn set_up(
         ..NodeOptions::default()
     };
     let filter = graph
-        .insert_filter(&options.device, &filter_options)
+        .insert_filter(&options.device, filter_options)
         .await
         .map_err(|error| error.context("Could not create node"))?;
     let mut setup = Setup { graph: Arc::clone(graph), filter: Some(filter), target: None };
@@ -371,8 +371,7 @@ impl BackupJob {
         let Some(backend) = self.backend() else { return Ok(Finish::Complete) };
         let workers = u64::try_from(self.options.perf.max_workers).unwrap_or(1).clamp(1, MOST_WORKERS);
         let mut copiers: JoinSet<Result<(), CopyError>> = JoinSet::new();
-        let mut buffers: Vec<Vec<u8>> = Vec::new();
-        let pool = Arc::new(Mutex::new(std::mem::take(&mut buffers)));
+        let pool: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let mut failure: Option<CopyError> = None;
         let mut finish = Finish::Complete;
         loop {
@@ -404,7 +403,7 @@ impl BackupJob {
             }
             // Counted in before anything is taken, so that a drain finds nothing taken and not in flight.
             let entered = tokio::select! {
-                entered = backend.enter() => entered,
+                entered = backend.enter_owned() => entered,
                 () = context.changed() => continue,
             };
             let claim = match self.copy.next_claim(self.chunk(speed)).await {
@@ -433,16 +432,16 @@ impl BackupJob {
                     break;
                 }
             };
-            drop(entered);
             if !claim.is_zero() {
                 self.rate.take(claim.range().1);
             }
-            let (copy, backend, pool) = (Arc::clone(&self.copy), Arc::clone(&backend), Arc::clone(&pool));
+            let (copy, pool) = (Arc::clone(&self.copy), Arc::clone(&pool));
             copiers.spawn(async move {
-                let _entered = backend.enter().await;
                 let mut buffer = lock(&pool).pop().unwrap_or_default();
                 let result = copy.transfer(claim, &mut buffer).await;
                 lock(&pool).push(buffer);
+                // Until here a drain waits: a guest's write may wait for this very claim.
+                drop(entered);
                 result
             });
         }

@@ -1,7 +1,9 @@
 //! The drivers: protocols at the bottom, formats and filters above them.
 
 pub mod blkdebug;
+pub mod copy_before_write;
 pub mod file;
 pub mod null;
 pub mod qcow2;
 pub mod raw;
+pub mod snapshot_access;

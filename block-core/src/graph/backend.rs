@@ -124,11 +124,19 @@ pub struct InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if self.backend.in_flight.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.backend.quiesced.load(Ordering::SeqCst) != 0
-        {
-            self.backend.idle.notify_waiters();
-        }
+        self.backend.leave();
+    }
+}
+
+/// As [`InFlight`], for a task of its own.
+#[derive(Debug)]
+pub struct OwnedInFlight {
+    backend: Arc<Backend>,
+}
+
+impl Drop for OwnedInFlight {
+    fn drop(&mut self) {
+        self.backend.leave();
     }
 }
 
@@ -234,6 +242,18 @@ impl Backend {
             if self.is_quiesced() {
                 wake.await;
             }
+        }
+    }
+
+    /// As [`enter`](Self::enter), with a guard that a task can take along.
+    pub async fn enter_owned(self: &Arc<Self>) -> OwnedInFlight {
+        std::mem::forget(self.enter().await);
+        OwnedInFlight { backend: Arc::clone(self) }
+    }
+
+    fn leave(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.quiesced.load(Ordering::SeqCst) != 0 {
+            self.idle.notify_waiters();
         }
     }
 

@@ -24,7 +24,7 @@ use crate::options::NodeOptions;
 use crate::sync::lock;
 use crate::types::NodeName;
 
-pub use backend::{Backend, BackendUser, DrainHandler, InFlight, IoStats, OpStats};
+pub use backend::{Backend, BackendUser, DrainHandler, InFlight, IoStats, OpStats, OwnedInFlight};
 pub use blockers::{OpBlockGuard, OpKind};
 pub use child::{Child, Parent};
 pub use drain::DrainGuard;

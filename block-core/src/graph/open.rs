@@ -144,6 +144,13 @@ impl Graph {
         result
     }
 
+    /// Makes a node of a driver that the caller has opened; it stays until [`remove`](Self::remove).
+    pub async fn adopt(self: &Arc<Self>, options: &NodeOptions, driver: Arc<dyn Driver>) -> Result<Arc<Node>> {
+        let node = self.insert(options, driver, Vec::new()).await?;
+        node.set_monitor_owned(true);
+        Ok(node)
+    }
+
     /// Gives a driver its node, its name and its permissions.
     async fn insert(
         self: &Arc<Self>,
@@ -221,8 +228,8 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
         DriverOptions::Raw(options) => drivers::raw::open(context, options).await,
         DriverOptions::NullCo(options) => drivers::null::open(context, options),
         DriverOptions::Qcow2(options) => drivers::qcow2::open(context, options).await,
-        DriverOptions::CopyBeforeWrite(_) => Err(missing("copy-before-write")),
-        DriverOptions::SnapshotAccess { .. } => Err(missing("snapshot-access")),
+        DriverOptions::CopyBeforeWrite(options) => drivers::copy_before_write::open(context, options).await,
+        DriverOptions::SnapshotAccess { file } => drivers::snapshot_access::open(context, file).await,
         DriverOptions::Throttle { .. } => Err(missing("throttle")),
         DriverOptions::Blkdebug(options) => drivers::blkdebug::open(context, options).await,
         DriverOptions::Nbd(_) => Err(missing("nbd")),

@@ -7,16 +7,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::table::{
-    Effect, ErrorAction, Input, IoStatus, JobSerial, JobSpec, Progress, Table, Verb, cancelled,
+    Effect, ErrorAction, Input, IoStatus, JobRecord, JobSerial, JobSpec, Progress, Table, Verb, cancelled,
 };
 use crate::driver::IoFuture;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::event::{Event, EventSink, JobKind, JobStatus};
+use crate::event::{Event, JobKind, JobStatus};
+use crate::graph::Graph;
 use crate::sync::lock;
 use crate::types::JobId;
 
@@ -183,6 +183,8 @@ pub struct JobInfo {
     pub io_status: IoStatus,
     /// Someone holds it.
     pub paused: bool,
+    /// A client (or an error policy) holds it.
+    pub user_paused: bool,
     /// Ready to be completed.
     pub ready: bool,
     /// Speed limit in bytes a second; 0 is none.
@@ -281,8 +283,7 @@ struct State {
 
 /// All jobs of a daemon.
 pub struct JobManager {
-    handle: Handle,
-    events: Arc<dyn EventSink>,
+    graph: Arc<Graph>,
     state: Mutex<State>,
     /// Counts steps, for those who wait for a job.
     changes: watch::Sender<u64>,
@@ -295,11 +296,10 @@ impl fmt::Debug for JobManager {
 }
 
 impl JobManager {
-    /// No jobs yet. Workers run on `handle`.
-    pub fn new(handle: Handle, events: Arc<dyn EventSink>) -> Arc<Self> {
+    /// No jobs yet. Workers run where the graph's I/O runs, events go where the graph's go.
+    pub fn new(graph: &Arc<Graph>) -> Arc<Self> {
         Arc::new(Self {
-            handle,
-            events,
+            graph: Arc::clone(graph),
             state: Mutex::default(),
             changes: watch::Sender::new(0),
         })
@@ -374,7 +374,7 @@ impl JobManager {
                             .get(&serial)
                             .and_then(|entry| entry.driver.details().auto);
                     }
-                    self.events.emit(event);
+                    self.graph.emit(event);
                 }
                 Effect::Run(serial) => self.spawn_worker(state, serial),
                 Effect::Wake(serial) => Self::give_orders(state, serial),
@@ -415,7 +415,7 @@ impl JobManager {
         };
         let driver = Arc::clone(&entry.driver);
         let manager = Arc::clone(self);
-        self.handle.spawn(async move {
+        self.graph.handle().spawn(async move {
             let result = tokio::select! {
                 result = driver.run(&context) => result,
                 () = deadline(context.orders.clone()) => {
@@ -438,7 +438,7 @@ impl JobManager {
             })
             .collect();
         let manager = Arc::clone(self);
-        self.handle.spawn(async move {
+        self.graph.handle().spawn(async move {
             let mut failure = None;
             for (serial, driver) in drivers {
                 if let Err(error) = driver.prepare().await {
@@ -457,7 +457,7 @@ impl JobManager {
         let driver = Arc::clone(&entry.driver);
         let orders = entry.orders.subscribe();
         let manager = Arc::clone(self);
-        self.handle.spawn(async move {
+        self.graph.handle().spawn(async move {
             if success {
                 driver.commit();
             } else {
@@ -491,7 +491,7 @@ impl JobManager {
             .table
             .find(id)
             .and_then(|serial| state.table.get(serial))
-            .is_some_and(super::table::JobRecord::is_block_job)
+            .is_some_and(JobRecord::is_block_job)
     }
 
     /// Asks something of a job. A pause is waited for shortly; what takes longer goes on by itself.
@@ -533,10 +533,21 @@ impl JobManager {
         self.verb(id, Verb::Cancel { force }).await
     }
 
+    /// One job.
+    pub fn info(&self, id: &str) -> Option<JobInfo> {
+        let state = lock(&self.state);
+        let serial = state.table.find(id)?;
+        Some(Self::describe(&state, serial, state.table.get(serial)?))
+    }
+
     /// All jobs, newest first.
     pub fn infos(&self) -> Vec<JobInfo> {
         let state = lock(&self.state);
-        let info = |(serial, job): (JobSerial, &super::table::JobRecord)| JobInfo {
+        state.table.iter().map(|(serial, job)| Self::describe(&state, serial, job)).collect()
+    }
+
+    fn describe(state: &State, serial: JobSerial, job: &JobRecord) -> JobInfo {
+        JobInfo {
             id: job.id.clone(),
             kind: job.kind,
             status: job.status,
@@ -546,6 +557,7 @@ impl JobManager {
             is_block_job: job.is_block_job(),
             io_status: job.io_status,
             paused: job.pause_count > 0,
+            user_paused: job.user_paused,
             ready: job.status == JobStatus::Ready,
             speed: job.speed,
             auto_finalize: job.auto_finalize,
@@ -555,8 +567,31 @@ impl JobManager {
                 .get(&serial)
                 .map(|entry| entry.driver.details())
                 .unwrap_or_default(),
+        }
+    }
+
+    /// Runs a future as a job of kind `create`: its progress is one step, its result waits to be dismissed.
+    pub fn create_image(
+        self: &Arc<Self>,
+        id: &str,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let driver = super::create::CreateJob::new(Box::pin(work));
+        let spec = JobSpec {
+            id: id.into(),
+            kind: JobKind::Create,
+            auto_finalize: true,
+            auto_dismiss: false,
+            speed: 0,
+            group: None,
         };
-        state.table.iter().map(info).collect()
+        self.create(&spec, driver)?.start();
+        Ok(())
+    }
+
+    /// Ends all jobs at the end of the program: requests that are in flight after ten seconds are given up.
+    pub async fn shutdown(self: &Arc<Self>) {
+        self.cancel_all(Duration::from_secs(10)).await;
     }
 
     /// Cancels every job, lets none hang beyond `within`, forgets those that only wait to be dismissed: the end of the

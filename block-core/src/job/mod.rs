@@ -3,6 +3,7 @@
 //! [`table`] has the rules as one synchronous function; [`JobManager`] owns the table, runs the workers and performs what
 //! the table decides. A kind of job is a [`JobDriver`]; this module does not know what any of them copies.
 
+mod create;
 mod manager;
 pub mod rate;
 pub mod table;
