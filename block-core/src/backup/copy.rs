@@ -56,7 +56,10 @@ impl CopyError {
     }
 
     fn write(error: BlockError) -> Self {
-        Self { is_read: false, error }
+        Self {
+            is_read: false,
+            error,
+        }
     }
 }
 
@@ -130,7 +133,10 @@ impl Claim {
     /// Where it starts and how long it is, in bytes.
     pub fn range(&self) -> (u64, u64) {
         let start = self.start * self.copy.cluster;
-        (start, (self.end * self.copy.cluster).min(self.copy.length) - start)
+        (
+            start,
+            (self.end * self.copy.cluster).min(self.copy.length) - start,
+        )
     }
 
     /// Whether only zeroes are copied, which costs next to nothing.
@@ -161,7 +167,10 @@ impl BlockCopy {
     /// A copy from `source` to `target` with every cluster still to be copied.
     pub fn new(source: &Arc<Child>, target: &Arc<Child>, options: CopyOptions) -> Result<Arc<Self>> {
         if options.min_cluster_bytes > 0 && !options.min_cluster_bytes.is_power_of_two() {
-            return Err(BlockError::new(ErrorKind::Invalid, "min-cluster-size needs to be a power of 2"));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "min-cluster-size needs to be a power of 2",
+            ));
         }
         if options.min_cluster_bytes > MAX_CLUSTER_BYTES {
             return Err(BlockError::new(
@@ -170,13 +179,20 @@ impl BlockCopy {
             ));
         }
         let target_cluster = u64::from(target.info().cluster_bytes.unwrap_or(0));
-        let cluster = DEFAULT_CLUSTER_BYTES.max(options.min_cluster_bytes).max(target_cluster.next_power_of_two());
+        let cluster = DEFAULT_CLUSTER_BYTES
+            .max(options.min_cluster_bytes)
+            .max(target_cluster.next_power_of_two());
         let length = source.length();
         let clusters = length.div_ceil(cluster);
         let mut dirty = HBitmap::new(clusters);
         dirty.set(0, clusters);
-        let sets =
-            Sets { dirty, copied: HBitmap::new(clusters), in_flight: Vec::new(), in_flight_clusters: 0, readers: Vec::new() };
+        let sets = Sets {
+            dirty,
+            copied: HBitmap::new(clusters),
+            in_flight: Vec::new(),
+            in_flight_clusters: 0,
+            readers: Vec::new(),
+        };
         Ok(Arc::new(Self {
             source: Arc::clone(source),
             target: Arc::clone(target),
@@ -232,7 +248,10 @@ impl BlockCopy {
         let mut sets = lock(&self.sets);
         sets.dirty.reset();
         for (offset, len) in areas {
-            sets.dirty.set(offset / self.cluster, offset.saturating_add(len).div_ceil(self.cluster));
+            sets.dirty.set(
+                offset / self.cluster,
+                offset.saturating_add(len).div_ceil(self.cluster),
+            );
         }
     }
 
@@ -244,7 +263,9 @@ impl BlockCopy {
     }
 
     fn remaining(&self, sets: &Sets) -> u64 {
-        (sets.dirty.count() + sets.in_flight_clusters).saturating_mul(self.cluster).min(self.length)
+        (sets.dirty.count() + sets.in_flight_clusters)
+            .saturating_mul(self.cluster)
+            .min(self.length)
     }
 
     /// Bytes that still have to be copied, in whole clusters.
@@ -274,7 +295,10 @@ impl BlockCopy {
 
     fn clusters(&self, offset: u64, len: u64) -> (u64, u64) {
         let last = self.length.div_ceil(self.cluster);
-        ((offset / self.cluster).min(last), offset.saturating_add(len).div_ceil(self.cluster).min(last))
+        (
+            (offset / self.cluster).min(last),
+            offset.saturating_add(len).div_ceil(self.cluster).min(last),
+        )
     }
 
     /// Nobody needs the copy any more: guest writes pass, and those that wait go on.
@@ -323,7 +347,13 @@ impl BlockCopy {
         sets.dirty.clear(start, end);
         sets.in_flight.push((start, end));
         sets.in_flight_clusters += end - start;
-        Claim { copy: Arc::clone(self), start, end, way, finished: false }
+        Claim {
+            copy: Arc::clone(self),
+            start,
+            end,
+            way,
+            finished: false,
+        }
     }
 
     // --- Guest writes -------------------------------------------------------------------------------------------
@@ -351,9 +381,13 @@ impl BlockCopy {
             }
             let first = sets.dirty.next_run(clusters.0, clusters.1, u64::MAX);
             let alone = !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
-                && !sets.readers.iter().any(|range| overlaps(*range, (offset, offset.saturating_add(len))));
+                && !sets
+                    .readers
+                    .iter()
+                    .any(|range| overlaps(*range, (offset, offset.saturating_add(len))));
             // One run of few clusters; anything else is left to the path that may wait.
-            let (start, end) = first.filter(|(start, end)| alone && (end - start) * self.cluster <= BUFFER_BYTES)?;
+            let (start, end) =
+                first.filter(|(start, end)| alone && (end - start) * self.cluster <= BUFFER_BYTES)?;
             if sets.dirty.next_set(end, clusters.1).is_some() {
                 return None;
             }
@@ -369,7 +403,9 @@ impl BlockCopy {
                 // Finding out whether the target is zero already may wait.
                 return None;
             }
-            self.target.try_write(at, buf, WriteFlags::default()).map(|result| result.map_err(CopyError::write))
+            self.target
+                .try_write(at, buf, WriteFlags::default())
+                .map(|result| result.map_err(CopyError::write))
         })?;
         self.note_delay(started);
         if result.is_ok() {
@@ -438,17 +474,28 @@ impl BlockCopy {
                 return Ok(None);
             };
             let offset = start * self.cluster;
-            let known = match plan.take().filter(|known| known.start <= offset && offset < known.end) {
+            let known = match plan
+                .take()
+                .filter(|known| known.start <= offset && offset < known.end)
+            {
                 Some(known) => known,
                 None => {
                     let span = (end * self.cluster).min(self.length) - offset;
                     // What is still to be copied does not change, so that a long answer stays true.
                     let status = self
                         .source
-                        .block_status(offset, span.min(LOOKAHEAD_BYTES), self.offload.load(Ordering::Relaxed))
+                        .block_status(
+                            offset,
+                            span.min(LOOKAHEAD_BYTES),
+                            self.offload.load(Ordering::Relaxed),
+                        )
                         .await
                         .map_err(CopyError::read)?;
-                    Known { start: offset, end: offset.saturating_add(status.len.max(1)), status }
+                    Known {
+                        start: offset,
+                        end: offset.saturating_add(status.len.max(1)),
+                        status,
+                    }
                 }
             };
             // Whole clusters of one kind; one that is mixed is read and written.
@@ -459,9 +506,14 @@ impl BlockCopy {
             let uniform = covered > start;
             let way = match &known.status {
                 status if uniform && status.zero => Way::Zero,
-                BlockStatus { host: Some(host), data: true, .. } if uniform && self.may_offload() => {
-                    Way::Host(HostExtent { file: Arc::clone(&host.file), offset: host.offset + (offset - known.start) })
-                }
+                BlockStatus {
+                    host: Some(host),
+                    data: true,
+                    ..
+                } if uniform && self.may_offload() => Way::Host(HostExtent {
+                    file: Arc::clone(&host.file),
+                    offset: host.offset + (offset - known.start),
+                }),
                 _ => Way::Buffer,
             };
             let stop = if uniform { end.min(covered) } else { start + 1 };
@@ -476,7 +528,10 @@ impl BlockCopy {
             if !sets.dirty.get(start) {
                 continue;
             }
-            let stop = sets.dirty.next_clear(start, stop.min(start + chunk)).unwrap_or(stop.min(start + chunk));
+            let stop = sets
+                .dirty
+                .next_clear(start, stop.min(start + chunk))
+                .unwrap_or(stop.min(start + chunk));
             return Ok(Some(self.claim(&mut sets, start, stop, way)));
         }
     }
@@ -506,7 +561,11 @@ impl BlockCopy {
         match claim.way.clone() {
             Way::Zero => self.zero_target(offset, len).await.map_err(CopyError::write)?,
             Way::Host(host) => {
-                let copied = if self.may_offload() { self.copy_in_kernel(offset, len, &host).await? } else { 0 };
+                let copied = if self.may_offload() {
+                    self.copy_in_kernel(offset, len, &host).await?
+                } else {
+                    0
+                };
                 if copied < len {
                     self.copy_by_buffer(offset + copied, len - copied, buffer).await?;
                 }
@@ -529,7 +588,11 @@ impl BlockCopy {
             let status = self.target.block_status(at, end - at, false).await?;
             let run = status.len.clamp(1, end - at);
             if !status.zero {
-                let flags = ZeroFlags { fua: false, may_unmap: true, no_fallback: false };
+                let flags = ZeroFlags {
+                    fua: false,
+                    may_unmap: true,
+                    no_fallback: false,
+                };
                 self.target.write_zeroes(at, run, flags).await?;
             }
             at += run;
@@ -542,7 +605,12 @@ impl BlockCopy {
         let mut copied = 0;
         while copied < len {
             let at = offset + copied;
-            let Some(mapping) = self.target.map_for_write(at, len - copied).await.map_err(CopyError::write)? else {
+            let Some(mapping) = self
+                .target
+                .map_for_write(at, len - copied)
+                .await
+                .map_err(CopyError::write)?
+            else {
                 self.offload.store(false, Ordering::Relaxed);
                 break;
             };
@@ -551,7 +619,10 @@ impl BlockCopy {
             if run == 0 {
                 break;
             }
-            let from = HostExtent { file: Arc::clone(&host.file), offset: host.offset + copied };
+            let from = HostExtent {
+                file: Arc::clone(&host.file),
+                offset: host.offset + copied,
+            };
             // Never closed, so that there is always a lane in the end.
             let lane = self.lanes.acquire().await;
             let result = offload::copy(from, reservation, run).await;
@@ -571,8 +642,13 @@ impl BlockCopy {
     }
 
     async fn copy_by_buffer(&self, offset: u64, len: u64, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
-        let piece = len.min(BUFFER_BYTES.max(if self.compress.load(Ordering::Relaxed) { self.cluster } else { 0 }));
-        let size = usize::try_from(piece).map_err(|_| CopyError::read(BlockError::from_errno(12, "Cannot allocate memory")))?;
+        let piece = len.min(BUFFER_BYTES.max(if self.compress.load(Ordering::Relaxed) {
+            self.cluster
+        } else {
+            0
+        }));
+        let size = usize::try_from(piece)
+            .map_err(|_| CopyError::read(BlockError::from_errno(12, "Cannot allocate memory")))?;
         if buffer.len() < size {
             buffer.resize(size, 0);
         }
@@ -587,11 +663,21 @@ impl BlockCopy {
             if is_zero(buf) {
                 self.zero_target(at, run as u64).await.map_err(CopyError::write)?;
             } else {
-                let flags =
-                    WriteFlags { compressed: self.compress.load(Ordering::Relaxed), ..WriteFlags::default() };
-                match if flags.compressed { None } else { self.target.try_write(at, buf, flags) } {
+                let flags = WriteFlags {
+                    compressed: self.compress.load(Ordering::Relaxed),
+                    ..WriteFlags::default()
+                };
+                match if flags.compressed {
+                    None
+                } else {
+                    self.target.try_write(at, buf, flags)
+                } {
                     Some(result) => result.map_err(CopyError::write)?,
-                    None => self.target.write(at, buf, flags).await.map_err(CopyError::write)?,
+                    None => self
+                        .target
+                        .write(at, buf, flags)
+                        .await
+                        .map_err(CopyError::write)?,
                 }
             }
             at += run as u64;
@@ -603,11 +689,19 @@ impl BlockCopy {
     pub async fn skip_unallocated(&self, mut stop: impl FnMut() -> bool) -> Result<(), CopyError> {
         let mut at = 0;
         while at < self.length && !stop() {
-            let status = self.source.block_status(at, self.length - at, false).await.map_err(CopyError::read)?;
+            let status = self
+                .source
+                .block_status(at, self.length - at, false)
+                .await
+                .map_err(CopyError::read)?;
             let end = at.saturating_add(status.len.max(1)).min(self.length);
             if !status.allocated {
                 let first = at.div_ceil(self.cluster);
-                let last = if end >= self.length { end.div_ceil(self.cluster) } else { end / self.cluster };
+                let last = if end >= self.length {
+                    end.div_ceil(self.cluster)
+                } else {
+                    end / self.cluster
+                };
                 let mut sets = lock(&self.sets);
                 if first < last {
                     sets.dirty.clear(first, last);
@@ -635,7 +729,11 @@ impl BlockCopy {
                 let mut sets = lock(&self.sets);
                 let cluster = offset / self.cluster;
                 let last = offset.saturating_add(len).div_ceil(self.cluster);
-                if sets.in_flight.iter().any(|range| overlaps(*range, (cluster, cluster + 1))) {
+                if sets
+                    .in_flight
+                    .iter()
+                    .any(|range| overlaps(*range, (cluster, cluster + 1)))
+                {
                     // On its way to the target: soon there.
                 } else if sets.copied.get(cluster) {
                     let stop = sets.copied.next_clear(cluster, last).unwrap_or(last);
@@ -650,7 +748,10 @@ impl BlockCopy {
                     }
                     let end = (stop * self.cluster).min(offset + len);
                     sets.readers.push((offset, end));
-                    let guard = ReadGuard { copy: Arc::clone(self), range: (offset, end) };
+                    let guard = ReadGuard {
+                        copy: Arc::clone(self),
+                        range: (offset, end),
+                    };
                     return Located::Source(end - offset, guard);
                 }
             }
@@ -662,7 +763,11 @@ impl BlockCopy {
     pub fn forget(&self, offset: u64, len: u64) {
         let first = offset.div_ceil(self.cluster);
         let end = offset.saturating_add(len);
-        let last = if end >= self.length { self.length.div_ceil(self.cluster) } else { end / self.cluster };
+        let last = if end >= self.length {
+            self.length.div_ceil(self.cluster)
+        } else {
+            end / self.cluster
+        };
         if first < last {
             lock(&self.sets).dirty.clear(first, last);
         }
@@ -684,7 +789,12 @@ impl BlockCopy {
             None => self.before_write(offset, len).await,
             Some(within) => tokio::time::timeout(within, self.before_write(offset, len))
                 .await
-                .unwrap_or_else(|_| Err(CopyError::write(BlockError::from_errno(110, "Connection timed out")))),
+                .unwrap_or_else(|_| {
+                    Err(CopyError::write(BlockError::from_errno(
+                        110,
+                        "Connection timed out",
+                    )))
+                }),
         }
     }
 }

@@ -45,7 +45,12 @@ pub struct BackupPerf {
 
 impl Default for BackupPerf {
     fn default() -> Self {
-        Self { use_copy_range: None, max_workers: 64, max_chunk: 0, min_cluster_size: None }
+        Self {
+            use_copy_range: None,
+            max_workers: 64,
+            max_chunk: 0,
+            min_cluster_size: None,
+        }
     }
 }
 
@@ -164,7 +169,10 @@ fn check(options: &BackupOptions) -> Result<()> {
     }
     if options.compress && options.target.driver().name() != "qcow2" {
         // The text ends with the device's name, which nodes do not have.
-        return Err(BlockError::new(ErrorKind::Unsupported, "Compression is not supported for this drive "));
+        return Err(BlockError::new(
+            ErrorKind::Unsupported,
+            "Compression is not supported for this drive ",
+        ));
     }
     options.device.check_op(OpKind::BackupSource)?;
     options.target.check_op(OpKind::BackupTarget)?;
@@ -173,7 +181,9 @@ fn check(options: &BackupOptions) -> Result<()> {
         return Err(invalid(format!("max-workers must be between 1 and {}", i32::MAX)));
     }
     if perf.max_chunk < 0 {
-        return Err(invalid("max-chunk must be zero (which means no limit) or positive"));
+        return Err(invalid(
+            "max-chunk must be zero (which means no limit) or positive",
+        ));
     }
     Ok(())
 }
@@ -203,7 +213,12 @@ async fn set_up(
     group: Option<&JobGroup>,
     _drained: &DrainGuard,
 ) -> Result<PreparedJob> {
-    let plan = plan::decide(&options.device, options.sync, options.bitmap.as_deref(), options.bitmap_mode)?;
+    let plan = plan::decide(
+        &options.device,
+        options.sync,
+        options.bitmap.as_deref(),
+        options.bitmap_mode,
+    )?;
     check(options)?;
     if options.device.length() != options.target.length() {
         return Err(invalid("Source and target image have different sizes"));
@@ -225,7 +240,11 @@ async fn set_up(
         .insert_filter(&options.device, filter_options)
         .await
         .map_err(|error| error.context("Could not create node"))?;
-    let mut setup = Setup { graph: Arc::clone(graph), filter: Some(filter), target: None };
+    let mut setup = Setup {
+        graph: Arc::clone(graph),
+        filter: Some(filter),
+        target: None,
+    };
     let result = attach(jobs, graph, options, group, plan, &mut setup);
     if result.is_err() {
         setup.undo().await;
@@ -273,12 +292,18 @@ fn attach(
             copy.cluster_bytes()
         )));
     }
-    let id = options.job_id.clone().ok_or_else(|| invalid("An explicit job ID is required for this node"))?;
+    let id = options
+        .job_id
+        .clone()
+        .ok_or_else(|| invalid("An explicit job ID is required for this node"))?;
     jobs.check_id(&id)?;
     copy.set_compress(options.compress);
     copy.set_discard_source(options.discard_source);
     copy.set_offload(options.perf.use_copy_range != Some(false));
-    let user = |edge: &str| BackendUser { description: format!("block job '{id}'"), edge: edge.to_owned() };
+    let user = |edge: &str| BackendUser {
+        description: format!("block job '{id}'"),
+        edge: edge.to_owned(),
+    };
     let target = Backend::new(graph, &options.target, user("target"), Perm::NONE, Perm::ALL)?;
     setup.target = Some(Arc::clone(&target));
     let backend = Backend::new(graph, &filter, user("main node"), Perm::NONE, Perm::ALL)?;
@@ -305,7 +330,12 @@ fn attach(
         max_chunk,
         rate: RateLimit::new(u64::try_from(options.speed).unwrap_or(0)),
         thawed: AtomicBool::new(false),
-        held: Mutex::new(Some(Held { filter: Arc::clone(&filter), backend: Arc::clone(&backend), target, blocks })),
+        held: Mutex::new(Some(Held {
+            filter: Arc::clone(&filter),
+            backend: Arc::clone(&backend),
+            target,
+            blocks,
+        })),
     });
     let spec = JobSpec {
         id: id.as_str().into(),
@@ -362,21 +392,36 @@ impl BackupJob {
     }
 
     fn chunk(&self, speed: u64) -> u64 {
-        let chunk = if speed > 0 || self.options.perf.use_copy_range == Some(false) { CHUNK_BYTES } else { OFFLOAD_CHUNK_BYTES };
-        if self.max_chunk > 0 { chunk.min(self.max_chunk) } else { chunk }
+        let chunk = if speed > 0 || self.options.perf.use_copy_range == Some(false) {
+            CHUNK_BYTES
+        } else {
+            OFFLOAD_CHUNK_BYTES
+        };
+        if self.max_chunk > 0 {
+            chunk.min(self.max_chunk)
+        } else {
+            chunk
+        }
     }
 
     /// Copies all that is left, until it is done, something fails or the job must stand still.
     async fn copy_rest(&self, context: &JobContext) -> Result<Finish, CopyError> {
-        let Some(backend) = self.backend() else { return Ok(Finish::Complete) };
-        let workers = u64::try_from(self.options.perf.max_workers).unwrap_or(1).clamp(1, MOST_WORKERS);
+        let Some(backend) = self.backend() else {
+            return Ok(Finish::Complete);
+        };
+        let workers = u64::try_from(self.options.perf.max_workers)
+            .unwrap_or(1)
+            .clamp(1, MOST_WORKERS);
         let mut copiers: JoinSet<Result<(), CopyError>> = JoinSet::new();
         let pool: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let mut failure: Option<CopyError> = None;
         let mut finish = Finish::Complete;
         loop {
             if let Some(error) = self.copy.broken() {
-                failure.get_or_insert(CopyError { is_read: false, error });
+                failure.get_or_insert(CopyError {
+                    is_read: false,
+                    error,
+                });
             }
             if failure.is_some() {
                 break;
@@ -481,7 +526,11 @@ impl BackupJob {
         if self.copy.broken().is_some() {
             return Err(plain(&failure.error));
         }
-        let policy = if failure.is_read { self.options.on_source_error } else { self.options.on_target_error };
+        let policy = if failure.is_read {
+            self.options.on_source_error
+        } else {
+            self.options.on_target_error
+        };
         let action = policy.action(&failure.error);
         context.report_error(failure.is_read, action, &failure.error);
         match action {
@@ -495,7 +544,9 @@ impl BackupJob {
     }
 
     async fn skip_unallocated(&self, context: &JobContext) -> Result<()> {
-        let Some(backend) = self.backend() else { return Ok(()) };
+        let Some(backend) = self.backend() else {
+            return Ok(());
+        };
         loop {
             let entered = backend.enter().await;
             let result = self.copy.skip_unallocated(|| context.wants_attention()).await;
@@ -534,7 +585,11 @@ impl BackupJob {
 
     fn thaw_bitmap(&self, bitmap: &BitmapHandle, mode: BitmapMode, success: bool) {
         // What is not needed any more is not computed: a full disk's worth of areas can be long.
-        let uncopied = if success || mode != BitmapMode::Always { Vec::new() } else { self.copy.uncopied() };
+        let uncopied = if success || mode != BitmapMode::Always {
+            Vec::new()
+        } else {
+            self.copy.uncopied()
+        };
         bitmap.thaw(mode, success, uncopied);
     }
 }
@@ -547,7 +602,10 @@ enum Finish {
 
 fn note(joined: Result<Result<(), CopyError>, tokio::task::JoinError>, failure: &mut Option<CopyError>) {
     let result = joined.unwrap_or_else(|_| {
-        Err(CopyError { is_read: false, error: BlockError::from_errno(125, "Operation canceled") })
+        Err(CopyError {
+            is_read: false,
+            error: BlockError::from_errno(125, "Operation canceled"),
+        })
     });
     if let Err(error) = result {
         failure.get_or_insert(error);
@@ -576,7 +634,9 @@ impl JobDriver for BackupJob {
 
     fn clean(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            let Some(held) = lock(&self.held).take() else { return };
+            let Some(held) = lock(&self.held).take() else {
+                return;
+            };
             self.copy.retire();
             drop(held.blocks);
             // The filter goes first, while the job's own edge keeps it from closing with guests above it.
@@ -594,6 +654,9 @@ impl JobDriver for BackupJob {
     }
 
     fn details(&self) -> JobDetails {
-        JobDetails { auto: self.plan.auto.clone(), guest_delay_max_ns: Some(self.copy.guest_delay_max_ns()) }
+        JobDetails {
+            auto: self.plan.auto.clone(),
+            guest_delay_max_ns: Some(self.copy.guest_delay_max_ns()),
+        }
     }
 }

@@ -23,22 +23,33 @@ pub enum Refused {
 /// with it.
 pub async fn copy(from: HostExtent, reservation: Reservation, len: u64) -> Result<Reservation, Refused> {
     let work = move || copy_now(&from, &reservation, len).map(|()| reservation);
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refused::Now))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Refused::Now))
 }
 
 fn copy_now(from: &HostExtent, reservation: &Reservation, len: u64) -> Result<(), Refused> {
-    let Some(mapping) = &reservation.mapping else { return Err(Refused::Now) };
+    let Some(mapping) = &reservation.mapping else {
+        return Err(Refused::Now);
+    };
     let to = &mapping.extent;
     let (mut source, mut target, mut left) = (from.offset, to.offset, len);
     while left > 0 {
         let length = usize::try_from(left).unwrap_or(1 << 30);
-        match rustix::fs::copy_file_range(&from.file, Some(&mut source), &to.file, Some(&mut target), length) {
+        match rustix::fs::copy_file_range(&from.file, Some(&mut source), &to.file, Some(&mut target), length)
+        {
             // The source ends before its length (it became shorter, or its last block is cut off).
             Ok(0) => return Err(Refused::Now),
             Ok(count) => left -= (count as u64).min(left),
             Err(Errno::INTR) => {}
             Err(
-                Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::BADF | Errno::TXTBSY | Errno::PERM,
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::BADF
+                | Errno::TXTBSY
+                | Errno::PERM,
             ) => return Err(Refused::Never),
             Err(_) => return Err(Refused::Now),
         }
@@ -56,7 +67,10 @@ pub struct Reservation {
 impl Reservation {
     /// Takes a reservation over.
     pub fn new(target: &Arc<Child>, mapping: WriteMapping) -> Self {
-        Self { target: Arc::clone(target), mapping: Some(mapping) }
+        Self {
+            target: Arc::clone(target),
+            mapping: Some(mapping),
+        }
     }
 
     /// How many bytes it covers.

@@ -84,7 +84,10 @@ pub fn decide(source: &Node, sync: SyncMode, bitmap: Option<&str>, mode: Option<
         return decide_auto(source, bitmap, mode);
     }
     if matches!(sync, SyncMode::Incremental | SyncMode::Bitmap) && bitmap.is_none() {
-        return Err(invalid(format!("must provide a valid bitmap name for '{}' sync mode", sync.name())));
+        return Err(invalid(format!(
+            "must provide a valid bitmap name for '{}' sync mode",
+            sync.name()
+        )));
     }
     let (sync, mode) = if sync == SyncMode::Incremental {
         if mode.is_some_and(|mode| mode != BitmapMode::OnSuccess) {
@@ -106,7 +109,11 @@ pub fn decide(source: &Node, sync: SyncMode, bitmap: Option<&str>, mode: Option<
             let Some(mode) = mode else {
                 return Err(invalid("Bitmap sync mode must be given when providing a bitmap"));
             };
-            bitmap.check(if mode == BitmapMode::Never { BitmapUse::Read } else { BitmapUse::Change })?;
+            bitmap.check(if mode == BitmapMode::Never {
+                BitmapUse::Read
+            } else {
+                BitmapUse::Change
+            })?;
             Some((bitmap, mode))
         }
     };
@@ -115,7 +122,9 @@ pub fn decide(source: &Node, sync: SyncMode, bitmap: Option<&str>, mode: Option<
     }
     if let Some((_, mode)) = &bitmap {
         if sync == SyncMode::None {
-            return Err(invalid("sync mode 'none' does not produce meaningful bitmap outputs"));
+            return Err(invalid(
+                "sync mode 'none' does not produce meaningful bitmap outputs",
+            ));
         }
         if *mode == BitmapMode::Never && sync != SyncMode::Bitmap {
             return Err(invalid(format!(
@@ -124,12 +133,18 @@ pub fn decide(source: &Node, sync: SyncMode, bitmap: Option<&str>, mode: Option<
             )));
         }
     }
-    Ok(Plan { sync, bitmap, auto: None })
+    Ok(Plan {
+        sync,
+        bitmap,
+        auto: None,
+    })
 }
 
 fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) -> Result<Plan> {
     if mode.is_some_and(|mode| mode != BitmapMode::OnSuccess) {
-        return Err(invalid("Bitmap sync mode must be 'on-success' when using sync mode 'auto'"));
+        return Err(invalid(
+            "Bitmap sync mode must be 'on-success' when using sync mode 'auto'",
+        ));
     }
     if mode.is_some() && bitmap.is_none() {
         return Err(invalid("Cannot specify bitmap sync mode without a bitmap"));
@@ -137,25 +152,45 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
     let taken = |mode: &str, reason: String| Some((mode.to_owned(), reason));
     let Some(name) = bitmap else {
         let auto = taken("full", "no bitmap was given".to_owned());
-        return Ok(Plan { sync: SyncMode::Full, bitmap: None, auto });
+        return Ok(Plan {
+            sync: SyncMode::Full,
+            bitmap: None,
+            auto,
+        });
     };
     let Some(bitmap) = source.bitmaps().find(name) else {
         let auto = taken("full", format!("there is no bitmap '{name}'"));
-        return Ok(Plan { sync: SyncMode::Full, bitmap: None, auto });
+        return Ok(Plan {
+            sync: SyncMode::Full,
+            bitmap: None,
+            auto,
+        });
     };
     let recording = bitmap.info().is_some_and(|info| info.recording);
     match bitmap.check(BitmapUse::Change) {
         Ok(()) if recording => {
             let auto = taken("incremental", format!("bitmap '{name}' holds every change"));
-            Ok(Plan { sync: SyncMode::Bitmap, bitmap: Some((bitmap, BitmapMode::OnSuccess)), auto })
+            Ok(Plan {
+                sync: SyncMode::Bitmap,
+                bitmap: Some((bitmap, BitmapMode::OnSuccess)),
+                auto,
+            })
         }
         Ok(()) => {
             let auto = taken("full", format!("bitmap '{name}' does not record"));
-            Ok(Plan { sync: SyncMode::Full, bitmap: None, auto })
+            Ok(Plan {
+                sync: SyncMode::Full,
+                bitmap: None,
+                auto,
+            })
         }
         Err(error) => {
             let auto = taken("full", error.to_string());
-            Ok(Plan { sync: SyncMode::Full, bitmap: None, auto })
+            Ok(Plan {
+                sync: SyncMode::Full,
+                bitmap: None,
+                auto,
+            })
         }
     }
 }

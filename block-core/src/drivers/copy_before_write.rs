@@ -22,7 +22,9 @@ use crate::sync::lock;
 /// Opens one.
 pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -> Result<Arc<dyn Driver>> {
     let file = context.child("file", ChildRole::Filtered, &options.file).await?;
-    let target = context.child("target", ChildRole::Target, &options.target).await?;
+    let target = context
+        .child("target", ChildRole::Target, &options.target)
+        .await?;
     let copy_options = CopyOptions {
         min_cluster_bytes: options.min_cluster_size.unwrap_or(0),
         compress: false,
@@ -47,7 +49,10 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     Ok(Arc::new(CopyBeforeWrite {
         file,
         copy,
-        policy: Mutex::new(Policy { on_error: options.on_cbw_error, timeout_s: options.cbw_timeout }),
+        policy: Mutex::new(Policy {
+            on_error: options.on_cbw_error,
+            timeout_s: options.cbw_timeout,
+        }),
         broken: AtomicBool::new(false),
         access: Mutex::new(access),
     }))
@@ -117,8 +122,14 @@ impl CopyBeforeWrite {
 
     fn check_access(&self, offset: u64, len: u64) -> Result<()> {
         let cluster = self.copy.cluster_bytes();
-        let denied = lock(&self.access).next_clear(offset / cluster, (offset + len).div_ceil(cluster)).is_some();
-        if denied || self.is_broken() { Err(BlockError::from_errno(13, "Permission denied")) } else { Ok(()) }
+        let denied = lock(&self.access)
+            .next_clear(offset / cluster, (offset + len).div_ceil(cluster))
+            .is_some();
+        if denied || self.is_broken() {
+            Err(BlockError::from_errno(13, "Permission denied"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads the point in time.
@@ -164,7 +175,11 @@ impl CopyBeforeWrite {
     pub fn discard_snapshot(&self, offset: u64, len: u64) {
         let cluster = self.copy.cluster_bytes();
         let end = offset.saturating_add(len);
-        let last = if end >= self.copy.length() { u64::MAX } else { end / cluster };
+        let last = if end >= self.copy.length() {
+            u64::MAX
+        } else {
+            end / cluster
+        };
         lock(&self.access).clear(offset.div_ceil(cluster), last);
         self.copy.forget(offset, len);
     }
@@ -185,7 +200,10 @@ impl Driver for CopyBeforeWrite {
     }
 
     fn limits(&self) -> Limits {
-        Limits { request_alignment: 1, ..self.file.limits() }
+        Limits {
+            request_alignment: 1,
+            ..self.file.limits()
+        }
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
@@ -237,7 +255,10 @@ impl Driver for CopyBeforeWrite {
 
     fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
         Box::pin(async {
-            Err(BlockError::new(ErrorKind::Unsupported, "Cannot resize a node whose point in time is kept"))
+            Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Cannot resize a node whose point in time is kept",
+            ))
         })
     }
 
@@ -267,7 +288,10 @@ impl Driver for CopyBeforeWrite {
 
     fn info(&self) -> DriverInfo {
         let below = self.file.info();
-        DriverInfo { filename: below.filename, ..DriverInfo::default() }
+        DriverInfo {
+            filename: below.filename,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

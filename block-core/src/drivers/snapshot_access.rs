@@ -4,7 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::copy_before_write::CopyBeforeWrite;
-use crate::driver::{BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags};
+use crate::driver::{
+    BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
+};
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Child, ChildRole, Needs, Node, OpenContext, Perm};
 use crate::options::NodeRef;
@@ -40,13 +42,19 @@ impl Driver for SnapshotAccess {
     }
 
     fn limits(&self) -> Limits {
-        Limits { request_alignment: 1, ..Limits::default() }
+        Limits {
+            request_alignment: 1,
+            ..Limits::default()
+        }
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
         Box::pin(async move {
             let node = self.file.node();
-            keeper(&node).ok_or_else(not_kept)?.read_snapshot(offset, buf).await
+            keeper(&node)
+                .ok_or_else(not_kept)?
+                .read_snapshot(offset, buf)
+                .await
         })
     }
 
@@ -73,7 +81,10 @@ impl Driver for SnapshotAccess {
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
             let node = self.file.node();
-            keeper(&node).ok_or_else(not_kept)?.snapshot_status(offset, len).await
+            keeper(&node)
+                .ok_or_else(not_kept)?
+                .snapshot_status(offset, len)
+                .await
         })
     }
 
@@ -91,7 +102,10 @@ impl Driver for SnapshotAccess {
     }
 
     fn info(&self) -> DriverInfo {
-        DriverInfo { filename: self.file.info().filename, ..DriverInfo::default() }
+        DriverInfo {
+            filename: self.file.info().filename,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

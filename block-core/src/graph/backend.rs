@@ -248,7 +248,9 @@ impl Backend {
     /// As [`enter`](Self::enter), with a guard that a task can take along.
     pub async fn enter_owned(self: &Arc<Self>) -> OwnedInFlight {
         std::mem::forget(self.enter().await);
-        OwnedInFlight { backend: Arc::clone(self) }
+        OwnedInFlight {
+            backend: Arc::clone(self),
+        }
     }
 
     fn leave(&self) {

@@ -145,7 +145,11 @@ impl Graph {
     }
 
     /// Makes a node of a driver that the caller has opened; it stays until [`remove`](Self::remove).
-    pub async fn adopt(self: &Arc<Self>, options: &NodeOptions, driver: Arc<dyn Driver>) -> Result<Arc<Node>> {
+    pub async fn adopt(
+        self: &Arc<Self>,
+        options: &NodeOptions,
+        driver: Arc<dyn Driver>,
+    ) -> Result<Arc<Node>> {
         let node = self.insert(options, driver, Vec::new()).await?;
         node.set_monitor_owned(true);
         Ok(node)

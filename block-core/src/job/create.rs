@@ -17,7 +17,9 @@ pub(super) struct CreateJob {
 
 impl CreateJob {
     pub(super) fn new(work: Work) -> Arc<Self> {
-        Arc::new(Self { work: Mutex::new(Some(work)) })
+        Arc::new(Self {
+            work: Mutex::new(Some(work)),
+        })
     }
 }
 

@@ -543,7 +543,11 @@ impl JobManager {
     /// All jobs, newest first.
     pub fn infos(&self) -> Vec<JobInfo> {
         let state = lock(&self.state);
-        state.table.iter().map(|(serial, job)| Self::describe(&state, serial, job)).collect()
+        state
+            .table
+            .iter()
+            .map(|(serial, job)| Self::describe(&state, serial, job))
+            .collect()
     }
 
     fn describe(state: &State, serial: JobSerial, job: &JobRecord) -> JobInfo {

@@ -133,12 +133,25 @@ impl Driver for Memory {
     }
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
-            let len = if self.granule > 0 { len.min(self.granule) } else { len };
+            let len = if self.granule > 0 {
+                len.min(self.granule)
+            } else {
+                len
+            };
             let data = lock(&self.data);
             let bytes = &data[at(offset, usize::try_from(len).unwrap())];
             let zero = bytes.first() == Some(&0);
-            let run = bytes.iter().position(|byte| (*byte == 0) != zero).map_or(len, |at| at as u64);
-            Ok(BlockStatus { len: run, allocated: true, zero, data: !zero, ..BlockStatus::default() })
+            let run = bytes
+                .iter()
+                .position(|byte| (*byte == 0) != zero)
+                .map_or(len, |at| at as u64);
+            Ok(BlockStatus {
+                len: run,
+                allocated: true,
+                zero,
+                data: !zero,
+                ..BlockStatus::default()
+            })
         })
     }
     fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {

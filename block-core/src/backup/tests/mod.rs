@@ -25,10 +25,20 @@ impl EventSink for Log {
         let text = match &event {
             Event::JobStatusChange { id, status } => format!("{id}:{}", status_name(*status)),
             Event::BlockJobCompleted { job, error, .. } => {
-                format!("{}:COMPLETED({}/{},{})", job.id, job.offset, job.len, error.as_deref().unwrap_or("ok"))
+                format!(
+                    "{}:COMPLETED({}/{},{})",
+                    job.id,
+                    job.offset,
+                    job.len,
+                    error.as_deref().unwrap_or("ok")
+                )
             }
             Event::BlockJobCancelled { job } => format!("{}:CANCELLED", job.id),
-            Event::BlockJobError { id, operation, action } => format!("{id}:ERROR({operation},{action})"),
+            Event::BlockJobError {
+                id,
+                operation,
+                action,
+            } => format!("{id}:ERROR({operation},{action})"),
             Event::BlockJobPending { id, .. } => format!("{id}:PENDING"),
             other => format!("{other:?}"),
         };
@@ -46,26 +56,47 @@ impl Bench {
     fn new() -> Self {
         let log = Arc::new(Log::default());
         let handle = tokio::runtime::Handle::current();
-        let graph = Graph::new(GraphContext { handle, events: log.clone() });
+        let graph = Graph::new(GraphContext {
+            handle,
+            events: log.clone(),
+        });
         let jobs = JobManager::new(&graph);
         Self { graph, jobs, log }
     }
 
     async fn node(&self, name: &str, memory: Memory) -> (Arc<Node>, Arc<Memory>) {
         let memory = Arc::new(memory);
-        let options = NodeOptions { node_name: Some(name.into()), ..NodeOptions::default() };
-        let node = self.graph.adopt(&options, memory.clone() as Arc<dyn Driver>).await.unwrap();
+        let options = NodeOptions {
+            node_name: Some(name.into()),
+            ..NodeOptions::default()
+        };
+        let node = self
+            .graph
+            .adopt(&options, memory.clone() as Arc<dyn Driver>)
+            .await
+            .unwrap();
         (node, memory)
     }
 
     fn guest(&self, node: &Arc<Node>) -> Arc<Backend> {
         let perm = Perm::CONSISTENT_READ | Perm::WRITE;
-        Backend::new(&self.graph, node, BackendUser::unnamed(), perm, Perm::ALL.without(Perm::RESIZE)).unwrap()
+        Backend::new(
+            &self.graph,
+            node,
+            BackendUser::unnamed(),
+            perm,
+            Perm::ALL.without(Perm::RESIZE),
+        )
+        .unwrap()
     }
 
     fn bitmap(&self, node: &Arc<Node>, name: &str) -> crate::bitmap::BitmapHandle {
-        let spec =
-            BitmapSpec { name: name.into(), granularity_bytes: 65536, persistent: false, disabled: false };
+        let spec = BitmapSpec {
+            name: name.into(),
+            granularity_bytes: 65536,
+            persistent: false,
+            disabled: false,
+        };
         node.bitmaps().add(node.length(), &spec).unwrap()
     }
 
@@ -74,7 +105,9 @@ impl Bench {
     }
 
     async fn ended(&self, id: &str) {
-        tokio::time::timeout(Duration::from_secs(10), self.jobs.wait_ended(id)).await.expect("the job hangs");
+        tokio::time::timeout(Duration::from_secs(10), self.jobs.wait_ended(id))
+            .await
+            .expect("the job hangs");
     }
 
     fn take_log(&self) -> String {
@@ -83,11 +116,20 @@ impl Bench {
 }
 
 fn options(id: &str, device: &Arc<Node>, target: &Arc<Node>, sync: SyncMode) -> BackupOptions {
-    BackupOptions { job_id: Some(id.to_owned()), ..BackupOptions::new(device, target, sync) }
+    BackupOptions {
+        job_id: Some(id.to_owned()),
+        ..BackupOptions::new(device, target, sync)
+    }
 }
 
 async fn write(guest: &Backend, offset: u64, len: u64, byte: u8) -> crate::Result<()> {
-    guest.write(offset, &vec![byte; usize::try_from(len).unwrap()], WriteFlags::default()).await
+    guest
+        .write(
+            offset,
+            &vec![byte; usize::try_from(len).unwrap()],
+            WriteFlags::default(),
+        )
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +140,10 @@ async fn full_is_the_point_in_time() {
     let guest = bench.guest(&source);
     write(&guest, 3 * MIB, MIB, 0).await.unwrap();
     let before = memory.content();
-    let job = bench.prepare(options("j", &source, &target, SyncMode::Full)).await.unwrap();
+    let job = bench
+        .prepare(options("j", &source, &target, SyncMode::Full))
+        .await
+        .unwrap();
     write(&guest, 100, 5, 7).await.unwrap();
     job.start();
     for at in 0..64 {
@@ -110,9 +155,7 @@ async fn full_is_the_point_in_time() {
     let len = 8 * MIB + 512;
     assert_eq!(
         bench.take_log(),
-        format!(
-            "j:created j:running j:waiting j:pending j:COMPLETED({len}/{len},ok) j:concluded j:null"
-        )
+        format!("j:created j:running j:waiting j:pending j:COMPLETED({len}/{len},ok) j:concluded j:null")
     );
     assert_eq!(bench.graph.nodes().len(), 2);
     write(&guest, 0, 100, 9).await.unwrap();
@@ -134,12 +177,19 @@ async fn incremental_consumes_its_bitmap() {
     write(&guest, 2 * MIB + 100, 100, 4).await.unwrap();
     write(&guest, 3 * MIB, 100, 5).await.unwrap();
     let error = bench.prepare(backup).await.unwrap_err().to_string();
-    assert_eq!(error, "Bitmap 'b' is currently in use by another operation and cannot be used");
+    assert_eq!(
+        error,
+        "Bitmap 'b' is currently in use by another operation and cannot be used"
+    );
     job.start();
     bench.ended("j").await;
     assert_eq!(copy.content(), before);
     assert_eq!(bitmap.dirty_ranges(), [(2 * MIB, K64), (3 * MIB, K64)]);
-    assert!(bench.take_log().contains(&format!("COMPLETED({0}/{0},ok)", 2 * K64)));
+    assert!(
+        bench
+            .take_log()
+            .contains(&format!("COMPLETED({0}/{0},ok)", 2 * K64))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +209,11 @@ async fn a_failed_group_keeps_every_bitmap() {
         bitmaps.push(bitmap);
         let mut backup = options(name, &source, &target, SyncMode::Incremental);
         backup.bitmap = Some("x".into());
-        prepared.push(prepare(&bench.jobs, &bench.graph, backup, Some(&group)).await.unwrap());
+        prepared.push(
+            prepare(&bench.jobs, &bench.graph, backup, Some(&group))
+                .await
+                .unwrap(),
+        );
     }
     for job in prepared.into_iter().rev() {
         job.start();
@@ -173,7 +227,10 @@ async fn a_failed_group_keeps_every_bitmap() {
     }
     let log = bench.take_log();
     assert!(log.contains("b:ERROR(write,report)"), "{log}");
-    assert!(log.contains("b:COMPLETED(0/1048576,Input/output error) b:concluded b:null"), "{log}");
+    assert!(
+        log.contains("b:COMPLETED(0/1048576,Input/output error) b:concluded b:null"),
+        "{log}"
+    );
     assert!(log.contains("c:CANCELLED c:concluded c:null"), "{log}");
     assert!(log.contains("a:CANCELLED a:concluded a:null"), "{log}");
     assert_eq!(bench.graph.nodes().len(), 6);
@@ -200,7 +257,11 @@ async fn stop_and_resume_finishes_the_copy() {
     bench.jobs.verb("j", Verb::Resume).await.unwrap();
     bench.ended("j").await;
     assert_eq!(copy.content(), memory.content());
-    assert!(bench.take_log().starts_with("j:created j:running j:ERROR(write,stop) j:paused j:running j:waiting"));
+    assert!(
+        bench
+            .take_log()
+            .starts_with("j:created j:running j:ERROR(write,stop) j:paused j:running j:waiting")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,12 +296,20 @@ async fn a_cancel_with_a_deadline_does_not_hang_on_a_stuck_target() {
     let stuck = tokio::spawn(async move { write(&guest, 3 * MIB, 100, 9).await });
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!stuck.is_finished());
-    bench.jobs.cancel("j", true, Some(Duration::from_millis(50))).await.unwrap();
+    bench
+        .jobs
+        .cancel("j", true, Some(Duration::from_millis(50)))
+        .await
+        .unwrap();
     bench.ended("j").await;
     stuck.await.unwrap().unwrap();
     assert_eq!(bitmap.dirty_ranges(), [(0, 4 * MIB)]);
     assert!(!bitmap.info().unwrap().busy);
-    assert!(bench.take_log().ends_with("j:aborting j:CANCELLED j:concluded j:null"));
+    assert!(
+        bench
+            .take_log()
+            .ends_with("j:aborting j:CANCELLED j:concluded j:null")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,7 +324,11 @@ async fn break_snapshot_lets_the_guest_go_on() {
     copy.fail_writes.store(28, Ordering::SeqCst);
     write(&guest, 0, 100, 2).await.unwrap();
     bench.ended("j").await;
-    assert!(bench.take_log().contains("COMPLETED(0/4194304,No space left on device)"));
+    assert!(
+        bench
+            .take_log()
+            .contains("COMPLETED(0/4194304,No space left on device)")
+    );
 
     copy.fail_writes.store(0, Ordering::SeqCst);
     copy.hold.store(true, Ordering::SeqCst);
@@ -275,7 +348,10 @@ async fn break_guest_write_fails_the_write_only() {
     let (target, copy) = bench.node("t", Memory::new(4 * MIB, 0)).await;
     let guest = bench.guest(&source);
     let before = memory.content();
-    let job = bench.prepare(options("j", &source, &target, SyncMode::Full)).await.unwrap();
+    let job = bench
+        .prepare(options("j", &source, &target, SyncMode::Full))
+        .await
+        .unwrap();
     copy.fail_writes.store(5, Ordering::SeqCst);
     write(&guest, 0, 100, 2).await.unwrap_err();
     assert_eq!(memory.content(), before);
@@ -300,10 +376,22 @@ async fn refusals_in_the_words_that_clients_know() {
         assert_eq!(bench.graph.nodes().len(), 3, "{error}");
         error
     };
-    assert_eq!(text(&|o| o.target = source.clone()).await, "Source and target cannot be the same");
-    assert_eq!(text(&|o| o.target = small.clone()).await, "Source and target image have different sizes");
-    assert_eq!(text(&|o| o.compress = true).await, "Compression is not supported for this drive ");
-    assert_eq!(text(&|o| o.sync = SyncMode::Bitmap).await, "must provide a valid bitmap name for 'bitmap' sync mode");
+    assert_eq!(
+        text(&|o| o.target = source.clone()).await,
+        "Source and target cannot be the same"
+    );
+    assert_eq!(
+        text(&|o| o.target = small.clone()).await,
+        "Source and target image have different sizes"
+    );
+    assert_eq!(
+        text(&|o| o.compress = true).await,
+        "Compression is not supported for this drive "
+    );
+    assert_eq!(
+        text(&|o| o.sync = SyncMode::Bitmap).await,
+        "must provide a valid bitmap name for 'bitmap' sync mode"
+    );
     assert_eq!(
         text(&|o| o.bitmap = Some("b".into())).await,
         "Bitmap sync mode must be given when providing a bitmap"
@@ -343,15 +431,30 @@ async fn refusals_in_the_words_that_clients_know() {
         text(&|o| o.perf.min_cluster_size = Some(1000)).await,
         "Could not create node: Cannot create block-copy-state: min-cluster-size needs to be a power of 2"
     );
-    assert_eq!(text(&|o| o.job_id = Some("1 x".into())).await, "Invalid job ID '1 x'");
+    assert_eq!(
+        text(&|o| o.job_id = Some("1 x".into())).await,
+        "Invalid job ID '1 x'"
+    );
     assert_eq!(
         text(&|o| o.filter_node_name = Some("t".into())).await,
         "Could not create node: Duplicate nodes with node-name='t'"
     );
-    assert_eq!(text(&|o| o.speed = -1).await, "Parameter 'speed' expects a non-negative value");
-    let job = bench.prepare(options("k", &source, &target, SyncMode::Full)).await.unwrap();
-    let error = bench.prepare(options("l", &source, &target, SyncMode::Full)).await.unwrap_err();
-    assert_eq!(error.to_string(), "Node 't' is busy: block device is in use by block job: backup");
+    assert_eq!(
+        text(&|o| o.speed = -1).await,
+        "Parameter 'speed' expects a non-negative value"
+    );
+    let job = bench
+        .prepare(options("k", &source, &target, SyncMode::Full))
+        .await
+        .unwrap();
+    let error = bench
+        .prepare(options("l", &source, &target, SyncMode::Full))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Node 't' is busy: block device is in use by block job: backup"
+    );
     job.abort().await;
     assert_eq!(bench.graph.nodes().len(), 3);
 }
