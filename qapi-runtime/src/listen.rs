@@ -1,5 +1,9 @@
 //! Where clients come from: unix sockets, TCP, sockets that systemd or a parent opened, standard input.
 
+mod stdio;
+
+pub use stdio::stdio;
+
 use crate::peer::Peer;
 use crate::session::Stream;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -227,11 +231,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         )),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The program's standard input and output as one connection.
-pub fn stdio() -> impl Stream + 'static {
-    tokio::io::join(tokio::io::stdin(), tokio::io::stdout())
 }
 
 /// The first file descriptor that systemd passes.
