@@ -56,6 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             writable: true,
             bitmaps: Vec::new(),
             allocation_depth: true,
+            writethrough: false,
             multi_conn: MultiConn::Auto,
         },
     )?)?;

@@ -10,7 +10,6 @@ pub trait EventSink: Send + Sync {
 
 /// An event; names and members follow the QMP event of the same name.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub enum Event {
     /// JOB_STATUS_CHANGE.
     JobStatusChange {

@@ -2,6 +2,7 @@
 
 pub mod blkdebug;
 pub mod copy_before_write;
+pub mod create_file;
 pub mod file;
 pub mod null;
 pub mod qcow2;

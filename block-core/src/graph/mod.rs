@@ -238,6 +238,19 @@ impl Graph {
         result
     }
 
+    /// Takes [`append`](Self::append) back: the users of `overlay` use `base` again, and `overlay`, which stays open,
+    /// has no backing node.
+    pub async fn unappend(self: &Arc<Self>, overlay: &Arc<Node>, base: &Arc<Node>) -> Result<()> {
+        let _change = self.change.lock().await;
+        let drained = self.drain(std::slice::from_ref(overlay)).await;
+        let result = self.repoint_parents(overlay, base);
+        if result.is_ok() {
+            self.detach_backing(overlay);
+        }
+        drop(drained);
+        result
+    }
+
     /// A name that no node has.
     fn generate_name(topology: &mut Topology) -> NodeName {
         loop {

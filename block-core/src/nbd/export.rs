@@ -38,6 +38,8 @@ pub struct ExportOptions {
     pub bitmaps: Vec<(String, BitmapHandle)>,
     /// Offer `qemu:allocation-depth`.
     pub allocation_depth: bool,
+    /// Make every write durable before it is acknowledged.
+    pub writethrough: bool,
     /// Several connections.
     pub multi_conn: MultiConn,
 }
@@ -51,6 +53,7 @@ pub struct Export {
     writable: bool,
     multi_conn: bool,
     allocation_depth: bool,
+    writethrough: bool,
     bitmaps: Vec<(String, BitmapHold)>,
     backend: Arc<Backend>,
     clients: AtomicUsize,
@@ -107,6 +110,7 @@ impl Export {
             writable: options.writable,
             multi_conn: options.multi_conn != MultiConn::Off,
             allocation_depth: options.allocation_depth,
+            writethrough: options.writethrough,
             bitmaps,
             backend,
             clients: AtomicUsize::new(0),
@@ -153,6 +157,11 @@ impl Export {
     /// The bitmaps that it shows.
     pub(super) fn bitmaps(&self) -> &[(String, BitmapHold)] {
         &self.bitmaps
+    }
+
+    /// Whether every write is made durable.
+    pub(super) fn is_writethrough(&self) -> bool {
+        self.writethrough
     }
 
     pub(super) fn has_allocation_depth(&self) -> bool {

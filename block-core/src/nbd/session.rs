@@ -213,7 +213,7 @@ impl Session {
         let backend = self.export.backend();
         let _entered = backend.try_enter()?;
         let flags = WriteFlags {
-            fua: request.has(command_flag::FUA),
+            fua: request.has(command_flag::FUA) || self.export.is_writethrough(),
             ..WriteFlags::default()
         };
         backend.try_write_entered(request.offset, &self.input.ready()[..payload], flags)
@@ -274,7 +274,7 @@ impl Session {
         self.output.send(&mut self.stream).await?;
         let mut result = check(&self.export, self.mode, &request);
         let flags = WriteFlags {
-            fua: request.has(command_flag::FUA),
+            fua: request.has(command_flag::FUA) || self.export.is_writethrough(),
             ..WriteFlags::default()
         };
         let direct = request.command == command::WRITE && !flags.fua;
@@ -454,7 +454,7 @@ async fn execute(
 ) -> Vec<u8> {
     let mut out = Vec::new();
     let backend = export.backend();
-    let fua = request.has(command_flag::FUA);
+    let fua = request.has(command_flag::FUA) || export.is_writethrough();
     let result = match request.command {
         command::READ => {
             let result = match (usize::try_from(request.len), u32::try_from(request.len)) {
