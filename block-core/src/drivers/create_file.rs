@@ -30,7 +30,10 @@ pub async fn create(options: &CreateFile) -> Result<()> {
     let options = options.clone();
     match tokio::task::spawn_blocking(move || create_now(&options)).await {
         Ok(result) => result,
-        Err(error) => Err(BlockError::new(ErrorKind::Io, format!("Could not create the file: {error}"))),
+        Err(error) => Err(BlockError::new(
+            ErrorKind::Io,
+            format!("Could not create the file: {error}"),
+        )),
     }
 }
 
@@ -38,7 +41,10 @@ fn create_now(options: &CreateFile) -> Result<()> {
     let CreateFile { filename, size, .. } = options;
     if options.preallocation == Preallocation::Metadata {
         // Known only after the file was made, as it is with QEMU; here nothing is left behind.
-        return Err(BlockError::new(ErrorKind::Unsupported, "Unsupported preallocation mode: metadata"));
+        return Err(BlockError::new(
+            ErrorKind::Unsupported,
+            "Unsupported preallocation mode: metadata",
+        ));
     }
     let file = File::options()
         .read(true)
@@ -49,7 +55,8 @@ fn create_now(options: &CreateFile) -> Result<()> {
         .open(filename)
         .map_err(|error| BlockError::from(error).context(format!("Could not create '{filename}'")))?;
     // Emptied rather than truncated to size: what it held must not show in the new image.
-    file.set_len(0).map_err(|error| failed("Failed to clear the file", error))?;
+    file.set_len(0)
+        .map_err(|error| failed("Failed to clear the file", error))?;
     if options.nocow {
         switch_off_cow(&file);
     }
@@ -58,10 +65,11 @@ fn create_now(options: &CreateFile) -> Result<()> {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, *size)
                 .map_err(|error| failed("Could not preallocate data for the new file", error.into()))
         }
-        Preallocation::Full => {
-            write_zeroes(&file, *size).map_err(|error| failed("Could not write zeros for preallocation", error))
-        }
-        _ => file.set_len(*size).map_err(|error| failed("Failed to resize the file", error)),
+        Preallocation::Full => write_zeroes(&file, *size)
+            .map_err(|error| failed("Could not write zeros for preallocation", error)),
+        _ => file
+            .set_len(*size)
+            .map_err(|error| failed("Failed to resize the file", error)),
     }
 }
 
@@ -95,8 +103,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
         std::fs::write(&path, b"old content that must go").unwrap();
-        let options =
-            CreateFile { filename: path.display().to_string(), size, preallocation, ..CreateFile::default() };
+        let options = CreateFile {
+            filename: path.display().to_string(),
+            size,
+            preallocation,
+            ..CreateFile::default()
+        };
         create_now(&options)?;
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.iter().all(|&byte| byte == 0));
@@ -115,8 +127,14 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_named() {
-        let options = CreateFile { filename: "/nonexistent/x".into(), ..CreateFile::default() };
+        let options = CreateFile {
+            filename: "/nonexistent/x".into(),
+            ..CreateFile::default()
+        };
         let error = create_now(&options).unwrap_err();
-        assert_eq!(error.to_string(), "Could not create '/nonexistent/x': No such file or directory");
+        assert_eq!(
+            error.to_string(),
+            "Could not create '/nonexistent/x': No such file or directory"
+        );
     }
 }

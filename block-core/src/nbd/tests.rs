@@ -74,7 +74,7 @@ async fn setup_in(folder: tempfile::TempDir, size: usize, config: ServerConfig, 
         writable,
         bitmaps: Vec::new(),
         allocation_depth: true,
-            writethrough: false,
+        writethrough: false,
         multi_conn: MultiConn::Auto,
     };
     server.add(Export::new(&graph, &node, options).unwrap()).unwrap();
