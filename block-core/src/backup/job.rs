@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::copy::{BlockCopy, CopyError};
@@ -125,6 +126,7 @@ impl BackupOptions {
 #[derive(Debug)]
 pub struct PreparedJob {
     handle: Option<JobHandle>,
+    cleaned: watch::Receiver<bool>,
 }
 
 impl PreparedJob {
@@ -135,19 +137,37 @@ impl PreparedJob {
         }
     }
 
-    /// Takes everything back; resolves when that is done.
-    pub async fn abort(mut self) {
-        if let Some(handle) = self.handle.take() {
-            handle.cancel();
-            handle.ended().await;
+    /// Takes everything back: the job is over and its bitmap free when this returns; the future resolves when the
+    /// nodes are as they were, too.
+    pub fn abort(self) -> impl Future<Output = ()> + Send + 'static {
+        let ending = self.begin_abort();
+        async move {
+            if let Some(ending) = ending {
+                ending.ended().await;
+            }
         }
     }
 
-    /// Takes everything back without waiting; the job that ends is returned for those who want to wait.
-    pub fn begin_abort(mut self) -> Option<JobHandle> {
-        let handle = self.handle.take()?;
-        handle.cancel();
-        Some(handle)
+    /// As [`abort`](Self::abort), with the end to be waited for as a value.
+    pub fn begin_abort(mut self) -> Option<Ending> {
+        self.handle.take()?.cancel();
+        Some(Ending {
+            cleaned: self.cleaned.clone(),
+        })
+    }
+}
+
+/// The end of a backup that was taken back.
+#[derive(Debug)]
+pub struct Ending {
+    cleaned: watch::Receiver<bool>,
+}
+
+impl Ending {
+    /// Resolves when the nodes are as they were.
+    pub async fn ended(mut self) {
+        // The sender goes away only with a job that is cleaned up.
+        let _ = self.cleaned.wait_for(|cleaned| *cleaned).await;
     }
 }
 
@@ -238,8 +258,7 @@ async fn set_up(
     };
     let filter = graph
         .insert_filter(&options.device, filter_options)
-        .await
-        .map_err(|error| error.context("Could not create node"))?;
+        .await?;
     let mut setup = Setup {
         graph: Arc::clone(graph),
         filter: Some(filter),
@@ -292,10 +311,8 @@ fn attach(
             copy.cluster_bytes()
         )));
     }
-    let id = options
-        .job_id
-        .clone()
-        .ok_or_else(|| invalid("An explicit job ID is required for this node"))?;
+    // Nodes have no device name to take an id from.
+    let id = options.job_id.clone().unwrap_or_default();
     jobs.check_id(&id)?;
     copy.set_compress(options.compress);
     copy.set_discard_source(options.discard_source);
@@ -330,6 +347,7 @@ fn attach(
         max_chunk,
         rate: RateLimit::new(u64::try_from(options.speed).unwrap_or(0)),
         thawed: AtomicBool::new(false),
+        cleaned: watch::Sender::new(false),
         held: Mutex::new(Some(Held {
             filter: Arc::clone(&filter),
             backend: Arc::clone(&backend),
@@ -353,7 +371,10 @@ fn attach(
             // From here on the job's own end takes everything back.
             setup.filter = None;
             setup.target = None;
-            Ok(PreparedJob { handle: Some(handle) })
+            Ok(PreparedJob {
+                handle: Some(handle),
+                cleaned: driver.cleaned.subscribe(),
+            })
         }
         Err(error) => {
             if let Some((bitmap, mode)) = thaw {
@@ -384,6 +405,8 @@ struct BackupJob {
     rate: RateLimit,
     thawed: AtomicBool,
     held: Mutex<Option<Held>>,
+    /// Whether everything that the job held is given back.
+    cleaned: watch::Sender<bool>,
 }
 
 impl BackupJob {
@@ -646,6 +669,7 @@ impl JobDriver for BackupJob {
             if self.options.close_target {
                 self.graph.close_if_unused(Arc::clone(&self.options.target)).await;
             }
+            self.cleaned.send_replace(true);
         })
     }
 

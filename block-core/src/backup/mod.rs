@@ -11,5 +11,5 @@ mod plan;
 mod tests;
 
 pub use copy::{BlockCopy, Claim, CopyError, CopyOptions, DEFAULT_CLUSTER_BYTES, Located, ReadGuard};
-pub use job::{BackupOptions, BackupPerf, PreparedJob, prepare};
+pub use job::{BackupOptions, BackupPerf, Ending, PreparedJob, prepare};
 pub use plan::{OnError, SyncMode};

@@ -185,9 +185,14 @@ impl Graph {
         options: NodeOptions,
     ) -> Result<Arc<Node>> {
         let _change = self.change.lock().await;
-        let filter = self.open(options, None).await?;
+        let filter = self
+            .open(options, None)
+            .await
+            .map_err(|error| error.context("Could not create node"))?;
         let drained = self.drain(std::slice::from_ref(above)).await;
-        let result = self.repoint_parents(above, &filter);
+        let result = self
+            .repoint_parents(above, &filter)
+            .map_err(|error| error.context("Could not replace node"));
         drop(drained);
         match result {
             Ok(()) => Ok(filter),

@@ -1,6 +1,6 @@
 //! Owns the table of jobs, runs their workers and does what the table decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -365,7 +365,8 @@ impl JobManager {
 
     /// Does what the table decided. Events go out under the lock, so that their order is the order of the steps.
     fn perform(self: &Arc<Self>, state: &mut State, effects: Vec<Effect>) {
-        for effect in effects {
+        let mut todo = VecDeque::from(effects);
+        while let Some(effect) = todo.pop_front() {
             match effect {
                 Effect::Emit(serial, mut event) => {
                     if let Event::BlockJobCompleted { auto, .. } = &mut event {
@@ -380,6 +381,22 @@ impl JobManager {
                 Effect::Wake(serial) => Self::give_orders(state, serial),
                 Effect::Prepare(group, members) => self.spawn_prepare(state, group, members),
                 Effect::Finalize(serial, success) => self.spawn_finalize(state, serial, success),
+                Effect::Discard(serial) => {
+                    // A job that never started holds no data on its way: it can be over at once, so that whoever takes
+                    // back the steps of a transaction finds its bitmap free.
+                    if let Some(entry) = state.entries.get(&serial) {
+                        let driver = Arc::clone(&entry.driver);
+                        driver.abort();
+                        self.graph.handle().spawn(async move { driver.clean().await });
+                    }
+                    let mut more = Vec::new();
+                    if let Err(error) = state.table.apply(Input::Finalized(serial), &mut more) {
+                        tracing::warn!(%error, "a job could not be discarded");
+                    }
+                    for effect in more.into_iter().rev() {
+                        todo.push_front(effect);
+                    }
+                }
                 Effect::Forget(serial) => {
                     state.entries.remove(&serial);
                 }

@@ -227,6 +227,8 @@ pub enum Effect {
     Prepare(u64, Vec<JobSerial>),
     /// Put results in place or take them back, release what the job held, then tell [`Input::Finalized`].
     Finalize(JobSerial, bool),
+    /// Take back a job that never started, at once, then tell [`Input::Finalized`].
+    Discard(JobSerial),
     /// The job is gone.
     Forget(JobSerial),
 }
@@ -846,7 +848,12 @@ impl Table {
         if !success && job.status != JobStatus::Aborting {
             self.enter(serial, JobStatus::Aborting, effects);
         }
-        effects.push(Effect::Finalize(serial, success));
+        let started = self.jobs.get(&serial).is_some_and(|job| job.started);
+        effects.push(if started {
+            Effect::Finalize(serial, success)
+        } else {
+            Effect::Discard(serial)
+        });
     }
 
     fn finalized(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {

@@ -56,11 +56,6 @@ impl Memory {
         lock(&self.data).clone()
     }
 
-    pub fn release(&self) {
-        self.hold.store(false, Ordering::SeqCst);
-        self.released.notify_waiters();
-    }
-
     async fn pass(&self) {
         if self.slow {
             tokio::task::yield_now().await;
