@@ -256,9 +256,7 @@ async fn set_up(
         }),
         ..NodeOptions::default()
     };
-    let filter = graph
-        .insert_filter(&options.device, filter_options)
-        .await?;
+    let filter = graph.insert_filter(&options.device, filter_options).await?;
     let mut setup = Setup {
         graph: Arc::clone(graph),
         filter: Some(filter),

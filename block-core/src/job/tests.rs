@@ -60,7 +60,9 @@ impl Bench {
                     }
                 }
                 Effect::Prepare(group, _) => self.pending.push(Input::Prepared(group, None)),
-                Effect::Finalize(serial, _) | Effect::Discard(serial) => self.pending.push(Input::Finalized(serial)),
+                Effect::Finalize(serial, _) | Effect::Discard(serial) => {
+                    self.pending.push(Input::Finalized(serial))
+                }
                 Effect::Forget(_) => {}
             }
         }
