@@ -205,6 +205,11 @@ impl<'a> Cursor<'a> {
         (self.document, self.index)
     }
 
+    /// Where the value is, for [`Document::cursor`].
+    pub(crate) fn place_in_document(self) -> u32 {
+        offset(self.index)
+    }
+
     /// What the value is.
     pub fn token(self) -> Token {
         self.document

@@ -17,6 +17,7 @@ pub mod encode;
 pub mod error;
 pub mod event;
 pub mod execute;
+pub mod introspect;
 pub mod listen;
 mod output;
 pub mod peer;
