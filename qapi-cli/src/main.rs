@@ -1,3 +1,7 @@
 //! The program `qapi`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qapi_cli::main()
+}

@@ -1,3 +1,9 @@
-//! Documentation comments.
+//! Documentation comments: from lines of `# text` to sections, and from their text to Markdown.
+//!
+//! Whether what a comment describes exists is not known here; [`crate::check`] compares.
 
+mod comment;
+mod line;
 pub mod markdown;
+
+pub(crate) use comment::{Comment, RawSection, read};

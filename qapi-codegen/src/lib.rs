@@ -1,8 +1,20 @@
 //! A compiler from QAPI schemas to Rust types, dispatch tables, clients, introspection and docs.
+//!
+//! The front end is pure: [`compile`] takes a [`source::SourceMap`] and gives back a checked
+//! [`ir::Schema`] and [`diagnostic::Diagnostic`]s. [`fs::load`] fills a map from the file system.
 
+mod ast;
+mod check;
 pub mod codes;
 pub mod diagnostic;
 pub mod doc;
+pub mod fs;
+pub mod introspect;
 pub mod ir;
+mod lex;
 pub mod limits;
+mod parse;
+pub mod render;
 pub mod source;
+
+pub use check::{Compiled, compile, mangle};

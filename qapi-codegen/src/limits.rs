@@ -21,3 +21,6 @@ pub const MAX_TYPE_DEPTH: usize = 200;
 
 /// Diagnostics of one run; what comes after them is counted only.
 pub const MAX_DIAGNOSTICS: usize = 500;
+
+/// Includes within includes.
+pub const MAX_INCLUDE_DEPTH: usize = 150;

@@ -214,17 +214,60 @@ impl SourceMap {
     }
 }
 
-/// Line and column of a byte offset. Only `\n` ends a line, as in the language itself.
+/// Where the lines of all files start, for many questions about places.
+#[derive(Debug)]
+pub struct LineIndex<'a> {
+    files: Vec<(&'a str, Vec<u32>)>,
+}
+
+impl<'a> LineIndex<'a> {
+    /// Looks through all files of a map.
+    pub fn of(sources: &'a SourceMap) -> LineIndex<'a> {
+        let starts = |text: &'a str| {
+            let mut starts = vec![0];
+            let returns = text.contains('\r');
+            let mut from = 0;
+            loop {
+                let rest = text.get(from..).unwrap_or("");
+                let found = if returns { rest.find(['\n', '\r']) } else { rest.find('\n') };
+                let Some(at) = found else { break };
+                from += at + 1;
+                // A carriage return ends a line, and one with a line feed ends it once.
+                if rest.get(at..).is_some_and(|rest| rest.starts_with("\r\n")) {
+                    from += 1;
+                }
+                starts.push(u32::try_from(from).unwrap_or(u32::MAX));
+            }
+            (text, starts)
+        };
+        LineIndex { files: sources.files.iter().map(|source| starts(source.text())).collect() }
+    }
+
+    /// Line and column of a span's start.
+    pub fn at(&self, span: Span) -> LineColumn {
+        let Some((text, starts)) = self.files.get(span.file.index()) else {
+            return LineColumn { line: 1, column: 1 };
+        };
+        let line = starts.partition_point(|start| *start <= span.start);
+        let start = line.checked_sub(1).and_then(|index| starts.get(index)).copied().unwrap_or(0);
+        let before = text.get(start as usize..span.start as usize).unwrap_or("");
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        LineColumn { line: count(line), column: count(before.chars().count()).saturating_add(1) }
+    }
+}
+
+/// Line and column of a byte offset. A line ends with `\n`, `\r` or both.
 pub fn line_column(text: &str, offset: u32) -> LineColumn {
     let mut end = text.len().min(offset as usize);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let before = text.get(..end).unwrap_or("");
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let ends = before.bytes().filter(|byte| *byte == b'\n' || *byte == b'\r').count();
     LineColumn {
-        line: count(before.bytes().filter(|byte| *byte == b'\n').count()).saturating_add(1),
+        line: count(ends - before.matches("\r\n").count()).saturating_add(1),
         column: count(before.get(line_start..).unwrap_or("").chars().count()).saturating_add(1),
     }
 }
@@ -274,6 +317,12 @@ mod tests {
         assert_eq!(line_column(text, 0), LineColumn { line: 1, column: 1 });
         assert_eq!(line_column(text, 7), LineColumn { line: 2, column: 3 });
         assert_eq!(line_column(text, 9999), LineColumn { line: 3, column: 1 });
+        let sources = SourceMap::single("a", "ab\n\u{e9}\u{e9}x\r\nend\rlast");
+        let index = LineIndex::of(&sources);
+        for offset in [0, 1, 2, 3, 5, 7, 8, 10, 12, 14, 17] {
+            let span = Span::new(FileId(0), offset, offset);
+            assert_eq!(index.at(span), sources.line_column(span), "{offset}");
+        }
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! From parsed files to the checked schema.
+//!
+//! The order is: gather the files, look into each definition alone, give every name its entity, resolve
+//! every use of a name, then check what only makes sense over resolved types. Each step reports all that it
+//! finds and goes on with what is sound, so that one run tells everything and no mistake is told twice.
+
+mod alternates;
+mod clash;
+mod commands;
+mod definitions;
+mod docs;
+mod features;
+mod members;
+mod modules;
+mod names;
+mod recursion;
+mod shape;
+pub(crate) mod suggest;
+mod types;
+mod unions;
+
+use std::collections::{HashMap, HashSet};
+
+use crate::diagnostic::{Diagnostic, has_errors};
+use crate::ir::Schema;
+use crate::limits::MAX_DIAGNOSTICS;
+use crate::source::{FileId, LineIndex, SourceMap, Span};
+
+pub use names::mangle;
+
+/// What a compilation gives.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The schema; only when there is no error.
+    pub schema: Option<Schema>,
+    /// Everything there is to say, in the order of the files: what an included file says stands where its
+    /// directive stands.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Compiles the root file of `sources` and everything that it includes.
+pub fn compile(sources: &SourceMap) -> Compiled {
+    let mut diagnostics = Vec::new();
+    let gathered = modules::gather(sources, &mut diagnostics);
+    let lines = LineIndex::of(sources);
+    let mut raw = Vec::with_capacity(gathered.definitions.len());
+    let mut lost: Vec<&str> = gathered.lost_names.iter().map(|name| &**name).collect();
+    for expression in &gathered.definitions {
+        match shape::shape(expression, &gathered.pragma, &mut diagnostics) {
+            Some(definition) => raw.push(definition),
+            None => lost.extend(shape::names_of(expression)),
+        }
+    }
+    let names = definitions::Names::new(&raw, &lost, gathered.incomplete, &mut diagnostics);
+    let mut types = types::resolve(&gathered, &raw, &names, &lines, &mut diagnostics);
+    features::check(&raw, &mut types.schema, &mut diagnostics);
+    recursion::check(&mut types, &raw, &mut diagnostics);
+    unions::check(&mut types, &raw, &mut diagnostics);
+    clash::check(&types, &raw, &mut diagnostics);
+    alternates::check(&types, &raw, &mut diagnostics);
+    commands::check(&types, &raw, &gathered.pragma, &mut diagnostics);
+    docs::check(&mut types, &raw, &gathered.pragma, &lines, &mut diagnostics);
+    docs::free_form(&gathered, &mut types.schema, &lines);
+    for module in &mut types.schema.modules {
+        sources.name(module.file).clone_into(&mut module.path);
+    }
+    let accepted = !has_errors(&diagnostics);
+    sort(&gathered.modules, &mut diagnostics);
+    Compiled { schema: accepted.then_some(types.schema), diagnostics }
+}
+
+/// Puts diagnostics into the order in which a reader meets their places, who follows each include.
+fn sort(modules: &[modules::RawModule], diagnostics: &mut Vec<Diagnostic>) {
+    let routes: HashMap<FileId, &[u32]> =
+        modules.iter().map(|module| (module.file, module.route.as_slice())).collect();
+    let key = |diagnostic: &Diagnostic| {
+        let span = diagnostic.primary.span;
+        let mut route = routes.get(&span.file).copied().unwrap_or(&[]).to_vec();
+        route.push(span.start);
+        route
+    };
+    // Of several errors about the very same place the first that was found is the cause of the others.
+    let mut told: HashSet<Span> = HashSet::new();
+    diagnostics.retain(|diagnostic| !diagnostic.is_error() || told.insert(diagnostic.primary.span));
+    diagnostics.sort_by_cached_key(key);
+    diagnostics.truncate(MAX_DIAGNOSTICS);
+}

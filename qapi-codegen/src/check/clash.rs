@@ -1,0 +1,166 @@
+//! Names within a type that generated code could not tell apart.
+//!
+//! Members clash with members of the base, and with those of each branch; branches do not clash with one
+//! another. What counts is the name in generated code, where `-` and `.` are `_`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::codes;
+use crate::diagnostic::Diagnostic;
+use crate::ir::{Member, Schema, TypeId, TypeKind};
+use crate::limits::MAX_TYPE_DEPTH;
+use crate::source::Span;
+
+use super::names::mangle;
+use super::shape::{Body, Data, RawDefinition, RawMember};
+use super::types::Types;
+
+/// A member that is there already: its name and where it is written.
+type Seen<'a> = HashMap<Cow<'a, str>, (&'a str, Span)>;
+
+pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut Vec<Diagnostic>) {
+    for (index, definition) in raw.iter().enumerate() {
+        match &definition.body {
+            Body::Enum { values, .. } => {
+                let mut seen: Seen<'_> = HashMap::with_capacity(values.len());
+                for value in values {
+                    if let Some((other, place)) = seen.get(&mangle(value.name)) {
+                        diagnostics.push(enum_clash(value.name, value.span, other, *place));
+                    } else {
+                        seen.insert(mangle(value.name), (value.name, value.span));
+                    }
+                }
+            }
+            Body::Struct { base, members } => {
+                let base_name = base.as_ref().map_or("", |base| base.name);
+                let base_id = types.type_of(index).and_then(|id| types.schema.base(id));
+                own_members(&types.schema, base_id, base_name, members, diagnostics);
+            }
+            Body::Command { data, .. } | Body::Event { data, .. } => {
+                if let Data::Inline(members) = data {
+                    own_members(&types.schema, None, "", members, diagnostics);
+                }
+            }
+            Body::Union { base, .. } => {
+                if let Data::Inline(members) = base {
+                    own_members(&types.schema, None, "", members, diagnostics);
+                }
+                if let Some(id) = types.type_of(index) {
+                    union_branches(&types.schema, id, diagnostics);
+                }
+            }
+            // Names of alternatives are compared where alternatives are.
+            Body::Alternate { .. } => {}
+        }
+    }
+}
+
+fn enum_clash(name: &str, span: Span, other: &str, place: Span) -> Diagnostic {
+    let diagnostic = if name == other {
+        Diagnostic::error(codes::VALUE_CLASH, span, format!("value '{name}' is listed twice"))
+    } else {
+        Diagnostic::error(
+            codes::VALUE_CLASH,
+            span,
+            format!("values '{name}' and '{other}' have the same name in generated code"),
+        )
+        .help(format!("both become `{}`", mangle(name)))
+    };
+    diagnostic.also(place, "the first one")
+}
+
+fn member_clash(name: &str, span: Span, whose: &str, other: &str, place: Span, where_: &str) -> Diagnostic {
+    let message = if name == other {
+        format!("member '{name}'{whose} is there already{where_}")
+    } else {
+        format!("member '{name}'{whose} and member '{other}'{where_} have the same name in generated code")
+    };
+    let diagnostic = Diagnostic::error(codes::MEMBER_CLASH, span, message).also(place, "the other one");
+    if name == other { diagnostic } else { diagnostic.help(format!("both become `{}`", mangle(name))) }
+}
+
+fn own_members(
+    schema: &Schema,
+    base: Option<TypeId>,
+    base_name: &str,
+    members: &[RawMember<'_>],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let inherited = base.map_or(Vec::new(), |base| schema.members(base));
+    let mut seen: HashMap<Cow<'_, str>, (&str, Span, bool)> =
+        HashMap::with_capacity(inherited.len() + members.len());
+    for member in &inherited {
+        seen.insert(mangle(&member.name), (&member.name, member.origin.span, true));
+    }
+    for member in members {
+        if let Some((other, place, from_base)) = seen.get(&mangle(member.name)) {
+            let where_ = if *from_base { format!(" in base '{base_name}'") } else { String::new() };
+            diagnostics.push(member_clash(member.name, member.span, "", other, *place, &where_));
+        } else {
+            seen.insert(mangle(member.name), (member.name, member.span, false));
+        }
+    }
+}
+
+fn union_branches(schema: &Schema, id: TypeId, diagnostics: &mut Vec<Diagnostic>) {
+    let Some(union) = schema.as_union(id) else { return };
+    let mut common: Seen<'_> = HashMap::new();
+    if matches!(schema.type_of(union.base).kind, TypeKind::Struct(_)) {
+        for member in schema.members(union.base) {
+            common.insert(mangle(&member.name), (&member.name, member.origin.span));
+        }
+    }
+    for branch in &union.branches {
+        let (Some(branch_type), Some(origin)) = (branch.branch_type, branch.origin) else { continue };
+        let whose = format!(" of branch '{}'", branch.name);
+        let mut levels = vec![&common];
+        within_branch(schema, branch_type, &mut levels, &mut |member, other| {
+            diagnostics.push(
+                member_clash(&member.name, origin.span, &whose, other.0, other.1, "")
+                    .also(member.origin.span, "the member of the branch"),
+            );
+        });
+    }
+}
+
+/// Compares what a branch adds with everything that is there before it. Members of a nested union's
+/// branches meet the outer members, too.
+fn within_branch<'s>(
+    schema: &'s Schema,
+    id: TypeId,
+    levels: &mut Vec<&Seen<'s>>,
+    clash: &mut dyn FnMut(&'s Member, (&'s str, Span)),
+) {
+    if levels.len() > MAX_TYPE_DEPTH {
+        return;
+    }
+    let members = match &schema.type_of(id).kind {
+        TypeKind::Struct(_) => schema.members(id),
+        TypeKind::Union(union) => schema.members(union.base),
+        _ => return,
+    };
+    let mut own: Seen<'s> = HashMap::new();
+    let nested = schema.branches(id);
+    for member in members {
+        let name = mangle(&member.name);
+        // Members of one level are compared where that type is checked by itself.
+        if let Some(other) = levels.iter().find_map(|level| level.get(&name)) {
+            clash(member, *other);
+        } else if !nested.is_empty() {
+            own.insert(name, (&member.name, member.origin.span));
+        }
+    }
+    if nested.is_empty() {
+        return;
+    }
+    let mut inner: Vec<&Seen<'s>> = levels.clone();
+    inner.push(&own);
+    for branch in nested {
+        if let Some(branch_type) = branch.branch_type {
+            // Clashes with the members of this level are that union's own, and told there.
+            let mut outer: Vec<&Seen<'s>> = inner.iter().copied().take(levels.len()).collect();
+            within_branch(schema, branch_type, &mut outer, clash);
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Files to modules: follows includes, applies pragmas, pairs documentation with definitions.
+//!
+//! A file counts once, however often and by whatever path it is included. Pragmas hold for the whole
+//! schema, also for what stands before them.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use crate::ast::{Expression, Item, Object, Value, ValueKind};
+use crate::codes;
+use crate::diagnostic::Diagnostic;
+use crate::doc::{self, Comment};
+use crate::ir::ModuleId;
+use crate::limits::{MAX_FILES, MAX_INCLUDE_DEPTH};
+use crate::parse::parse;
+use crate::source::{FileId, ReadProblem, SourceMap, Span, join, normalize};
+
+use super::suggest;
+
+/// Everything that the files hold, in the order in which definitions take effect.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered<'a> {
+    /// The modules; the root first.
+    pub modules: Vec<RawModule>,
+    /// The definitions of all modules.
+    pub definitions: Vec<RawExpression<'a>>,
+    /// The pragmas.
+    pub pragma: Pragma<'a>,
+    /// Names of definitions that were lost to syntax errors.
+    pub lost_names: HashSet<Cow<'a, str>>,
+    /// A file could not be read, so that any name may be missing.
+    pub incomplete: bool,
+}
+
+/// A file.
+#[derive(Debug)]
+pub(crate) struct RawModule {
+    /// Its path from the root's folder.
+    pub name: String,
+    /// The file.
+    pub file: FileId,
+    /// Modules that it includes.
+    pub includes: Vec<ModuleId>,
+    /// Free-form documentation.
+    pub free_docs: Vec<Comment>,
+    /// The places of the include directives that lead here from the root: they say where its mistakes
+    /// stand among the others.
+    pub route: Vec<u32>,
+}
+
+/// A definition that nobody has looked into.
+#[derive(Debug)]
+pub(crate) struct RawExpression<'a> {
+    /// Its members.
+    pub object: Object<'a>,
+    /// From brace to brace.
+    pub span: Span,
+    /// Something in it was wrong.
+    pub damaged: bool,
+    /// Its module.
+    pub module: ModuleId,
+    /// Its documentation.
+    pub doc: Option<Comment>,
+}
+
+/// What pragmas say.
+#[derive(Debug, Default)]
+pub(crate) struct Pragma<'a> {
+    /// Every definition must be documented.
+    pub doc_required: bool,
+    /// Commands that may have `_` in their name.
+    pub command_names: HashSet<Cow<'a, str>>,
+    /// Commands that may return anything.
+    pub command_returns: HashSet<Cow<'a, str>>,
+    /// Definitions whose members need no documentation.
+    pub documentation: HashSet<Cow<'a, str>>,
+    /// Types whose members may have upper case and `_` in their names.
+    pub member_names: HashSet<Cow<'a, str>>,
+}
+
+const PRAGMAS: [&str; 5] = [
+    "doc-required",
+    "command-name-exceptions",
+    "command-returns-exceptions",
+    "documentation-exceptions",
+    "member-name-exceptions",
+];
+
+/// Reads the root and everything that it includes.
+pub(crate) fn gather<'a>(sources: &'a SourceMap, diagnostics: &mut Vec<Diagnostic>) -> Gathered<'a> {
+    let mut gatherer = Gatherer {
+        sources,
+        diagnostics,
+        out: Gathered::default(),
+        done: HashMap::new(),
+        open: Vec::new(),
+        root_folder: String::new(),
+    };
+    if let Some(root) = sources.root() {
+        let key = sources.get(root).map_or("", |source| source.key());
+        gatherer.root_folder = key.rfind('/').map_or(String::new(), |at| key.get(..=at).unwrap_or("").to_owned());
+        gatherer.module(root, None);
+    }
+    gatherer.out
+}
+
+struct Gatherer<'a, 'd> {
+    sources: &'a SourceMap,
+    diagnostics: &'d mut Vec<Diagnostic>,
+    out: Gathered<'a>,
+    done: HashMap<FileId, ModuleId>,
+    /// The files that are being read, each with the directive that led to it.
+    open: Vec<(FileId, Option<Span>)>,
+    root_folder: String,
+}
+
+impl<'a> Gatherer<'a, '_> {
+    /// Reads a file that was not read before.
+    fn module(&mut self, file: FileId, directive: Option<Span>) -> Option<ModuleId> {
+        let source = self.sources.get(file)?;
+        let id = ModuleId::from_index(self.out.modules.len());
+        let mut route: Vec<u32> = Vec::new();
+        if let (Some(directive), Some((parent, _))) = (directive, self.open.last())
+            && let Some(parent) = self.done.get(parent)
+        {
+            route.clone_from(&self.out.modules.get(parent.index())?.route);
+            route.push(directive.start);
+        }
+        self.out.modules.push(RawModule {
+            name: relative(source.key(), &self.root_folder),
+            file,
+            includes: Vec::new(),
+            free_docs: Vec::new(),
+            route,
+        });
+        self.done.insert(file, id);
+        if let Some(at) = source.not_utf8() {
+            self.out.incomplete = true;
+            self.diagnostics.push(
+                Diagnostic::error(codes::NOT_UTF8, Span::new(file, at, at + 3), "the file is not UTF-8")
+                    .note("the first byte that is not")
+                    .help("schema files are UTF-8, and all but comments ASCII"),
+            );
+        }
+        if let Some(problem) = source.problem() {
+            self.cannot_read(file, directive, problem);
+            return Some(id);
+        }
+        self.open.push((file, directive));
+        let parsed = parse(file, source.text(), self.diagnostics);
+        self.out.lost_names.extend(parsed.lost_names);
+        let mut pending: Option<Comment> = None;
+        for item in parsed.items {
+            match item {
+                Item::Lost => {
+                    if let Some(comment) = pending.take()
+                        && let Some((symbol, _)) = comment.symbol
+                    {
+                        self.out.lost_names.insert(Cow::Owned(symbol));
+                    }
+                }
+                Item::Doc { span, next } => {
+                    self.without_definition(id, pending.take());
+                    let text = self.sources.snippet(span);
+                    pending = Some(doc::read(span, text, next, self.diagnostics));
+                }
+                Item::Expression(expression) => self.expression(id, expression, &mut pending),
+            }
+        }
+        self.without_definition(id, pending);
+        self.open.pop();
+        Some(id)
+    }
+
+    fn cannot_read(&mut self, file: FileId, directive: Option<Span>, problem: &ReadProblem) {
+        self.out.incomplete = true;
+        let span = directive.unwrap_or(Span::new(file, 0, 0));
+        let name = self.sources.name(file);
+        self.diagnostics.push(match problem {
+            ReadProblem::Io(reason) => {
+                Diagnostic::error(codes::CANNOT_READ, span, format!("cannot read '{name}': {reason}"))
+            }
+            ReadProblem::TooLong => {
+                Diagnostic::error(codes::TOO_LARGE, span, format!("'{name}' is too large for a schema"))
+            }
+        });
+    }
+
+    /// What to do with a comment that no definition follows.
+    fn without_definition(&mut self, module: ModuleId, comment: Option<Comment>) {
+        let Some(comment) = comment else { return };
+        match &comment.symbol {
+            Some((symbol, span)) => {
+                if !comment.damaged {
+                    let opening = Span { end: comment.span.start + 2, ..comment.span };
+                    self.diagnostics.push(
+                        Diagnostic::error(
+                            codes::DOC_NO_DEFINITION,
+                            opening,
+                            format!("documentation for '{symbol}' is not followed by its definition"),
+                        )
+                        .also(*span, "what it documents"),
+                    );
+                }
+            }
+            None => {
+                if let Some(module) = self.out.modules.get_mut(module.index()) {
+                    module.free_docs.push(comment);
+                }
+            }
+        }
+    }
+
+    fn expression(&mut self, module: ModuleId, expression: Expression<'a>, pending: &mut Option<Comment>) {
+        let has = |key: &str| expression.object.iter().any(|entry| entry.key == key);
+        let directive = has("include") || has("pragma");
+        let comment = pending.take();
+        if directive {
+            self.without_definition(module, comment);
+            if has("include") {
+                self.include(module, &expression);
+            } else {
+                self.pragma(expression);
+            }
+            return;
+        }
+        let doc = match comment {
+            Some(comment) if comment.symbol.is_none() => {
+                if !comment.damaged {
+                    let opening = Span { end: comment.span.start + 2, ..comment.span };
+                    self.diagnostics.push(
+                        Diagnostic::error(
+                            codes::DOC_FREE_BEFORE_DEFINITION,
+                            opening,
+                            "free-form documentation right before a definition",
+                        )
+                        .also(Span { end: expression.span.start + 1, ..expression.span }, "the definition")
+                        .help("let the first line of the comment name the definition: `# @Name:`"),
+                    );
+                }
+                // Marked damaged, so that nobody asks for documentation a second time.
+                Some(Comment { damaged: true, ..comment })
+            }
+            other => other,
+        };
+        let Expression { object, span, damaged } = expression;
+        self.out.definitions.push(RawExpression { object, span, damaged, module, doc });
+    }
+
+    /// Complains of members beside the one that makes a directive.
+    fn sole_member<'e>(
+        &mut self,
+        expression: &'e Expression<'a>,
+        key: &str,
+        code: codes::Code,
+    ) -> Option<&'e Value<'a>> {
+        if let Some(other) = expression.object.iter().find(|entry| entry.key != key) {
+            self.diagnostics.push(
+                Diagnostic::error(
+                    code,
+                    other.key_span,
+                    format!("unexpected key '{}' beside '{key}'", other.key),
+                )
+                .help(format!("'{key}' must be the only key of its directive")),
+            );
+        }
+        expression.object.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+
+    fn include(&mut self, module: ModuleId, expression: &Expression<'a>) {
+        let Some(value) = self.sole_member(expression, "include", codes::BAD_INCLUDE) else { return };
+        let path = match &value.kind {
+            ValueKind::Str(path) => path,
+            ValueKind::Bad => {
+                self.out.incomplete = true;
+                return;
+            }
+            other => {
+                self.out.incomplete = true;
+                self.diagnostics.push(Diagnostic::error(
+                    codes::BAD_INCLUDE,
+                    value.span,
+                    format!("the value of 'include' must be a string, not {}", other.describe()),
+                ));
+                return;
+            }
+        };
+        if expression.object.len() > 1 {
+            self.out.incomplete = true;
+            return;
+        }
+        let Some((file, _)) = self.open.last().copied() else { return };
+        let key = normalize(&join(self.sources.get(file).map_or("", |source| source.key()), path));
+        let Some(included) = self.sources.find(&key) else {
+            // The map was filled by somebody who did not follow this directive.
+            self.out.incomplete = true;
+            self.diagnostics.push(Diagnostic::error(
+                codes::CANNOT_READ,
+                value.span,
+                format!("cannot read '{}': no such file", join(self.sources.name(file), path)),
+            ));
+            return;
+        };
+        if let Some(from) = self.open.iter().position(|(open, _)| *open == included) {
+            self.cycle(value.span, path, from);
+            return;
+        }
+        let id = match self.done.get(&included) {
+            Some(id) => Some(*id),
+            None if self.open.len() > MAX_INCLUDE_DEPTH || self.out.modules.len() >= MAX_FILES => {
+                self.out.incomplete = true;
+                self.diagnostics.push(Diagnostic::error(
+                    codes::TOO_LARGE,
+                    value.span,
+                    format!(
+                        "more than {MAX_FILES} files, or includes more than {MAX_INCLUDE_DEPTH} levels deep"
+                    ),
+                ));
+                None
+            }
+            None => self.module(included, Some(value.span)),
+        };
+        if let (Some(id), Some(module)) = (id, self.out.modules.get_mut(module.index()))
+            && !module.includes.contains(&id)
+        {
+            module.includes.push(id);
+        }
+    }
+
+    fn cycle(&mut self, span: Span, path: &str, from: usize) {
+        let mut diagnostic =
+            Diagnostic::error(codes::INCLUDE_CYCLE, span, format!("inclusion loop for '{path}'"));
+        for (_, directive) in self.open.iter().skip(from + 1) {
+            if let Some(directive) = directive {
+                diagnostic = diagnostic.also(*directive, "included by way of this");
+            }
+        }
+        self.diagnostics.push(diagnostic.help("a file may be included many times, but not by itself"));
+    }
+
+    fn pragma(&mut self, mut expression: Expression<'a>) {
+        self.sole_member(&expression, "pragma", codes::BAD_PRAGMA);
+        let Some(at) = expression.object.iter().position(|entry| entry.key == "pragma") else { return };
+        let value = expression.object.swap_remove(at).value;
+        let object = match value.kind {
+            ValueKind::Object(object) => object,
+            ValueKind::Bad => return,
+            other => {
+                self.diagnostics.push(
+                    Diagnostic::error(
+                        codes::BAD_PRAGMA,
+                        value.span,
+                        format!("the value of 'pragma' must be an object, not {}", other.describe()),
+                    )
+                    .help("`{ 'pragma': { 'doc-required': true } }`, for example"),
+                );
+                return;
+            }
+        };
+        for entry in object {
+            let list = |value: Value<'a>, diagnostics: &mut Vec<Diagnostic>| {
+                string_list(value, &entry.key, diagnostics)
+            };
+            match &*entry.key {
+                "doc-required" => match entry.value.kind {
+                    ValueKind::Bool(value) => self.out.pragma.doc_required = value,
+                    ValueKind::Bad => {}
+                    other => self.diagnostics.push(Diagnostic::error(
+                        codes::PRAGMA_VALUE,
+                        entry.value.span,
+                        format!("pragma 'doc-required' must be a boolean, not {}", other.describe()),
+                    )),
+                },
+                "command-name-exceptions" => {
+                    self.out.pragma.command_names = list(entry.value, self.diagnostics);
+                }
+                "command-returns-exceptions" => {
+                    self.out.pragma.command_returns = list(entry.value, self.diagnostics);
+                }
+                "documentation-exceptions" => {
+                    self.out.pragma.documentation = list(entry.value, self.diagnostics);
+                }
+                "member-name-exceptions" => {
+                    self.out.pragma.member_names = list(entry.value, self.diagnostics);
+                }
+                unknown => self.diagnostics.push(
+                    Diagnostic::error(
+                        codes::UNKNOWN_PRAGMA,
+                        entry.key_span,
+                        format!("unknown pragma '{unknown}'"),
+                    )
+                    .help(suggest::did_you_mean(unknown, PRAGMAS).unwrap_or_else(|| {
+                        format!("the pragmas are {}", suggest::list(PRAGMAS))
+                    })),
+                ),
+            }
+        }
+    }
+}
+
+fn string_list<'a>(
+    value: Value<'a>,
+    name: &str,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> HashSet<Cow<'a, str>> {
+    let mut wrong = |span: Span, what: &str| {
+        diagnostics.push(Diagnostic::error(
+            codes::PRAGMA_VALUE,
+            span,
+            format!("pragma '{name}' must be a list of strings, {what}"),
+        ));
+    };
+    let mut set = HashSet::new();
+    match value.kind {
+        ValueKind::Array(list) => {
+            for element in list {
+                match element.kind {
+                    ValueKind::Str(name) => {
+                        set.insert(name);
+                    }
+                    ValueKind::Bad => {}
+                    other => wrong(element.span, &format!("and this is {}", other.describe())),
+                }
+            }
+        }
+        ValueKind::Bad => {}
+        other => wrong(value.span, &format!("not {}", other.describe())),
+    }
+    set
+}
+
+/// A normalised path as seen from a folder, which is either empty or ends with a slash.
+fn relative(path: &str, folder: &str) -> String {
+    let mut common = 0;
+    for (at, _) in folder.match_indices('/') {
+        match (folder.get(..=at), path.get(..=at)) {
+            (Some(a), Some(b)) if a == b => common = at + 1,
+            _ => break,
+        }
+    }
+    let up = folder.get(common..).unwrap_or("").matches('/').count();
+    format!("{}{}", "../".repeat(up), path.get(common..).unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relative;
+
+    #[test]
+    fn module_names_start_from_the_root() {
+        assert_eq!(relative("/a/b/c.json", "/a/b/"), "c.json");
+        assert_eq!(relative("/a/q/c.json", "/a/b/d/"), "../../q/c.json");
+        assert_eq!(relative("/a/b/sub/c.json", "/a/b/"), "sub/c.json");
+        assert_eq!(relative("c.json", ""), "c.json");
+    }
+}
