@@ -66,13 +66,18 @@ pub fn compile(sources: &SourceMap) -> Compiled {
     }
     let accepted = !has_errors(&diagnostics);
     sort(&gathered.modules, &mut diagnostics);
-    Compiled { schema: accepted.then_some(types.schema), diagnostics }
+    Compiled {
+        schema: accepted.then_some(types.schema),
+        diagnostics,
+    }
 }
 
 /// Puts diagnostics into the order in which a reader meets their places, who follows each include.
 fn sort(modules: &[modules::RawModule], diagnostics: &mut Vec<Diagnostic>) {
-    let routes: HashMap<FileId, &[u32]> =
-        modules.iter().map(|module| (module.file, module.route.as_slice())).collect();
+    let routes: HashMap<FileId, &[u32]> = modules
+        .iter()
+        .map(|module| (module.file, module.route.as_slice()))
+        .collect();
     let key = |diagnostic: &Diagnostic| {
         let span = diagnostic.primary.span;
         let mut route = routes.get(&span.file).copied().unwrap_or(&[]).to_vec();

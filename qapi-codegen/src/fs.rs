@@ -43,7 +43,9 @@ fn read(path: &Path) -> Result<Vec<u8>, ReadProblem> {
     let file = std::fs::File::open(path).map_err(refused)?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a long file from one that just fits; a device has no length to ask for.
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(refused)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(refused)?;
     Ok(bytes)
 }
 
@@ -62,8 +64,12 @@ fn includes(text: &str) -> Vec<String> {
     let mut rest = text;
     while let Some(at) = rest.find("'include'") {
         rest = rest.get(at + "'include'".len()..).unwrap_or("");
-        let Some(value) = skip(rest).strip_prefix(':') else { continue };
-        let Some(value) = skip(value).strip_prefix('\'') else { continue };
+        let Some(value) = skip(rest).strip_prefix(':') else {
+            continue;
+        };
+        let Some(value) = skip(value).strip_prefix('\'') else {
+            continue;
+        };
         if let Some((path, _)) = value.split_once('\'')
             && !path.contains(['\n', '\r'])
         {
@@ -77,7 +83,11 @@ fn includes(text: &str) -> Vec<String> {
 fn skip(text: &str) -> &str {
     let mut rest = text.trim_start();
     while rest.starts_with('#') {
-        rest = rest.find(['\n', '\r']).and_then(|end| rest.get(end..)).unwrap_or("").trim_start();
+        rest = rest
+            .find(['\n', '\r'])
+            .and_then(|end| rest.get(end..))
+            .unwrap_or("")
+            .trim_start();
     }
     rest
 }
@@ -88,7 +98,8 @@ mod tests {
 
     #[test]
     fn directives_are_found_by_their_text() {
-        let text = "{ 'include': 'a.json' }\n{ 'include' # why\n : # not\n 'b/c.json' }\n{'include': []}\n'include'";
+        let text =
+            "{ 'include': 'a.json' }\n{ 'include' # why\n : # not\n 'b/c.json' }\n{'include': []}\n'include'";
         assert_eq!(includes(text), ["a.json", "b/c.json"]);
     }
 }

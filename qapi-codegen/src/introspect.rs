@@ -22,7 +22,10 @@ pub struct Options<'a> {
 
 impl Options<'_> {
     /// As servers send it: names masked, and every condition true, also those with `not`.
-    pub const EVERYTHING: Options<'static> = Options { unmask: false, holds: &|_| true };
+    pub const EVERYTHING: Options<'static> = Options {
+        unmask: false,
+        holds: &|_| true,
+    };
 }
 
 /// The array as JSON, one line an entry.
@@ -91,9 +94,13 @@ impl<'s> Writer<'s, '_> {
     fn mention(&mut self, used: Used) -> String {
         // Integers are not told apart.
         let used = match used {
-            Used::Type(TypeRef { element: Element::Builtin(builtin), array }) if builtin.is_integer() => {
-                Used::Type(TypeRef { element: Element::Builtin(Builtin::Int), array })
-            }
+            Used::Type(TypeRef {
+                element: Element::Builtin(builtin),
+                array,
+            }) if builtin.is_integer() => Used::Type(TypeRef {
+                element: Element::Builtin(Builtin::Int),
+                array,
+            }),
             other => other,
         };
         if self.known.insert(used) {
@@ -102,11 +109,20 @@ impl<'s> Writer<'s, '_> {
         match used {
             Used::Empty => self.name(EMPTY),
             Used::Type(TypeRef { element, array: true }) => {
-                let element = self.mention(Used::Type(TypeRef { element, array: false }));
+                let element = self.mention(Used::Type(TypeRef {
+                    element,
+                    array: false,
+                }));
                 format!("[{element}]")
             }
-            Used::Type(TypeRef { element: Element::Builtin(builtin), .. }) => builtin.name().to_owned(),
-            Used::Type(TypeRef { element: Element::Type(id), .. }) => self.name(&self.schema.type_of(id).name),
+            Used::Type(TypeRef {
+                element: Element::Builtin(builtin),
+                ..
+            }) => builtin.name().to_owned(),
+            Used::Type(TypeRef {
+                element: Element::Type(id),
+                ..
+            }) => self.name(&self.schema.type_of(id).name),
         }
     }
 
@@ -157,7 +173,13 @@ impl<'s> Writer<'s, '_> {
         if command.allow_oob {
             rest.push_str(", \"allow-oob\": true");
         }
-        self.entry(&command.condition, &command.name, "command", &rest, &command.features);
+        self.entry(
+            &command.condition,
+            &command.name,
+            "command",
+            &rest,
+            &command.features,
+        );
     }
 
     fn event(&mut self, id: crate::ir::EventId) {
@@ -177,7 +199,10 @@ impl<'s> Writer<'s, '_> {
                 self.entry(&Condition::Always, &name, "object", ", \"members\": []", &[]);
             }
             Used::Type(TypeRef { element, array: true }) => {
-                let inner = self.mention(Used::Type(TypeRef { element, array: false }));
+                let inner = self.mention(Used::Type(TypeRef {
+                    element,
+                    array: false,
+                }));
                 rest.push_str(", \"element-type\": ");
                 string(&mut rest, &inner);
                 let condition = match element {
@@ -186,11 +211,17 @@ impl<'s> Writer<'s, '_> {
                 };
                 self.entry(condition, &format!("[{inner}]"), "array", &rest, &[]);
             }
-            Used::Type(TypeRef { element: Element::Builtin(builtin), .. }) => {
+            Used::Type(TypeRef {
+                element: Element::Builtin(builtin),
+                ..
+            }) => {
                 let _ = write!(rest, ", \"json-type\": \"{}\"", builtin.json_type());
                 self.entry(&Condition::Always, builtin.name(), "builtin", &rest, &[]);
             }
-            Used::Type(TypeRef { element: Element::Type(id), .. }) => {
+            Used::Type(TypeRef {
+                element: Element::Type(id),
+                ..
+            }) => {
                 let ty = schema.type_of(id);
                 let name = self.name(&ty.name);
                 let meta = match &ty.kind {
@@ -326,13 +357,22 @@ mod tests {
 
     #[test]
     fn conditions_take_entries_and_leave_numbers() {
-        let text = "{ 'command': 'a', 'data': { 'x': { 'type': 'E', 'if': 'NO' }, 'y': 'F' }, 'boxed': true }";
-        let text = text.replace("'data': {", "'data': 'D' } { 'struct': 'D', 'data': {").replace(", 'boxed': true }", " }");
+        let text =
+            "{ 'command': 'a', 'data': { 'x': { 'type': 'E', 'if': 'NO' }, 'y': 'F' }, 'boxed': true }";
+        let text = text
+            .replace("'data': {", "'data': 'D' } { 'struct': 'D', 'data': {")
+            .replace(", 'boxed': true }", " }");
         let text = text.replace("'data': 'D' }", "'data': 'D', 'boxed': true }")
             + "{ 'enum': 'E', 'data': [], 'if': 'NO' } { 'enum': 'F', 'data': [ { 'name': 'n', 'if': { 'not': 'NO' } } ] }";
         let none = |condition: &Condition| condition.holds(&|_| false);
         assert_eq!(
-            array(&text, Options { unmask: false, holds: &none }),
+            array(
+                &text,
+                Options {
+                    unmask: false,
+                    holds: &none
+                }
+            ),
             r#"[
 {"name": "a", "meta-type": "command", "arg-type": "0", "ret-type": "1"},
 {"name": "0", "meta-type": "object", "members": [{"name": "y", "type": "3"}]},

@@ -64,7 +64,12 @@ type Lexed<'a, T> = IResult<&'a str, T, ()>;
 
 /// All tokens of a text, ending with [`Kind::End`], which stands on the last line break.
 pub fn lex(file: FileId, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Token> {
-    let mut lexer = Lexer { file, text, diagnostics, tokens: Vec::with_capacity(text.len() / 12 + 1) };
+    let mut lexer = Lexer {
+        file,
+        text,
+        diagnostics,
+        tokens: Vec::with_capacity(text.len() / 12 + 1),
+    };
     lexer.run();
     lexer.tokens
 }
@@ -103,11 +108,24 @@ impl<'a> Lexer<'a, '_> {
                     continue;
                 }
             };
-            self.tokens.push(Token { kind, start, end: start + 1 });
+            self.tokens.push(Token {
+                kind,
+                start,
+                end: start + 1,
+            });
             rest = rest.get(1..).unwrap_or("");
         }
-        let end = offset(self.text.trim_end_matches(line_break).len().max(self.last_line_start()));
-        self.tokens.push(Token { kind: Kind::End, start: end, end });
+        let end = offset(
+            self.text
+                .trim_end_matches(line_break)
+                .len()
+                .max(self.last_line_start()),
+        );
+        self.tokens.push(Token {
+            kind: Kind::End,
+            start: end,
+            end,
+        });
     }
 
     /// Where the last line begins, the line break that ends the file not counted.
@@ -222,7 +240,9 @@ impl<'a> Lexer<'a, '_> {
         let mut end = rest;
         let closed = loop {
             let next = skip_blank(end);
-            let Ok((after, next_line)) = comment_line(next) else { break false };
+            let Ok((after, next_line)) = comment_line(next) else {
+                break false;
+            };
             end = after;
             if next_line.starts_with("##") {
                 break true;
@@ -289,7 +309,10 @@ impl<'a> Lexer<'a, '_> {
         self.diagnostics.push(
             Diagnostic::error(codes::STRAY, span, format!("stray `{}`", whole.escape_debug()))
                 .note("double quotes")
-                .help(format!("strings are written in single quotes: `'{}'`", whole.trim_matches('"'))),
+                .help(format!(
+                    "strings are written in single quotes: `'{}'`",
+                    whole.trim_matches('"')
+                )),
         );
         self.push(Kind::Bad, input, rest);
         rest
@@ -373,7 +396,12 @@ fn word(input: &str) -> Lexed<'_, &str> {
 
 /// A string in double quotes, which the language does not have, closed or not.
 fn double_quoted(input: &str) -> Lexed<'_, &str> {
-    recognize(delimited(char('"'), take_while(|c| c != '"' && !line_break(c)), opt(char('"')))).parse(input)
+    recognize(delimited(
+        char('"'),
+        take_while(|c| c != '"' && !line_break(c)),
+        opt(char('"')),
+    ))
+    .parse(input)
 }
 
 #[cfg(test)]
@@ -383,7 +411,10 @@ mod tests {
     fn kinds(text: &str) -> (Vec<Kind>, Vec<String>) {
         let mut diagnostics = Vec::new();
         let tokens = lex(FileId(0), text, &mut diagnostics);
-        (tokens.iter().map(|t| t.kind).collect(), diagnostics.into_iter().map(|d| d.message).collect())
+        (
+            tokens.iter().map(|t| t.kind).collect(),
+            diagnostics.into_iter().map(|d| d.message).collect(),
+        )
     }
 
     #[test]
@@ -392,7 +423,18 @@ mod tests {
         use Kind::{CloseBrace, CloseBracket, Colon, Comma, End, False, OpenBrace, OpenBracket, Str, True};
         assert_eq!(
             kinds,
-            [OpenBrace, Str, Colon, OpenBracket, True, Comma, False, CloseBracket, CloseBrace, End]
+            [
+                OpenBrace,
+                Str,
+                Colon,
+                OpenBracket,
+                True,
+                Comma,
+                False,
+                CloseBracket,
+                CloseBrace,
+                End
+            ]
         );
         assert!(messages.is_empty());
     }
@@ -406,7 +448,14 @@ mod tests {
 
     #[test]
     fn one_mistake_is_one_message() {
-        for (text, count) in [("'a\\x'", 1), ("'\u{e9}\u{e9}'", 1), ("'open", 1), ("abc", 1), ("\"abc\"", 1), (";", 1)] {
+        for (text, count) in [
+            ("'a\\x'", 1),
+            ("'\u{e9}\u{e9}'", 1),
+            ("'open", 1),
+            ("abc", 1),
+            ("\"abc\"", 1),
+            (";", 1),
+        ] {
             assert_eq!(kinds(text).1.len(), count, "{text}");
         }
     }
@@ -420,7 +469,9 @@ mod tests {
     #[test]
     fn the_end_is_on_the_last_line() {
         for (text, at) in [("{ ", 2), ("{\n", 1), ("{\n\n\n", 3), ("", 0), ("{\n  \n", 4)] {
-            let end = lex(FileId(0), text, &mut Vec::new()).pop().map(|token| token.start);
+            let end = lex(FileId(0), text, &mut Vec::new())
+                .pop()
+                .map(|token| token.start);
             assert_eq!(end, Some(at), "{text:?}");
         }
     }

@@ -58,7 +58,10 @@ impl<'a> Parser<'a, '_, '_> {
                 Kind::Doc => {
                     self.at += 1;
                     let next = self.span(self.token());
-                    self.out.items.push(Item::Doc { span: self.span(token), next });
+                    self.out.items.push(Item::Doc {
+                        span: self.span(token),
+                        next,
+                    });
                 }
                 Kind::OpenBrace => self.definition(token),
                 _ => self.not_a_definition(token),
@@ -70,8 +73,15 @@ impl<'a> Parser<'a, '_, '_> {
         self.damaged = false;
         self.depth = 0;
         match self.value() {
-            Ok(Value { kind: ValueKind::Object(object), span }) => {
-                let expression = Expression { object, span, damaged: self.damaged };
+            Ok(Value {
+                kind: ValueKind::Object(object),
+                span,
+            }) => {
+                let expression = Expression {
+                    object,
+                    span,
+                    damaged: self.damaged,
+                };
                 self.out.items.push(Item::Expression(expression));
             }
             Ok(_) => {}
@@ -131,7 +141,11 @@ impl<'a> Parser<'a, '_, '_> {
     /// of what lies between.
     fn resume(&mut self, from: Token) {
         self.out.items.push(Item::Lost);
-        let begin = self.tokens.iter().position(|token| token.start >= from.start).unwrap_or(self.at);
+        let begin = self
+            .tokens
+            .iter()
+            .position(|token| token.start >= from.start)
+            .unwrap_or(self.at);
         while !self.starts_definition(self.at, from) {
             self.at += 1;
         }
@@ -154,7 +168,9 @@ impl<'a> Parser<'a, '_, '_> {
     /// Whether the token at `at` ends a definition that was given up: the end of the file, or what starts
     /// a line as definitions and documentation do.
     fn starts_definition(&self, at: usize, from: Token) -> bool {
-        let Some(token) = self.tokens.get(at) else { return true };
+        let Some(token) = self.tokens.get(at) else {
+            return true;
+        };
         match token.kind {
             Kind::End => true,
             Kind::OpenBrace | Kind::Doc => token.start > from.start && self.starts_line(*token),
@@ -173,7 +189,11 @@ impl<'a> Parser<'a, '_, '_> {
             .get(self.at)
             .or(self.tokens.last())
             .copied()
-            .unwrap_or(Token { kind: Kind::End, start: 0, end: 0 })
+            .unwrap_or(Token {
+                kind: Kind::End,
+                start: 0,
+                end: 0,
+            })
     }
 
     fn span(&self, token: Token) -> Span {
@@ -196,7 +216,10 @@ impl<'a> Parser<'a, '_, '_> {
             Kind::Doc => "a documentation comment".to_owned(),
             Kind::Str | Kind::EscapedStr => format!("string '{}'", self.string_text(token)),
             _ => {
-                let text = self.text.get(token.start as usize..token.end as usize).unwrap_or("");
+                let text = self
+                    .text
+                    .get(token.start as usize..token.end as usize)
+                    .unwrap_or("");
                 format!("`{text}`")
             }
         }
@@ -225,16 +248,18 @@ impl<'a> Parser<'a, '_, '_> {
     /// next definition rather shows that this one is not closed.
     fn skip_docs(&mut self) {
         while self.token().kind == Kind::Doc {
-            let next_opens =
-                self.tokens.get(self.at + 1).is_some_and(|next| {
-                    matches!(next.kind, Kind::OpenBrace | Kind::Doc | Kind::End) && self.starts_line(*next)
-                });
+            let next_opens = self.tokens.get(self.at + 1).is_some_and(|next| {
+                matches!(next.kind, Kind::OpenBrace | Kind::Doc | Kind::End) && self.starts_line(*next)
+            });
             if next_opens {
                 return;
             }
             self.damaged = true;
             let span = self.span(self.token());
-            let opening = Span { end: span.start + 2, ..span };
+            let opening = Span {
+                end: span.start + 2,
+                ..span
+            };
             self.diagnostics.push(
                 Diagnostic::error(codes::DOC_INSIDE, opening, "documentation comment inside a definition")
                     .help("start ordinary comments with one `#`; document members in the comment before the definition"),
@@ -259,7 +284,8 @@ impl<'a> Parser<'a, '_, '_> {
             Kind::OpenBrace | Kind::OpenBracket => {
                 if self.depth >= MAX_NESTING {
                     let message = format!("brackets are nested more than {MAX_NESTING} levels deep");
-                    self.diagnostics.push(Diagnostic::error(codes::NESTED_TOO_DEEP, span, message));
+                    self.diagnostics
+                        .push(Diagnostic::error(codes::NESTED_TOO_DEEP, span, message));
                     return Err(Lost);
                 }
                 self.at += 1;
@@ -272,7 +298,10 @@ impl<'a> Parser<'a, '_, '_> {
                     (ValueKind::Array(list), end)
                 };
                 self.depth -= 1;
-                return Ok(Value { kind, span: Span::new(self.file, token.start, end) });
+                return Ok(Value {
+                    kind,
+                    span: Span::new(self.file, token.start, end),
+                });
             }
             _ => {
                 let diagnostic = self.unexpected("`{`, `[`, a string, or a boolean");
@@ -302,14 +331,22 @@ impl<'a> Parser<'a, '_, '_> {
                 }
                 Kind::Str | Kind::EscapedStr | Kind::Bad => {}
                 Kind::Comma => {
-                    let diagnostic = self.unexpected(if object.is_empty() { "a string or `}`" } else { "a string" });
+                    let diagnostic = self.unexpected(if object.is_empty() {
+                        "a string or `}`"
+                    } else {
+                        "a string"
+                    });
                     self.diagnostics.push(diagnostic.note("a comma too many"));
                     self.at += 1;
                     continue;
                 }
                 _ => {
                     if token.kind != Kind::Unclosed {
-                        let expected = if comma.is_some() { "a string" } else { "a string or `}`" };
+                        let expected = if comma.is_some() {
+                            "a string"
+                        } else {
+                            "a string or `}`"
+                        };
                         let diagnostic = self.unexpected(expected);
                         let diagnostic = self.mention_open(diagnostic, open);
                         self.diagnostics.push(diagnostic);
@@ -328,7 +365,11 @@ impl<'a> Parser<'a, '_, '_> {
             if token.kind == Kind::Bad {
                 self.damaged = true;
             } else {
-                let entry = Entry { key, key_span: self.span(token), value };
+                let entry = Entry {
+                    key,
+                    key_span: self.span(token),
+                    value,
+                };
                 self.add_member(&mut object, &mut seen, entry);
             }
             comma = self.separator(open, Kind::CloseBrace)?;
@@ -352,7 +393,10 @@ impl<'a> Parser<'a, '_, '_> {
                 if matches!(token.kind, Kind::Comma | Kind::CloseBrace) {
                     let diagnostic = self.unexpected("`{`, `[`, a string, or a boolean");
                     self.diagnostics.push(diagnostic.note("the value is missing"));
-                    return Ok(Value { kind: ValueKind::Bad, span: self.span(token) });
+                    return Ok(Value {
+                        kind: ValueKind::Bad,
+                        span: self.span(token),
+                    });
                 }
                 self.value()
             }
@@ -360,7 +404,10 @@ impl<'a> Parser<'a, '_, '_> {
             Kind::Bad => {
                 // Something stray in the place of the colon: the value, if one follows, is read.
                 self.damaged = true;
-                Ok(Value { kind: ValueKind::Bad, span: self.span(token) })
+                Ok(Value {
+                    kind: ValueKind::Bad,
+                    span: self.span(token),
+                })
             }
             _ => {
                 let diagnostic = self.unexpected("`:`");
@@ -369,9 +416,10 @@ impl<'a> Parser<'a, '_, '_> {
                 match token.kind {
                     Kind::Str | Kind::EscapedStr | Kind::True | Kind::False => self.value(),
                     Kind::OpenBrace | Kind::OpenBracket if !self.starts_line(token) => self.value(),
-                    Kind::Comma | Kind::CloseBrace => {
-                        Ok(Value { kind: ValueKind::Bad, span: self.span(token) })
-                    }
+                    Kind::Comma | Kind::CloseBrace => Ok(Value {
+                        kind: ValueKind::Bad,
+                        span: self.span(token),
+                    }),
                     _ => Err(Lost),
                 }
             }
@@ -380,13 +428,21 @@ impl<'a> Parser<'a, '_, '_> {
 
     fn add_member(&mut self, object: &mut Object<'a>, seen: &mut HashSet<Cow<'a, str>>, entry: Entry<'a>) {
         let first = if object.len() < FEW_KEYS {
-            object.iter().find(|other| other.key == entry.key).map(|other| other.key_span)
+            object
+                .iter()
+                .find(|other| other.key == entry.key)
+                .map(|other| other.key_span)
         } else {
             if seen.len() < object.len() {
                 seen.extend(object.iter().map(|other| other.key.clone()));
             }
             seen.contains(&entry.key)
-                .then(|| object.iter().find(|other| other.key == entry.key).map(|other| other.key_span))
+                .then(|| {
+                    object
+                        .iter()
+                        .find(|other| other.key == entry.key)
+                        .map(|other| other.key_span)
+                })
                 .flatten()
         };
         match first {
@@ -447,7 +503,11 @@ impl<'a> Parser<'a, '_, '_> {
                     let diagnostic = self.mention_open(diagnostic, open);
                     self.diagnostics.push(diagnostic);
                     // A wrong closing bracket most likely closes what is around the list, too.
-                    return if token.kind == Kind::CloseBrace { Ok((list, token.start)) } else { Err(Lost) };
+                    return if token.kind == Kind::CloseBrace {
+                        Ok((list, token.start))
+                    } else {
+                        Err(Lost)
+                    };
                 }
             }
             list.push(self.value()?);
@@ -510,7 +570,11 @@ impl<'a> Parser<'a, '_, '_> {
 
     fn trailing_comma(&mut self, comma: Token, close: Token, what: &str) {
         self.damaged = true;
-        let expected = if close.kind == Kind::CloseBrace { "a string" } else { "`{`, `[`, a string, or a boolean" };
+        let expected = if close.kind == Kind::CloseBrace {
+            "a string"
+        } else {
+            "`{`, `[`, a string, or a boolean"
+        };
         self.diagnostics.push(
             Diagnostic::error(
                 codes::UNEXPECTED_TOKEN,

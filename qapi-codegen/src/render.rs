@@ -72,24 +72,50 @@ fn snippet<'a>(
     let first = labels.iter().map(|(range, _, _)| range.start).min().unwrap_or(0);
     let last = labels.iter().map(|(range, _, _)| range.end).max().unwrap_or(0);
     // Only the lines that are shown are handed over: the renderer looks at all that it gets.
-    let start = text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-    let end = text.get(last..).and_then(|rest| rest.find('\n')).map_or(text.len(), |at| last + at);
-    let line = text.get(..start).unwrap_or("").bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let start = text
+        .get(..first)
+        .and_then(|before| before.rfind('\n'))
+        .map_or(0, |at| at + 1);
+    let end = text
+        .get(last..)
+        .and_then(|rest| rest.find('\n'))
+        .map_or(text.len(), |at| last + at);
+    let line = text
+        .get(..start)
+        .unwrap_or("")
+        .bytes()
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1;
     let shown = text.get(start..end).unwrap_or("");
     let annotations = labels.into_iter().map(|(range, label, primary)| {
-        let kind = if primary { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let kind = if primary {
+            AnnotationKind::Primary
+        } else {
+            AnnotationKind::Context
+        };
         let annotation = kind.span(range.start - start..range.end - start);
-        if label.note.is_empty() { annotation } else { annotation.label(printable(&label.note)) }
+        if label.note.is_empty() {
+            annotation
+        } else {
+            annotation.label(printable(&label.note))
+        }
     });
-    Snippet::source(shown).path(sources.name(file)).line_start(line).annotations(annotations.collect::<Vec<_>>())
+    Snippet::source(shown)
+        .path(sources.name(file))
+        .line_start(line)
+        .annotations(annotations.collect::<Vec<_>>())
 }
 
 /// The part of a span that is shown: at least one character where there is one, and not too many lines.
 fn clip(text: &str, span: Span) -> std::ops::Range<usize> {
     let start = boundary(text, span.start as usize);
     let mut end = boundary(text, span.end as usize).max(start);
-    if let Some((at, _)) =
-        text.get(start..end).unwrap_or("").match_indices('\n').nth(MAX_LINES as usize)
+    if let Some((at, _)) = text
+        .get(start..end)
+        .unwrap_or("")
+        .match_indices('\n')
+        .nth(MAX_LINES as usize)
     {
         end = start + at;
     }
@@ -106,7 +132,9 @@ fn boundary(text: &str, offset: usize) -> usize {
 
 /// Text from a schema may hold anything; a terminal gets no control characters from us.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// One line each: `FILE:LINE:COL: error[CODE]: text`. Lines that explain a further place, and help, begin
@@ -123,7 +151,12 @@ pub fn short(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
             printable(&diagnostic.message)
         );
         for label in &diagnostic.secondary {
-            let _ = writeln!(out, "  {}: note: {}", sources.location(label.span), printable(&label.note));
+            let _ = writeln!(
+                out,
+                "  {}: note: {}",
+                sources.location(label.span),
+                printable(&label.note)
+            );
         }
     }
     out
@@ -133,7 +166,10 @@ pub fn short(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
 pub fn json(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
     let label = |label: &Label| {
         let at = sources.line_column(label.span);
-        let end = sources.line_column(Span { start: label.span.end, ..label.span });
+        let end = sources.line_column(Span {
+            start: label.span.end,
+            ..label.span
+        });
         serde_json::json!({
             "file": sources.name(label.span.file),
             "line": at.line,

@@ -229,7 +229,11 @@ impl<'a> LineIndex<'a> {
             let mut from = 0;
             loop {
                 let rest = text.get(from..).unwrap_or("");
-                let found = if returns { rest.find(['\n', '\r']) } else { rest.find('\n') };
+                let found = if returns {
+                    rest.find(['\n', '\r'])
+                } else {
+                    rest.find('\n')
+                };
                 let Some(at) = found else { break };
                 from += at + 1;
                 // A carriage return ends a line, and one with a line feed ends it once.
@@ -240,7 +244,9 @@ impl<'a> LineIndex<'a> {
             }
             (text, starts)
         };
-        LineIndex { files: sources.files.iter().map(|source| starts(source.text())).collect() }
+        LineIndex {
+            files: sources.files.iter().map(|source| starts(source.text())).collect(),
+        }
     }
 
     /// Line and column of a span's start.
@@ -249,10 +255,17 @@ impl<'a> LineIndex<'a> {
             return LineColumn { line: 1, column: 1 };
         };
         let line = starts.partition_point(|start| *start <= span.start);
-        let start = line.checked_sub(1).and_then(|index| starts.get(index)).copied().unwrap_or(0);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| starts.get(index))
+            .copied()
+            .unwrap_or(0);
         let before = text.get(start as usize..span.start as usize).unwrap_or("");
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        LineColumn { line: count(line), column: count(before.chars().count()).saturating_add(1) }
+        LineColumn {
+            line: count(line),
+            column: count(before.chars().count()).saturating_add(1),
+        }
     }
 }
 
@@ -265,7 +278,10 @@ pub fn line_column(text: &str, offset: u32) -> LineColumn {
     let before = text.get(..end).unwrap_or("");
     let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let ends = before.bytes().filter(|byte| *byte == b'\n' || *byte == b'\r').count();
+    let ends = before
+        .bytes()
+        .filter(|byte| *byte == b'\n' || *byte == b'\r')
+        .count();
     LineColumn {
         line: count(ends - before.matches("\r\n").count()).saturating_add(1),
         column: count(before.get(line_start..).unwrap_or("").chars().count()).saturating_add(1),

@@ -58,14 +58,26 @@ fn style(terminal: bool) -> Style {
 /// `schema.json: 2 errors, 1 warning`; nothing if there is nothing to count.
 fn summary(diagnostics: &[Diagnostic], file: &Path) -> String {
     let count = |severity: Severity, word: &str| {
-        let count = diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+        let count = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == severity)
+            .count();
         match count {
             0 => None,
             1 => Some(format!("1 {word}")),
             _ => Some(format!("{count} {word}s")),
         }
     };
-    let counts: Vec<String> =
-        [count(Severity::Error, "error"), count(Severity::Warning, "warning")].into_iter().flatten().collect();
-    if counts.is_empty() { String::new() } else { format!("{}: {}\n", file.display(), counts.join(", ")) }
+    let counts: Vec<String> = [
+        count(Severity::Error, "error"),
+        count(Severity::Warning, "warning"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if counts.is_empty() {
+        String::new()
+    } else {
+        format!("{}: {}\n", file.display(), counts.join(", "))
+    }
 }

@@ -13,13 +13,21 @@ use super::check;
 
 /// Prints the array.
 pub fn run(args: &Introspect) -> Result<ExitCode> {
-    let Some(schema) = check::load(&args.file)? else { return Ok(ExitCode::FAILURE) };
+    let Some(schema) = check::load(&args.file)? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let conditions = &args.conditions;
     let holds = |condition: &Condition| {
         conditions.all_conditions
             || condition.holds(&|symbol| conditions.define.iter().any(|name| name == symbol))
     };
-    let text = introspect(&schema, Options { unmask: args.unmask, holds: &holds });
+    let text = introspect(
+        &schema,
+        Options {
+            unmask: args.unmask,
+            holds: &holds,
+        },
+    );
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;

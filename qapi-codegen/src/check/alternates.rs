@@ -12,15 +12,22 @@ use super::types::Types;
 
 pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut Vec<Diagnostic>) {
     for (index, definition) in raw.iter().enumerate() {
-        let Body::Alternate { alternatives } = &definition.body else { continue };
+        let Body::Alternate { alternatives } = &definition.body else {
+            continue;
+        };
         let mut seen = HashMap::new();
         for alternative in alternatives {
-            if let Some((other, place)) = seen.insert(mangle(alternative.name), (alternative.name, alternative.span)) {
+            if let Some((other, place)) =
+                seen.insert(mangle(alternative.name), (alternative.name, alternative.span))
+            {
                 diagnostics.push(
                     Diagnostic::error(
                         codes::ALTERNATIVE_CLASH,
                         alternative.span,
-                        format!("alternatives '{}' and '{other}' have the same name in generated code", alternative.name),
+                        format!(
+                            "alternatives '{}' and '{other}' have the same name in generated code",
+                            alternative.name
+                        ),
                     )
                     .also(place, "the other one"),
                 );
@@ -34,7 +41,9 @@ pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut 
 
 fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>) {
     let schema = &types.schema;
-    let TypeKind::Alternate(alternate) = &schema.type_of(id).kind else { return };
+    let TypeKind::Alternate(alternate) = &schema.type_of(id).kind else {
+        return;
+    };
     // For each kind of JSON value the alternative that takes it.
     let mut taken: HashMap<JsonKind, usize> = HashMap::new();
     for (at, alternative) in alternate.alternatives.iter().enumerate() {
@@ -42,7 +51,9 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
         let claims = claims(schema, alternative.alternative_type);
         if claims.is_empty() {
             let help = match alternative.alternative_type.element {
-                Element::Builtin(Builtin::Any) => "'any' takes every value, so that no other alternative could be told from it",
+                Element::Builtin(Builtin::Any) => {
+                    "'any' takes every value, so that no other alternative could be told from it"
+                }
                 _ => "list the alternatives of the other alternate here instead",
             };
             diagnostics.push(
@@ -66,15 +77,23 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
             .and_then(|rival| alternate.alternatives.get(*rival));
         match rival {
             Some(rival) => {
-                let help = match (schema.json_kind(alternative.alternative_type), schema.json_kind(rival.alternative_type)) {
+                let help = match (
+                    schema.json_kind(alternative.alternative_type),
+                    schema.json_kind(rival.alternative_type),
+                ) {
                     (Some(a), Some(b)) if a == b => "both are the same kind of JSON value",
-                    _ => "on the command line every number and boolean is a string, so that a string next to them is ambiguous",
+                    _ => {
+                        "on the command line every number and boolean is a string, so that a string next to them is ambiguous"
+                    }
                 };
                 diagnostics.push(
                     Diagnostic::error(
                         codes::ALTERNATIVES_ALIKE,
                         span,
-                        format!("alternative '{}' cannot be told from '{}'", alternative.name, rival.name),
+                        format!(
+                            "alternative '{}' cannot be told from '{}'",
+                            alternative.name, rival.name
+                        ),
                     )
                     .also(rival.origin.span, "the other one")
                     .help(help),
@@ -88,7 +107,9 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
 /// The kinds of JSON value that an alternative takes, or might take for a string on a command line. An
 /// enum only claims what its values look like.
 fn claims(schema: &Schema, of: TypeRef) -> Vec<JsonKind> {
-    let Some(kind) = schema.json_kind(of) else { return Vec::new() };
+    let Some(kind) = schema.json_kind(of) else {
+        return Vec::new();
+    };
     let mut claims = vec![kind];
     if kind == JsonKind::String {
         let values = match of.element {

@@ -58,7 +58,11 @@ pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut 
 
 fn enum_clash(name: &str, span: Span, other: &str, place: Span) -> Diagnostic {
     let diagnostic = if name == other {
-        Diagnostic::error(codes::VALUE_CLASH, span, format!("value '{name}' is listed twice"))
+        Diagnostic::error(
+            codes::VALUE_CLASH,
+            span,
+            format!("value '{name}' is listed twice"),
+        )
     } else {
         Diagnostic::error(
             codes::VALUE_CLASH,
@@ -77,7 +81,11 @@ fn member_clash(name: &str, span: Span, whose: &str, other: &str, place: Span, w
         format!("member '{name}'{whose} and member '{other}'{where_} have the same name in generated code")
     };
     let diagnostic = Diagnostic::error(codes::MEMBER_CLASH, span, message).also(place, "the other one");
-    if name == other { diagnostic } else { diagnostic.help(format!("both become `{}`", mangle(name))) }
+    if name == other {
+        diagnostic
+    } else {
+        diagnostic.help(format!("both become `{}`", mangle(name)))
+    }
 }
 
 fn own_members(
@@ -95,7 +103,11 @@ fn own_members(
     }
     for member in members {
         if let Some((other, place, from_base)) = seen.get(&mangle(member.name)) {
-            let where_ = if *from_base { format!(" in base '{base_name}'") } else { String::new() };
+            let where_ = if *from_base {
+                format!(" in base '{base_name}'")
+            } else {
+                String::new()
+            };
             diagnostics.push(member_clash(member.name, member.span, "", other, *place, &where_));
         } else {
             seen.insert(mangle(member.name), (member.name, member.span, false));
@@ -112,7 +124,9 @@ fn union_branches(schema: &Schema, id: TypeId, diagnostics: &mut Vec<Diagnostic>
         }
     }
     for branch in &union.branches {
-        let (Some(branch_type), Some(origin)) = (branch.branch_type, branch.origin) else { continue };
+        let (Some(branch_type), Some(origin)) = (branch.branch_type, branch.origin) else {
+            continue;
+        };
         let whose = format!(" of branch '{}'", branch.name);
         let mut levels = vec![&common];
         within_branch(schema, branch_type, &mut levels, &mut |member, other| {

@@ -57,10 +57,15 @@ fn conditional(
         let mut diagnostic = Diagnostic::error(
             codes::CONDITIONAL_NOT_BOXED,
             span,
-            format!("conditional member '{}' in 'data' of {what} '{}' needs 'boxed': true", member.name, definition.name),
+            format!(
+                "conditional member '{}' in 'data' of {what} '{}' needs 'boxed': true",
+                member.name, definition.name
+            ),
         );
         diagnostic = match also {
-            Some(place) => diagnostic.also(place, "the conditional member").help("add `'boxed': true` to this definition"),
+            Some(place) => diagnostic
+                .also(place, "the conditional member")
+                .help("add `'boxed': true` to this definition"),
             None => diagnostic
                 .help("define a struct with these members, name it in 'data', and add `'boxed': true`"),
         };
@@ -76,12 +81,18 @@ fn return_type(types: &Types, command: &Command, span: Span, diagnostics: &mut V
     let Some(returns) = command.returns else { return };
     let fine = match returns.element {
         Element::Type(id) => {
-            matches!(types.schema.type_of(id).kind, TypeKind::Struct(_) | TypeKind::Union(_))
+            matches!(
+                types.schema.type_of(id).kind,
+                TypeKind::Struct(_) | TypeKind::Union(_)
+            )
         }
         Element::Builtin(_) => false,
     };
     if !fine {
-        let element = crate::ir::TypeRef { array: false, ..returns };
+        let element = crate::ir::TypeRef {
+            array: false,
+            ..returns
+        };
         let what = if returns.array {
             format!("an array of {}", types.describe(element))
         } else {

@@ -81,10 +81,18 @@ impl<'g> Names<'g> {
         let mut mangled: HashMap<(u8, String), &RawDefinition<'g>> = HashMap::new();
         for definition in raw {
             let implicit = match &definition.body {
-                Body::Command { data: Data::Inline(members), .. } | Body::Event { data: Data::Inline(members), .. } => {
-                    !members.is_empty()
+                Body::Command {
+                    data: Data::Inline(members),
+                    ..
                 }
-                Body::Union { base: Data::Inline(_), .. } => true,
+                | Body::Event {
+                    data: Data::Inline(members),
+                    ..
+                } => !members.is_empty(),
+                Body::Union {
+                    base: Data::Inline(_),
+                    ..
+                } => true,
                 _ => false,
             };
             arrays_within(&definition.body, &mut names.arrays);
@@ -221,7 +229,10 @@ impl<'g> Names<'g> {
         {
             return Some(format!("an array is written `[ '{element}' ]`"));
         }
-        if let Some(inner) = name.strip_suffix("[]").or(name.strip_prefix('[').and_then(|n| n.strip_suffix(']'))) {
+        if let Some(inner) = name
+            .strip_suffix("[]")
+            .or(name.strip_prefix('[').and_then(|n| n.strip_suffix(']')))
+        {
             return Some(format!("an array is written `[ '{inner}' ]`"));
         }
         if let Some(inner) = name.strip_prefix('*') {

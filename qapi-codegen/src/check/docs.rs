@@ -41,7 +41,11 @@ pub(crate) fn check(
                 Diagnostic::error(
                     codes::DOC_REQUIRED,
                     definition.name_span,
-                    format!("{} '{}' has no documentation", definition.meta.word(), definition.name),
+                    format!(
+                        "{} '{}' has no documentation",
+                        definition.meta.word(),
+                        definition.name
+                    ),
                 )
                 .help(format!(
                     "pragma 'doc-required' asks for a comment `##`, `# @{}:`, text, `##` right above",
@@ -56,7 +60,9 @@ pub(crate) fn check(
 /// Puts free-form documentation into its modules.
 pub(crate) fn free_form(gathered: &Gathered<'_>, schema: &mut Schema, lines: &LineIndex<'_>) {
     for (index, raw) in gathered.modules.iter().enumerate() {
-        let Some(module) = schema.modules.get_mut(index) else { continue };
+        let Some(module) = schema.modules.get_mut(index) else {
+            continue;
+        };
         let id = ModuleId::from_index(index);
         module.free_docs = raw
             .free_docs
@@ -80,13 +86,18 @@ fn compare(
     pragma: &Pragma<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let Some((symbol, symbol_span)) = &doc.symbol else { return };
+    let Some((symbol, symbol_span)) = &doc.symbol else {
+        return;
+    };
     if symbol != definition.name {
         diagnostics.push(
             Diagnostic::error(
                 codes::DOC_WRONG_SYMBOL,
                 definition.name_span,
-                format!("documentation is for '{symbol}', but this defines '{}'", definition.name),
+                format!(
+                    "documentation is for '{symbol}', but this defines '{}'",
+                    definition.name
+                ),
             )
             .also(*symbol_span, "the documentation"),
         );
@@ -110,15 +121,24 @@ fn compare(
         }
     }
     if !pragma.documentation.contains(definition.name) {
-        for member in members.iter().filter(|member| !described.contains_key(member.name)) {
+        for member in members
+            .iter()
+            .filter(|member| !described.contains_key(member.name))
+        {
             let help = if described_features.contains_key(member.name) {
                 format!("'{}' is described below `Features:`; move it above", member.name)
             } else if doc.sections.iter().any(|section| mentions(section, member.name)) {
-                format!("`@{}:` starts a description only after an empty line", member.name)
+                format!(
+                    "`@{}:` starts a description only after an empty line",
+                    member.name
+                )
             } else {
                 format!("add `# @{}: what it is` to the comment above", member.name)
             };
-            let opening = Span { end: doc.span.start + 2, ..doc.span };
+            let opening = Span {
+                end: doc.span.start + 2,
+                ..doc.span
+            };
             diagnostics.push(
                 Diagnostic::error(
                     codes::DOC_UNDOCUMENTED_MEMBER,
@@ -130,11 +150,21 @@ fn compare(
             );
         }
     }
-    for feature in features.iter().filter(|feature| !described_features.contains_key(feature.name)) {
-        let help = if described.contains_key(feature.name) && !members.iter().any(|m| m.name == feature.name) {
-            format!("put `# Features:` and an empty line above the description of '{}'", feature.name)
+    for feature in features
+        .iter()
+        .filter(|feature| !described_features.contains_key(feature.name))
+    {
+        let help = if described.contains_key(feature.name) && !members.iter().any(|m| m.name == feature.name)
+        {
+            format!(
+                "put `# Features:` and an empty line above the description of '{}'",
+                feature.name
+            )
         } else {
-            format!("add `# @{}: what it says` below a line `# Features:`", feature.name)
+            format!(
+                "add `# @{}: what it says` below a line `# Features:`",
+                feature.name
+            )
         };
         diagnostics.push(
             Diagnostic::error(
@@ -160,23 +190,35 @@ fn unknown(
     definition: &RawDefinition<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let code =
-        if role == "feature" { codes::DOC_UNKNOWN_FEATURE } else { codes::DOC_UNKNOWN_MEMBER };
-    let mut bogus: Vec<_> =
-        described.iter().filter(|(name, _)| !parts.iter().any(|part| part.name == **name)).collect();
+    let code = if role == "feature" {
+        codes::DOC_UNKNOWN_FEATURE
+    } else {
+        codes::DOC_UNKNOWN_MEMBER
+    };
+    let mut bogus: Vec<_> = described
+        .iter()
+        .filter(|(name, _)| !parts.iter().any(|part| part.name == **name))
+        .collect();
     bogus.sort_by_key(|(_, section)| section.span.start);
     for (name, section) in bogus {
         if name.is_empty() {
             continue;
         }
         // Names that are described and there are no candidates for what was meant.
-        let open = parts.iter().map(|part| part.name).filter(|name| !described.contains_key(name));
+        let open = parts
+            .iter()
+            .map(|part| part.name)
+            .filter(|name| !described.contains_key(name));
         let help = suggest::did_you_mean(name, open).or_else(|| why_unknown(name, role, definition));
         diagnostics.push(
             Diagnostic::error(
                 code,
                 section.span,
-                format!("documented {role} '{name}' does not exist in {} '{}'", definition.meta.word(), definition.name),
+                format!(
+                    "documented {role} '{name}' does not exist in {} '{}'",
+                    definition.meta.word(),
+                    definition.name
+                ),
             )
             .also(definition.name_span, "the definition")
             .maybe_help(help),
@@ -186,21 +228,33 @@ fn unknown(
 
 fn why_unknown(name: &str, role: &str, definition: &RawDefinition<'_>) -> Option<String> {
     if name.contains(' ') {
-        return Some("a paragraph that starts with `@` and has a colon is read as a description; start it otherwise".to_owned());
+        return Some(
+            "a paragraph that starts with `@` and has a colon is read as a description; start it otherwise"
+                .to_owned(),
+        );
     }
     if role == "feature" {
         return None;
     }
     match &definition.body {
-        Body::Command { data: Data::Named(data), .. } | Body::Event { data: Data::Named(data), .. } => {
-            Some(format!("members of '{}' are documented there", data.name))
+        Body::Command {
+            data: Data::Named(data),
+            ..
         }
+        | Body::Event {
+            data: Data::Named(data),
+            ..
+        } => Some(format!("members of '{}' are documented there", data.name)),
         Body::Struct { base: Some(base), .. } => {
             Some(format!("members of base '{}' are documented there", base.name))
         }
-        Body::Union { base: Data::Named(base), .. } => {
-            Some(format!("members of base '{}' are documented there; branches are not documented", base.name))
-        }
+        Body::Union {
+            base: Data::Named(base),
+            ..
+        } => Some(format!(
+            "members of base '{}' are documented there; branches are not documented",
+            base.name
+        )),
         Body::Union { branches, .. } if branches.iter().any(|branch| branch.name == name) => {
             Some("branches of a union are not documented".to_owned())
         }
@@ -214,7 +268,10 @@ fn why_unknown(name: &str, role: &str, definition: &RawDefinition<'_>) -> Option
 /// Whether a text has `@name:` at the start of one of its lines, where it says nothing to us.
 fn mentions(section: &RawSection, name: &str) -> bool {
     section.text.lines().any(|line| {
-        line.trim_start().strip_prefix('@').and_then(|line| line.strip_prefix(name)).is_some_and(|line| line.starts_with(':'))
+        line.trim_start()
+            .strip_prefix('@')
+            .and_then(|line| line.strip_prefix(name))
+            .is_some_and(|line| line.starts_with(':'))
     })
 }
 
@@ -232,7 +289,10 @@ fn sections(definition: &RawDefinition<'_>, doc: &Comment, diagnostics: &mut Vec
                         Diagnostic::error(
                             codes::DOC_NO_RETURNS,
                             section.span,
-                            format!("`Returns:` section, but command '{}' returns nothing", definition.name),
+                            format!(
+                                "`Returns:` section, but command '{}' returns nothing",
+                                definition.name
+                            ),
                         )
                         .help("drop the section, or add 'returns' to the command"),
                     );
@@ -242,7 +302,10 @@ fn sections(definition: &RawDefinition<'_>, doc: &Comment, diagnostics: &mut Vec
                 Diagnostic::error(
                     codes::DOC_COMMAND_SECTION,
                     section.span,
-                    format!("`{word}:` section is only for commands, and this documents {}", definition.meta.with_article()),
+                    format!(
+                        "`{word}:` section is only for commands, and this documents {}",
+                        definition.meta.with_article()
+                    ),
                 )
                 .help("say it in a paragraph without a tag"),
             ),
@@ -255,13 +318,19 @@ fn parts<'d>(definition: &'d RawDefinition<'_>) -> (Vec<Part<'d>>, Vec<Part<'d>>
     fn add_features<'d>(list: &'d [RawFeature<'_>], features: &mut Vec<Part<'d>>) {
         for feature in list {
             if !features.iter().any(|other: &Part<'_>| other.name == feature.name) {
-                features.push(Part { name: feature.name, span: feature.span });
+                features.push(Part {
+                    name: feature.name,
+                    span: feature.span,
+                });
             }
         }
     }
     fn add_members<'d>(list: &'d [RawMember<'_>], members: &mut Vec<Part<'d>>, features: &mut Vec<Part<'d>>) {
         for member in list {
-            members.push(Part { name: member.name, span: member.span });
+            members.push(Part {
+                name: member.name,
+                span: member.span,
+            });
             add_features(&member.features, features);
         }
     }
@@ -271,13 +340,19 @@ fn parts<'d>(definition: &'d RawDefinition<'_>) -> (Vec<Part<'d>>, Vec<Part<'d>>
     match &definition.body {
         Body::Enum { values, .. } => {
             for value in values {
-                members.push(Part { name: value.name, span: value.span });
+                members.push(Part {
+                    name: value.name,
+                    span: value.span,
+                });
                 add_features(&value.features, &mut features);
             }
         }
         Body::Struct { members: list, .. } => add_members(list, &mut members, &mut features),
         Body::Alternate { alternatives } => {
-            members.extend(alternatives.iter().map(|part| Part { name: part.name, span: part.span }));
+            members.extend(alternatives.iter().map(|part| Part {
+                name: part.name,
+                span: part.span,
+            }));
         }
         Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => {
             if let Data::Inline(list) = data {
@@ -291,7 +366,11 @@ fn parts<'d>(definition: &'d RawDefinition<'_>) -> (Vec<Part<'d>>, Vec<Part<'d>>
 fn text(section: &RawSection, module: ModuleId, lines: &LineIndex<'_>) -> DocText {
     DocText {
         text: Arc::from(section.text.as_str()),
-        origin: Origin { module, span: section.span, at: lines.at(section.span) },
+        origin: Origin {
+            module,
+            span: section.span,
+            at: lines.at(section.span),
+        },
     }
 }
 
@@ -300,7 +379,10 @@ fn attach(schema: &mut Schema, ids: Ids, doc: &Comment, module: ModuleId, lines:
     let sections: Vec<Section> = doc
         .sections
         .iter()
-        .map(|section| Section { kind: section.kind.clone(), text: text(section, module, lines) })
+        .map(|section| Section {
+            kind: section.kind.clone(),
+            text: text(section, module, lines),
+        })
         .collect();
     let members: HashMap<&str, &DocText> = sections
         .iter()
@@ -327,7 +409,9 @@ fn attach(schema: &mut Schema, ids: Ids, doc: &Comment, module: ModuleId, lines:
         _ => [ids.implicit, None],
     };
     for id in types.into_iter().flatten() {
-        let Some(ty) = schema.types.get_mut(id.index()) else { continue };
+        let Some(ty) = schema.types.get_mut(id.index()) else {
+            continue;
+        };
         of_features(&mut ty.features);
         match &mut ty.kind {
             TypeKind::Enum(found) => {
@@ -363,7 +447,11 @@ fn attach(schema: &mut Schema, ids: Ids, doc: &Comment, module: ModuleId, lines:
         }
         Entity::Type(_) => {}
     }
-    let origin = Origin { module, span: doc.span, at: lines.at(doc.span) };
+    let origin = Origin {
+        module,
+        span: doc.span,
+        at: lines.at(doc.span),
+    };
     let doc = Some(Doc { sections, origin });
     match ids.entity {
         Entity::Type(id) => {

@@ -22,12 +22,20 @@ pub(crate) fn check(raw: &[RawDefinition<'_>], schema: &mut Schema, diagnostics:
     };
     for definition in raw {
         if !matches!(definition.meta, Meta::Command | Meta::Event) {
-            for feature in definition.features.iter().filter(|feature| SPECIAL.contains(&feature.name)) {
+            for feature in definition
+                .features
+                .iter()
+                .filter(|feature| SPECIAL.contains(&feature.name))
+            {
                 checker.diagnostics.push(
                     Diagnostic::error(
                         codes::SPECIAL_FEATURE,
                         feature.span,
-                        format!("feature '{}' is not supported for {}s", feature.name, definition.meta.word()),
+                        format!(
+                            "feature '{}' is not supported for {}s",
+                            feature.name,
+                            definition.meta.word()
+                        ),
                     )
                     .help("put it on commands, events, members or enum values"),
                 );
@@ -77,7 +85,8 @@ impl Checker<'_> {
                 } else {
                     Diagnostic::error(codes::DUPLICATE_FEATURE, feature.span, message)
                 };
-                self.diagnostics.push(diagnostic.also(first.span, "first listed here"));
+                self.diagnostics
+                    .push(diagnostic.also(first.span, "first listed here"));
             }
             if self.known.contains(feature.name) {
                 continue;
@@ -90,7 +99,10 @@ impl Checker<'_> {
                         feature.span,
                         format!("the schema has more than {MAX_FEATURES} different features"),
                     )
-                    .help(format!("{} count among them, also when they are not used", super::suggest::list(SPECIAL))),
+                    .help(format!(
+                        "{} count among them, also when they are not used",
+                        super::suggest::list(SPECIAL)
+                    )),
                 );
             }
             self.known.insert(feature.name.to_owned());

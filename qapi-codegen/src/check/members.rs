@@ -41,8 +41,11 @@ impl<'g> Members<'g, '_> {
     ) {
         let known = || required.iter().chain(optional).copied();
         let unknown = |entry: &&Entry<'_>| !known().any(|key| key == entry.key);
-        let missing: Vec<&str> =
-            required.iter().copied().filter(|key| !object.iter().any(|entry| entry.key == *key)).collect();
+        let missing: Vec<&str> = required
+            .iter()
+            .copied()
+            .filter(|key| !object.iter().any(|entry| entry.key == *key))
+            .collect();
         // A misspelt key is both unknown and missing; one complaint suffices.
         let mut mended: Vec<&str> = Vec::new();
         for entry in object.iter().filter(unknown) {
@@ -66,7 +69,10 @@ impl<'g> Members<'g, '_> {
             );
         }
         let missing: Vec<&str> = missing.into_iter().filter(|key| !mended.contains(key)).collect();
-        if let (false, Some(place)) = (missing.is_empty(), place.or(object.first().map(|entry| entry.key_span))) {
+        if let (false, Some(place)) = (
+            missing.is_empty(),
+            place.or(object.first().map(|entry| entry.key_span)),
+        ) {
             let plural = if missing.len() > 1 { "keys" } else { "key" };
             self.report(Diagnostic::error(
                 codes::MISSING_KEY,
@@ -78,7 +84,10 @@ impl<'g> Members<'g, '_> {
 
     /// The members of an object. `exceptions` says whether a pragma can lift the rules on their names.
     pub fn members(&mut self, object: &'g Object<'_>, exceptions: bool) -> Vec<RawMember<'g>> {
-        object.iter().map(|entry| self.member(entry, exceptions)).collect()
+        object
+            .iter()
+            .map(|entry| self.member(entry, exceptions))
+            .collect()
     }
 
     fn member(&mut self, entry: &'g Entry<'_>, exceptions: bool) -> RawMember<'g> {
@@ -101,7 +110,8 @@ impl<'g> Members<'g, '_> {
         match &entry.value.kind {
             ValueKind::Object(object) => {
                 if self.long_form(object, &entry.value, &what, &["if", "features"]) {
-                    member.member_type = get(object, "type").and_then(|entry| self.type_ref(&entry.value, &what));
+                    member.member_type =
+                        get(object, "type").and_then(|entry| self.type_ref(&entry.value, &what));
                 }
                 member.condition = self.condition(object, &what);
                 member.features = self.features(object);
@@ -126,7 +136,11 @@ impl<'g> Members<'g, '_> {
                 .any(|entry| known(&entry.key) || suggest::nearest(&entry.key, ["type"]).is_some())
         {
             let diagnostic = if object.is_empty() {
-                Diagnostic::error(codes::MISSING_KEY, value.span, format!("{what} needs the key 'type'"))
+                Diagnostic::error(
+                    codes::MISSING_KEY,
+                    value.span,
+                    format!("{what} needs the key 'type'"),
+                )
             } else {
                 Diagnostic::error(
                     codes::ANONYMOUS_TYPE,
@@ -153,7 +167,11 @@ impl<'g> Members<'g, '_> {
             condition: Condition::Always,
         };
         let type_of = |members: &mut Members<'g, '_>, value: &'g Value<'_>| {
-            if arrays { members.type_ref(value, &what) } else { members.type_name(value, &what) }
+            if arrays {
+                members.type_ref(value, &what)
+            } else {
+                members.type_name(value, &what)
+            }
         };
         match &entry.value.kind {
             ValueKind::Object(object) => {
@@ -185,20 +203,34 @@ impl<'g> Members<'g, '_> {
                 let diagnostic = Diagnostic::error(
                     codes::WRONG_KIND,
                     value.span,
-                    format!("a value of an enum must be a string or an object, not {}", other.describe()),
+                    format!(
+                        "a value of an enum must be a string or an object, not {}",
+                        other.describe()
+                    ),
                 );
                 self.report(diagnostic);
                 return None;
             }
         };
-        self.keys(object, "a value of an enum", Some(value.span), &["name"], &["if", "features"]);
+        self.keys(
+            object,
+            "a value of an enum",
+            Some(value.span),
+            &["name"],
+            &["if", "features"],
+        );
         let named = self.name_of(object, "a value of an enum");
         let what = named.map_or_else(|| "a value".to_owned(), |(name, _)| format!("value '{name}'"));
         let condition = self.condition(object, &what);
         let features = self.features(object);
         let (name, span) = named?;
         names::check_value(name, span, self.exception(), self.diagnostics);
-        Some(RawValue { name, span, condition, features })
+        Some(RawValue {
+            name,
+            span,
+            condition,
+            features,
+        })
     }
 
     fn name_of(&mut self, object: &'g Object<'_>, what: &str) -> Option<(&'g str, Span)> {
@@ -220,7 +252,9 @@ impl<'g> Members<'g, '_> {
 
     /// The features of a definition, member or value.
     pub fn features(&mut self, object: &'g [Entry<'_>]) -> Vec<RawFeature<'g>> {
-        let Some(entry) = get(object, "features") else { return Vec::new() };
+        let Some(entry) = get(object, "features") else {
+            return Vec::new();
+        };
         match &entry.value.kind {
             ValueKind::Array(list) => list.iter().filter_map(|value| self.feature(value)).collect(),
             ValueKind::Bad => Vec::new(),
@@ -245,7 +279,8 @@ impl<'g> Members<'g, '_> {
             ValueKind::Object(object) => {
                 self.keys(object, "a feature", Some(value.span), &["name"], &["if"]);
                 let named = self.name_of(object, "a feature");
-                let what = named.map_or_else(|| "a feature".to_owned(), |(name, _)| format!("feature '{name}'"));
+                let what =
+                    named.map_or_else(|| "a feature".to_owned(), |(name, _)| format!("feature '{name}'"));
                 let condition = self.condition(object, &what);
                 let (name, span) = named?;
                 (name, span, condition)
@@ -255,27 +290,41 @@ impl<'g> Members<'g, '_> {
                 let diagnostic = Diagnostic::error(
                     codes::WRONG_KIND,
                     value.span,
-                    format!("a feature must be a string or an object, not {}", other.describe()),
+                    format!(
+                        "a feature must be a string or an object, not {}",
+                        other.describe()
+                    ),
                 );
                 self.report(diagnostic);
                 return None;
             }
         };
         names::check_lower(name, span, &format!("feature '{name}'"), None, self.diagnostics);
-        Some(RawFeature { name, span, condition })
+        Some(RawFeature {
+            name,
+            span,
+            condition,
+        })
     }
 
     /// Members in place or the name of a type.
     pub fn data(&mut self, value: &'g Value<'_>, key: &str, exceptions: bool) -> Data<'g> {
         match &value.kind {
             ValueKind::Object(object) => Data::Inline(self.members(object, exceptions)),
-            ValueKind::Str(name) => Data::Named(RawType { name, span: value.span, array: false }),
+            ValueKind::Str(name) => Data::Named(RawType {
+                name,
+                span: value.span,
+                array: false,
+            }),
             ValueKind::Bad => Data::None,
             other => {
                 let diagnostic = Diagnostic::error(
                     codes::NOT_A_TYPE,
                     value.span,
-                    format!("{key} must be an object or the name of a type, not {}", other.describe()),
+                    format!(
+                        "{key} must be an object or the name of a type, not {}",
+                        other.describe()
+                    ),
                 );
                 self.report(diagnostic);
                 Data::None
@@ -286,7 +335,11 @@ impl<'g> Members<'g, '_> {
     /// The name of a type; no array.
     pub fn type_name(&mut self, value: &'g Value<'_>, what: &str) -> Option<RawType<'g>> {
         match &value.kind {
-            ValueKind::Str(name) => Some(RawType { name, span: value.span, array: false }),
+            ValueKind::Str(name) => Some(RawType {
+                name,
+                span: value.span,
+                array: false,
+            }),
             ValueKind::Bad => None,
             other => {
                 let diagnostic = Diagnostic::error(
@@ -303,17 +356,35 @@ impl<'g> Members<'g, '_> {
     /// The name of a type, or an array of one.
     pub fn type_ref(&mut self, value: &'g Value<'_>, what: &str) -> Option<RawType<'g>> {
         match &value.kind {
-            ValueKind::Str(name) => Some(RawType { name, span: value.span, array: false }),
+            ValueKind::Str(name) => Some(RawType {
+                name,
+                span: value.span,
+                array: false,
+            }),
             ValueKind::Array(list) => match list.as_slice() {
-                [Value { kind: ValueKind::Str(name), span }] => {
-                    Some(RawType { name, span: *span, array: true })
-                }
-                [Value { kind: ValueKind::Bad, .. }] => None,
+                [
+                    Value {
+                        kind: ValueKind::Str(name),
+                        span,
+                    },
+                ] => Some(RawType {
+                    name,
+                    span: *span,
+                    array: true,
+                }),
+                [
+                    Value {
+                        kind: ValueKind::Bad, ..
+                    },
+                ] => None,
                 other => {
                     let help = match other {
-                        [Value { kind: ValueKind::Array(_), .. }] => {
-                            "there are no arrays of arrays; put the inner one into a struct"
-                        }
+                        [
+                            Value {
+                                kind: ValueKind::Array(_),
+                                ..
+                            },
+                        ] => "there are no arrays of arrays; put the inner one into a struct",
                         _ => "an array type is one name in brackets: `[ 'str' ]`",
                     };
                     self.report(
@@ -358,10 +429,15 @@ impl<'g> Members<'g, '_> {
                 let diagnostic = Diagnostic::error(
                     codes::BAD_CONDITION,
                     value.span,
-                    format!("the condition of {what} must be a string or an object, not {}", other.describe()),
+                    format!(
+                        "the condition of {what} must be a string or an object, not {}",
+                        other.describe()
+                    ),
                 );
                 let diagnostic = match other {
-                    ValueKind::Array(_) => diagnostic.help("say which are needed: `{ 'all': [ ... ] }` or `{ 'any': [ ... ] }`"),
+                    ValueKind::Array(_) => {
+                        diagnostic.help("say which are needed: `{ 'all': [ ... ] }` or `{ 'any': [ ... ] }`")
+                    }
                     _ => diagnostic,
                 };
                 self.report(diagnostic);
@@ -372,14 +448,24 @@ impl<'g> Members<'g, '_> {
 
     fn symbol(&mut self, symbol: &str, span: Span) -> Condition {
         let valid = symbol.starts_with(|c: char| c.is_ascii_uppercase())
-            && symbol.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            && symbol
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
         if !valid {
-            let diagnostic =
-                Diagnostic::error(codes::BAD_SYMBOL, span, format!("condition '{symbol}' is not the name of a symbol"));
+            let diagnostic = Diagnostic::error(
+                codes::BAD_SYMBOL,
+                span,
+                format!("condition '{symbol}' is not the name of a symbol"),
+            );
             let help = if symbol.trim().is_empty() {
                 "name a symbol, or leave 'if' out".to_owned()
-            } else if symbol.contains("defined") || symbol.contains("&&") || symbol.contains("||") || symbol.starts_with('!') {
-                "write `{ 'all': [ ... ] }`, `{ 'any': [ ... ] }` or `{ 'not': ... }` over names of symbols".to_owned()
+            } else if symbol.contains("defined")
+                || symbol.contains("&&")
+                || symbol.contains("||")
+                || symbol.starts_with('!')
+            {
+                "write `{ 'all': [ ... ] }`, `{ 'any': [ ... ] }` or `{ 'not': ... }` over names of symbols"
+                    .to_owned()
             } else {
                 "symbols are upper case letters, digits and `_`, and start with a letter".to_owned()
             };
@@ -422,7 +508,11 @@ impl<'g> Members<'g, '_> {
                 let diagnostic = Diagnostic::error(
                     codes::BAD_CONDITION,
                     entry.value.span,
-                    format!("'{}' in the condition of {what} must be an array, not {}", entry.key, other.describe()),
+                    format!(
+                        "'{}' in the condition of {what} must be an array, not {}",
+                        entry.key,
+                        other.describe()
+                    ),
                 );
                 self.report(diagnostic);
                 return Condition::Always;
@@ -438,7 +528,14 @@ impl<'g> Members<'g, '_> {
             self.report(diagnostic);
             return Condition::Always;
         }
-        let list = list.iter().map(|value| self.condition_value(value, what)).collect();
-        if entry.key == "all" { Condition::All(list) } else { Condition::Any(list) }
+        let list = list
+            .iter()
+            .map(|value| self.condition_value(value, what))
+            .collect();
+        if entry.key == "all" {
+            Condition::All(list)
+        } else {
+            Condition::Any(list)
+        }
     }
 }

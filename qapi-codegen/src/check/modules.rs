@@ -98,7 +98,9 @@ pub(crate) fn gather<'a>(sources: &'a SourceMap, diagnostics: &mut Vec<Diagnosti
     };
     if let Some(root) = sources.root() {
         let key = sources.get(root).map_or("", |source| source.key());
-        gatherer.root_folder = key.rfind('/').map_or(String::new(), |at| key.get(..=at).unwrap_or("").to_owned());
+        gatherer.root_folder = key
+            .rfind('/')
+            .map_or(String::new(), |at| key.get(..=at).unwrap_or("").to_owned());
         gatherer.module(root, None);
     }
     gatherer.out
@@ -137,9 +139,13 @@ impl<'a> Gatherer<'a, '_> {
         if let Some(at) = source.not_utf8() {
             self.out.incomplete = true;
             self.diagnostics.push(
-                Diagnostic::error(codes::NOT_UTF8, Span::new(file, at, at + 3), "the file is not UTF-8")
-                    .note("the first byte that is not")
-                    .help("schema files are UTF-8, and all but comments ASCII"),
+                Diagnostic::error(
+                    codes::NOT_UTF8,
+                    Span::new(file, at, at + 3),
+                    "the file is not UTF-8",
+                )
+                .note("the first byte that is not")
+                .help("schema files are UTF-8, and all but comments ASCII"),
             );
         }
         if let Some(problem) = source.problem() {
@@ -177,12 +183,16 @@ impl<'a> Gatherer<'a, '_> {
         let span = directive.unwrap_or(Span::new(file, 0, 0));
         let name = self.sources.name(file);
         self.diagnostics.push(match problem {
-            ReadProblem::Io(reason) => {
-                Diagnostic::error(codes::CANNOT_READ, span, format!("cannot read '{name}': {reason}"))
-            }
-            ReadProblem::TooLong => {
-                Diagnostic::error(codes::TOO_LARGE, span, format!("'{name}' is too large for a schema"))
-            }
+            ReadProblem::Io(reason) => Diagnostic::error(
+                codes::CANNOT_READ,
+                span,
+                format!("cannot read '{name}': {reason}"),
+            ),
+            ReadProblem::TooLong => Diagnostic::error(
+                codes::TOO_LARGE,
+                span,
+                format!("'{name}' is too large for a schema"),
+            ),
         });
     }
 
@@ -192,7 +202,10 @@ impl<'a> Gatherer<'a, '_> {
         match &comment.symbol {
             Some((symbol, span)) => {
                 if !comment.damaged {
-                    let opening = Span { end: comment.span.start + 2, ..comment.span };
+                    let opening = Span {
+                        end: comment.span.start + 2,
+                        ..comment.span
+                    };
                     self.diagnostics.push(
                         Diagnostic::error(
                             codes::DOC_NO_DEFINITION,
@@ -227,24 +240,46 @@ impl<'a> Gatherer<'a, '_> {
         let doc = match comment {
             Some(comment) if comment.symbol.is_none() => {
                 if !comment.damaged {
-                    let opening = Span { end: comment.span.start + 2, ..comment.span };
+                    let opening = Span {
+                        end: comment.span.start + 2,
+                        ..comment.span
+                    };
                     self.diagnostics.push(
                         Diagnostic::error(
                             codes::DOC_FREE_BEFORE_DEFINITION,
                             opening,
                             "free-form documentation right before a definition",
                         )
-                        .also(Span { end: expression.span.start + 1, ..expression.span }, "the definition")
+                        .also(
+                            Span {
+                                end: expression.span.start + 1,
+                                ..expression.span
+                            },
+                            "the definition",
+                        )
                         .help("let the first line of the comment name the definition: `# @Name:`"),
                     );
                 }
                 // Marked damaged, so that nobody asks for documentation a second time.
-                Some(Comment { damaged: true, ..comment })
+                Some(Comment {
+                    damaged: true,
+                    ..comment
+                })
             }
             other => other,
         };
-        let Expression { object, span, damaged } = expression;
-        self.out.definitions.push(RawExpression { object, span, damaged, module, doc });
+        let Expression {
+            object,
+            span,
+            damaged,
+        } = expression;
+        self.out.definitions.push(RawExpression {
+            object,
+            span,
+            damaged,
+            module,
+            doc,
+        });
     }
 
     /// Complains of members beside the one that makes a directive.
@@ -264,11 +299,17 @@ impl<'a> Gatherer<'a, '_> {
                 .help(format!("'{key}' must be the only key of its directive")),
             );
         }
-        expression.object.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+        expression
+            .object
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.value)
     }
 
     fn include(&mut self, module: ModuleId, expression: &Expression<'a>) {
-        let Some(value) = self.sole_member(expression, "include", codes::BAD_INCLUDE) else { return };
+        let Some(value) = self.sole_member(expression, "include", codes::BAD_INCLUDE) else {
+            return;
+        };
         let path = match &value.kind {
             ValueKind::Str(path) => path,
             ValueKind::Bad => {
@@ -280,7 +321,10 @@ impl<'a> Gatherer<'a, '_> {
                 self.diagnostics.push(Diagnostic::error(
                     codes::BAD_INCLUDE,
                     value.span,
-                    format!("the value of 'include' must be a string, not {}", other.describe()),
+                    format!(
+                        "the value of 'include' must be a string, not {}",
+                        other.describe()
+                    ),
                 ));
                 return;
             }
@@ -289,15 +333,23 @@ impl<'a> Gatherer<'a, '_> {
             self.out.incomplete = true;
             return;
         }
-        let Some((file, _)) = self.open.last().copied() else { return };
-        let key = normalize(&join(self.sources.get(file).map_or("", |source| source.key()), path));
+        let Some((file, _)) = self.open.last().copied() else {
+            return;
+        };
+        let key = normalize(&join(
+            self.sources.get(file).map_or("", |source| source.key()),
+            path,
+        ));
         let Some(included) = self.sources.find(&key) else {
             // The map was filled by somebody who did not follow this directive.
             self.out.incomplete = true;
             self.diagnostics.push(Diagnostic::error(
                 codes::CANNOT_READ,
                 value.span,
-                format!("cannot read '{}': no such file", join(self.sources.name(file), path)),
+                format!(
+                    "cannot read '{}': no such file",
+                    join(self.sources.name(file), path)
+                ),
             ));
             return;
         };
@@ -335,12 +387,15 @@ impl<'a> Gatherer<'a, '_> {
                 diagnostic = diagnostic.also(*directive, "included by way of this");
             }
         }
-        self.diagnostics.push(diagnostic.help("a file may be included many times, but not by itself"));
+        self.diagnostics
+            .push(diagnostic.help("a file may be included many times, but not by itself"));
     }
 
     fn pragma(&mut self, mut expression: Expression<'a>) {
         self.sole_member(&expression, "pragma", codes::BAD_PRAGMA);
-        let Some(at) = expression.object.iter().position(|entry| entry.key == "pragma") else { return };
+        let Some(at) = expression.object.iter().position(|entry| entry.key == "pragma") else {
+            return;
+        };
         let value = expression.object.swap_remove(at).value;
         let object = match value.kind {
             ValueKind::Object(object) => object,
@@ -350,7 +405,10 @@ impl<'a> Gatherer<'a, '_> {
                     Diagnostic::error(
                         codes::BAD_PRAGMA,
                         value.span,
-                        format!("the value of 'pragma' must be an object, not {}", other.describe()),
+                        format!(
+                            "the value of 'pragma' must be an object, not {}",
+                            other.describe()
+                        ),
                     )
                     .help("`{ 'pragma': { 'doc-required': true } }`, for example"),
                 );
@@ -368,7 +426,10 @@ impl<'a> Gatherer<'a, '_> {
                     other => self.diagnostics.push(Diagnostic::error(
                         codes::PRAGMA_VALUE,
                         entry.value.span,
-                        format!("pragma 'doc-required' must be a boolean, not {}", other.describe()),
+                        format!(
+                            "pragma 'doc-required' must be a boolean, not {}",
+                            other.describe()
+                        ),
                     )),
                 },
                 "command-name-exceptions" => {
@@ -389,20 +450,17 @@ impl<'a> Gatherer<'a, '_> {
                         entry.key_span,
                         format!("unknown pragma '{unknown}'"),
                     )
-                    .help(suggest::did_you_mean(unknown, PRAGMAS).unwrap_or_else(|| {
-                        format!("the pragmas are {}", suggest::list(PRAGMAS))
-                    })),
+                    .help(
+                        suggest::did_you_mean(unknown, PRAGMAS)
+                            .unwrap_or_else(|| format!("the pragmas are {}", suggest::list(PRAGMAS))),
+                    ),
                 ),
             }
         }
     }
 }
 
-fn string_list<'a>(
-    value: Value<'a>,
-    name: &str,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> HashSet<Cow<'a, str>> {
+fn string_list<'a>(value: Value<'a>, name: &str, diagnostics: &mut Vec<Diagnostic>) -> HashSet<Cow<'a, str>> {
     let mut wrong = |span: Span, what: &str| {
         diagnostics.push(Diagnostic::error(
             codes::PRAGMA_VALUE,

@@ -11,10 +11,17 @@ use crate::source::Span;
 
 /// A name as generated code has it: everything but letters, digits and `_` becomes `_`.
 pub fn mangle(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+    if name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
         Cow::Borrowed(name)
     } else {
-        Cow::Owned(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect())
+        Cow::Owned(
+            name.chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .collect(),
+        )
     }
 }
 
@@ -33,7 +40,9 @@ fn stem(name: &str) -> Option<&str> {
     };
     let is_stem = |text: &str| {
         text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     match rest.get(..2) {
         Some("x-" | "X-") if rest.get(2..).is_some_and(is_stem) => rest.get(2..),
@@ -53,8 +62,14 @@ pub(crate) enum Meta {
 }
 
 impl Meta {
-    pub const ALL: [Meta; 6] =
-        [Meta::Enum, Meta::Struct, Meta::Union, Meta::Alternate, Meta::Command, Meta::Event];
+    pub const ALL: [Meta; 6] = [
+        Meta::Enum,
+        Meta::Struct,
+        Meta::Union,
+        Meta::Alternate,
+        Meta::Command,
+        Meta::Event,
+    ];
 
     /// The keyword.
     pub fn word(self) -> &'static str {
@@ -90,7 +105,9 @@ pub(crate) fn check_definition(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let word = meta.word();
-    let Some(stem) = check_valid(name, span, word, diagnostics) else { return };
+    let Some(stem) = check_valid(name, span, word, diagnostics) else {
+        return;
+    };
     let has = |wrong: fn(&u8) -> bool| stem.as_bytes().iter().any(wrong);
     let wrong = match meta {
         Meta::Event => has(|byte| byte.is_ascii_lowercase() || *byte == b'-')
@@ -136,7 +153,9 @@ pub(crate) fn check_lower(
     permissive: Option<&str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
-    let Some(stem) = check_valid(name, span, what, diagnostics) else { return false };
+    let Some(stem) = check_valid(name, span, what, diagnostics) else {
+        return false;
+    };
     let wrong = stem.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_');
     if wrong && permissive != Some("") {
         let mut help = format!("write '{}'", kebab(name));
@@ -169,9 +188,17 @@ pub(crate) fn check_value(
         // The digit makes no difference to the rules; a letter in front of it hides it from them.
         let as_name = format!("d{name}");
         let before = diagnostics.len();
-        let fine = check_lower(&as_name, span, &format!("value '{name}'"), permissive, diagnostics);
+        let fine = check_lower(
+            &as_name,
+            span,
+            &format!("value '{name}'"),
+            permissive,
+            diagnostics,
+        );
         for diagnostic in diagnostics.iter_mut().skip(before) {
-            diagnostic.message = diagnostic.message.replace(&format!("'{as_name}'"), &format!("'{name}'"));
+            diagnostic.message = diagnostic
+                .message
+                .replace(&format!("'{as_name}'"), &format!("'{name}'"));
             diagnostic.help = diagnostic.help.take().map(|help| help.replacen("'d", "'", 1));
         }
         return fine;
@@ -193,8 +220,12 @@ pub(crate) fn check_member(
     let mangled = mangle(name);
     if mangled == "u" || mangled.starts_with("has_") {
         diagnostics.push(
-            Diagnostic::error(codes::RESERVED_NAME, span, format!("member name '{name}' is reserved"))
-                .help("generated code uses `u` for branches and `has_` for optional members"),
+            Diagnostic::error(
+                codes::RESERVED_NAME,
+                span,
+                format!("member name '{name}' is reserved"),
+            )
+            .help("generated code uses `u` for branches and `has_` for optional members"),
         );
         return false;
     }
@@ -210,15 +241,23 @@ fn check_valid<'n>(
 ) -> Option<&'n str> {
     let Some(stem) = stem(name) else {
         diagnostics.push(
-            Diagnostic::error(codes::INVALID_NAME, span, format!("invalid name '{name}' of {}", bare(what, name)))
-                .help(why_invalid(name)),
+            Diagnostic::error(
+                codes::INVALID_NAME,
+                span,
+                format!("invalid name '{name}' of {}", bare(what, name)),
+            )
+            .help(why_invalid(name)),
         );
         return None;
     };
     if mangle(name).starts_with("q_") {
         diagnostics.push(
-            Diagnostic::error(codes::RESERVED_NAME, span, format!("the name '{name}' is reserved"))
-                .help("names that start with `q_` or `q-` are kept for generated code"),
+            Diagnostic::error(
+                codes::RESERVED_NAME,
+                span,
+                format!("the name '{name}' is reserved"),
+            )
+            .help("names that start with `q_` or `q-` are kept for generated code"),
         );
         return None;
     }
@@ -241,7 +280,8 @@ fn why_invalid(name: &str) -> String {
         return "a name has at least one letter".to_owned();
     }
     if name.starts_with("__") {
-        return "a downstream name is `__`, a reversed domain name, `_` and a name: '__com.example_name'".to_owned();
+        return "a downstream name is `__`, a reversed domain name, `_` and a name: '__com.example_name'"
+            .to_owned();
     }
     if name.starts_with('_') {
         return format!("{rule}; downstream names start with `__com.example_`");
@@ -249,7 +289,10 @@ fn why_invalid(name: &str) -> String {
     if name.starts_with('*') {
         return "only members may be optional, and one `*` says so".to_owned();
     }
-    match name.chars().find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '_')) {
+    match name
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '_'))
+    {
         Some(wrong) => format!("{rule}; `{wrong}` is none of these"),
         None => rule.to_owned(),
     }

@@ -15,7 +15,12 @@ pub(crate) fn check(types: &mut Types, raw: &[RawDefinition<'_>], diagnostics: &
 
 /// A type that a struct or union contains as base or branch, and the place that says so.
 fn contained(types: &Types, raw: &[RawDefinition<'_>], id: TypeId) -> Vec<(TypeId, Option<Span>)> {
-    let definition = types.definition.get(id.index()).copied().flatten().and_then(|index| raw.get(index));
+    let definition = types
+        .definition
+        .get(id.index())
+        .copied()
+        .flatten()
+        .and_then(|index| raw.get(index));
     match &types.schema.type_of(id).kind {
         TypeKind::Struct(found) => {
             let span = definition.and_then(|definition| match &definition.body {
@@ -26,7 +31,10 @@ fn contained(types: &Types, raw: &[RawDefinition<'_>], id: TypeId) -> Vec<(TypeI
         }
         TypeKind::Union(found) => {
             let span = definition.and_then(|definition| match &definition.body {
-                Body::Union { base: Data::Named(base), .. } => Some(base.span),
+                Body::Union {
+                    base: Data::Named(base),
+                    ..
+                } => Some(base.span),
                 _ => None,
             });
             let branches = found
@@ -115,7 +123,10 @@ fn report(
     let from = stack.iter().position(|(id, _, _)| *id == held).unwrap_or(0);
     let cycle = stack.get(from..).unwrap_or(&[]);
     let ty = types.schema.type_of(held);
-    let span = cycle.first().and_then(|(_, _, span)| *span).or_else(|| types.place(raw, held));
+    let span = cycle
+        .first()
+        .and_then(|(_, _, span)| *span)
+        .or_else(|| types.place(raw, held));
     let Some(span) = span else { return };
     let mut diagnostic = Diagnostic::error(
         codes::CONTAINS_ITSELF,
@@ -124,8 +135,7 @@ fn report(
     );
     for (id, _, span) in cycle.iter().skip(1) {
         if let Some(span) = span {
-            diagnostic =
-                diagnostic.also(*span, format!("by way of '{}'", types.schema.type_of(*id).name));
+            diagnostic = diagnostic.also(*span, format!("by way of '{}'", types.schema.type_of(*id).name));
         }
     }
     diagnostics.push(diagnostic.help("a base or branch is part of the object; a member may be of any type"));
@@ -138,11 +148,13 @@ fn mark_recursive(types: &mut Types) {
     let edges: Vec<Vec<usize>> = (0..count)
         .map(|index| {
             let mut targets = Vec::new();
-            types.schema.elements_within(TypeId::from_index(index), &mut |element, array| {
-                if let (Element::Type(id), false) = (element, array) {
-                    targets.push(id.index());
-                }
-            });
+            types
+                .schema
+                .elements_within(TypeId::from_index(index), &mut |element, array| {
+                    if let (Element::Type(id), false) = (element, array) {
+                        targets.push(id.index());
+                    }
+                });
             targets
         })
         .collect();

@@ -33,12 +33,31 @@ pub(crate) struct RawDefinition<'g> {
 /// What is particular to a kind of definition.
 #[derive(Debug)]
 pub(crate) enum Body<'g> {
-    Enum { values: Vec<RawValue<'g>>, prefix: Option<&'g str> },
-    Struct { base: Option<RawType<'g>>, members: Vec<RawMember<'g>> },
-    Union { base: Data<'g>, discriminator: Option<(&'g str, Span)>, branches: Vec<RawBranch<'g>> },
-    Alternate { alternatives: Vec<RawBranch<'g>> },
-    Command { data: Data<'g>, returns: Option<RawType<'g>>, flags: Flags },
-    Event { data: Data<'g>, boxed: bool },
+    Enum {
+        values: Vec<RawValue<'g>>,
+        prefix: Option<&'g str>,
+    },
+    Struct {
+        base: Option<RawType<'g>>,
+        members: Vec<RawMember<'g>>,
+    },
+    Union {
+        base: Data<'g>,
+        discriminator: Option<(&'g str, Span)>,
+        branches: Vec<RawBranch<'g>>,
+    },
+    Alternate {
+        alternatives: Vec<RawBranch<'g>>,
+    },
+    Command {
+        data: Data<'g>,
+        returns: Option<RawType<'g>>,
+        flags: Flags,
+    },
+    Event {
+        data: Data<'g>,
+        boxed: bool,
+    },
 }
 
 /// Members in place, or the name of what has them.
@@ -114,7 +133,12 @@ pub(crate) fn shape<'g>(
     let keywords: Vec<(Meta, &'g Entry<'_>)> = expression
         .object
         .iter()
-        .filter_map(|entry| Meta::ALL.into_iter().find(|meta| meta.word() == entry.key).map(|meta| (meta, entry)))
+        .filter_map(|entry| {
+            Meta::ALL
+                .into_iter()
+                .find(|meta| meta.word() == entry.key)
+                .map(|meta| (meta, entry))
+        })
         .collect();
     let (meta, entry) = match keywords.as_slice() {
         [one] => *one,
@@ -142,7 +166,11 @@ pub(crate) fn shape<'g>(
             diagnostics.push(Diagnostic::error(
                 codes::NAME_NOT_STRING,
                 entry.value.span,
-                format!("the name of {} must be a string, not {}", meta.with_article(), other.describe()),
+                format!(
+                    "the name of {} must be a string, not {}",
+                    meta.with_article(),
+                    other.describe()
+                ),
             ));
             return None;
         }
@@ -161,7 +189,9 @@ pub(crate) fn shape<'g>(
         name_span,
     };
     let body = shaper.body();
-    let condition = shaper.members.condition(&expression.object, &format!("the {}", meta.word()));
+    let condition = shaper
+        .members
+        .condition(&expression.object, &format!("the {}", meta.word()));
     let features = shaper.members.features(&expression.object);
     Some(RawDefinition {
         meta,
@@ -179,10 +209,13 @@ pub(crate) fn shape<'g>(
 
 /// The names of definitions that are too broken to be looked into, so that nobody misses them.
 pub(crate) fn names_of<'e>(expression: &'e RawExpression<'_>) -> impl Iterator<Item = &'e str> {
-    expression.object.iter().filter_map(|entry| match &entry.value.kind {
-        ValueKind::Str(name) => Some(&**name),
-        _ => None,
-    })
+    expression
+        .object
+        .iter()
+        .filter_map(|entry| match &entry.value.kind {
+            ValueKind::Str(name) => Some(&**name),
+            _ => None,
+        })
 }
 
 fn no_keyword(expression: &RawExpression<'_>, diagnostics: &mut Vec<Diagnostic>) {
@@ -191,7 +224,10 @@ fn no_keyword(expression: &RawExpression<'_>, diagnostics: &mut Vec<Diagnostic>)
         return;
     }
     let keywords = || Meta::ALL.into_iter().map(Meta::word).chain(["include", "pragma"]);
-    let open = Span { end: expression.span.start + 1, ..expression.span };
+    let open = Span {
+        end: expression.span.start + 1,
+        ..expression.span
+    };
     let first = expression.object.first();
     let misspelt = expression.object.iter().find_map(|entry| {
         let meant = match &*entry.key {
@@ -201,16 +237,21 @@ fn no_keyword(expression: &RawExpression<'_>, diagnostics: &mut Vec<Diagnostic>)
         meant.map(|meant| (entry.key_span, meant))
     });
     let diagnostic = match misspelt {
-        Some((span, meant)) => {
-            Diagnostic::error(codes::NO_KEYWORD, span, "this definition does not say what it defines")
-                .help(format!("did you mean '{meant}'?"))
-        }
+        Some((span, meant)) => Diagnostic::error(
+            codes::NO_KEYWORD,
+            span,
+            "this definition does not say what it defines",
+        )
+        .help(format!("did you mean '{meant}'?")),
         None => Diagnostic::error(
             codes::NO_KEYWORD,
             first.map_or(open, |entry| entry.key_span),
             "this definition does not say what it defines",
         )
-        .help(format!("exactly one key must be one of {}", suggest::list(Meta::ALL.into_iter().map(Meta::word)))),
+        .help(format!(
+            "exactly one key must be one of {}",
+            suggest::list(Meta::ALL.into_iter().map(Meta::word))
+        )),
     };
     diagnostics.push(diagnostic);
 }
@@ -233,7 +274,8 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
 
     fn keys(&mut self, required: &[&str], optional: &[&str]) {
         let what = self.meta.with_article();
-        self.members.keys(self.object, what, Some(self.name_span), required, optional);
+        self.members
+            .keys(self.object, what, Some(self.name_span), required, optional);
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
@@ -271,9 +313,13 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
         });
         let values = match self.value("data") {
-            Some(Value { kind: ValueKind::Array(list), .. }) => {
-                list.iter().filter_map(|value| self.members.value(value)).collect()
-            }
+            Some(Value {
+                kind: ValueKind::Array(list),
+                ..
+            }) => list
+                .iter()
+                .filter_map(|value| self.members.value(value))
+                .collect(),
             Some(other) => {
                 self.wrong_kind(other, "data", "an array of values");
                 Vec::new()
@@ -286,12 +332,21 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
     fn structure(&mut self) -> Body<'g> {
         self.keys(&["struct", "data"], &["base", "if", "features"]);
         let members = match self.value("data") {
-            Some(Value { kind: ValueKind::Object(object), .. }) => self.members.members(object, true),
+            Some(Value {
+                kind: ValueKind::Object(object),
+                ..
+            }) => self.members.members(object, true),
             Some(other) => {
                 if let ValueKind::Str(name) = &other.kind {
                     self.report(
-                        Diagnostic::error(codes::WRONG_KIND, other.span, "'data' of a struct must be an object")
-                            .help(format!("to take over all members of '{name}', write `'base': '{name}', 'data': {{}}`")),
+                        Diagnostic::error(
+                            codes::WRONG_KIND,
+                            other.span,
+                            "'data' of a struct must be an object",
+                        )
+                        .help(format!(
+                            "to take over all members of '{name}', write `'base': '{name}', 'data': {{}}`"
+                        )),
                     );
                 } else {
                     self.wrong_kind(other, "data", "an object");
@@ -300,13 +355,17 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
             None => Vec::new(),
         };
-        let base = self.value("base").and_then(|value| self.members.type_name(value, "'base'"));
+        let base = self
+            .value("base")
+            .and_then(|value| self.members.type_name(value, "'base'"));
         Body::Struct { base, members }
     }
 
     fn union(&mut self) -> Body<'g> {
         self.keys(&["union", "base", "discriminator", "data"], &["if", "features"]);
-        let base = self.value("base").map_or(Data::None, |value| self.members.data(value, "'base'", true));
+        let base = self
+            .value("base")
+            .map_or(Data::None, |value| self.members.data(value, "'base'", true));
         let discriminator = self.value("discriminator").and_then(|value| match &value.kind {
             ValueKind::Str(name) => Some((&**name, value.span)),
             _ => {
@@ -315,25 +374,39 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
         });
         let branches = match self.value("data") {
-            Some(Value { kind: ValueKind::Object(object), .. }) => {
-                object.iter().map(|entry| self.members.branch(entry, "branch", false)).collect()
-            }
+            Some(Value {
+                kind: ValueKind::Object(object),
+                ..
+            }) => object
+                .iter()
+                .map(|entry| self.members.branch(entry, "branch", false))
+                .collect(),
             Some(other) => {
                 self.wrong_kind(other, "data", "an object of branches");
                 Vec::new()
             }
             None => Vec::new(),
         };
-        Body::Union { base, discriminator, branches }
+        Body::Union {
+            base,
+            discriminator,
+            branches,
+        }
     }
 
     fn alternate(&mut self) -> Body<'g> {
         self.keys(&["alternate", "data"], &["if", "features"]);
         let alternatives = match self.value("data") {
-            Some(Value { kind: ValueKind::Object(object), span }) => {
+            Some(Value {
+                kind: ValueKind::Object(object),
+                span,
+            }) => {
                 if object.is_empty() {
-                    let mut diagnostic =
-                        Diagnostic::error(codes::EMPTY_ALTERNATE, *span, "an alternate needs at least one alternative");
+                    let mut diagnostic = Diagnostic::error(
+                        codes::EMPTY_ALTERNATE,
+                        *span,
+                        "an alternate needs at least one alternative",
+                    );
                     diagnostic = diagnostic.help("`'data': { 'name': 'str', 'number': 'int' }`, for example");
                     self.report(diagnostic);
                 }
@@ -379,9 +452,12 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             allow_preconfig: self.flag("allow-preconfig", true),
             coroutine: self.flag("coroutine", true),
         };
-        if let (true, true, Some(oob), Some(coroutine)) =
-            (flags.allow_oob, flags.coroutine, self.get("allow-oob"), self.get("coroutine"))
-        {
+        if let (true, true, Some(oob), Some(coroutine)) = (
+            flags.allow_oob,
+            flags.coroutine,
+            self.get("allow-oob"),
+            self.get("coroutine"),
+        ) {
             let (first, second) = if oob.key_span.start < coroutine.key_span.start {
                 (oob, coroutine)
             } else {
@@ -430,7 +506,9 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
                     format!("flag '{key}' can only be {wanted}"),
                 );
                 diagnostic = match other {
-                    ValueKind::Bool(_) => diagnostic.help(format!("{} is the default: leave the flag out", !wanted)),
+                    ValueKind::Bool(_) => {
+                        diagnostic.help(format!("{} is the default: leave the flag out", !wanted))
+                    }
                     ValueKind::Str(text) if &**text == "true" || &**text == "false" => {
                         diagnostic.help(format!("write `{wanted}` without quotes"))
                     }
@@ -446,9 +524,12 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
     fn arguments(&mut self, boxed: bool) -> Data<'g> {
         let Some(value) = self.value("data") else {
             if let (true, Some(entry)) = (boxed, self.get("boxed")) {
-                let diagnostic =
-                    Diagnostic::error(codes::BOXED_WITHOUT_TYPE, entry.key_span, "'boxed' needs a type in 'data'")
-                        .help("name a struct or union in 'data', or leave 'boxed' out");
+                let diagnostic = Diagnostic::error(
+                    codes::BOXED_WITHOUT_TYPE,
+                    entry.key_span,
+                    "'boxed' needs a type in 'data'",
+                )
+                .help("name a struct or union in 'data', or leave 'boxed' out");
                 self.report(diagnostic);
             }
             return Data::None;
@@ -467,7 +548,10 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
                 self.report(diagnostic.help("define a struct with these members, or leave 'boxed' out"));
                 return Data::None;
             }
-            return self.members.type_name(value, "'data'").map_or(Data::None, Data::Named);
+            return self
+                .members
+                .type_name(value, "'data'")
+                .map_or(Data::None, Data::Named);
         }
         self.members.data(value, "'data'", false)
     }

@@ -35,7 +35,9 @@ pub fn near<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>, count: us
             } else {
                 distance(&wanted, &candidate)
             };
-            (distance <= limit).then_some((distance, name)).or(contains.then_some((limit + 1, name)))
+            (distance <= limit)
+                .then_some((distance, name))
+                .or(contains.then_some((limit + 1, name)))
         })
         .collect();
     found.sort_by_key(|(distance, _)| *distance);
@@ -67,7 +69,9 @@ fn distance(a: &[char], b: &[char]) -> usize {
         next.push(i + 1);
         for (j, y) in b.iter().enumerate() {
             let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-            let mut cost = (at(&row, j) + usize::from(x != y)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            let mut cost = (at(&row, j) + usize::from(x != y))
+                .min(at(&row, j + 1) + 1)
+                .min(at(&next, j) + 1);
             if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
                 cost = cost.min(at(&before, j - 1) + 1);
             }

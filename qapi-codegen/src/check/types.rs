@@ -8,8 +8,8 @@ use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{
     Alternate, Alternative, Branch, Builtin, Command, Condition, Definition, Element, Enum, EnumValue, Event,
-    Feature, Implicit, Member, Module, ModuleId, Origin, Schema, Struct, Tag, Type, TypeId, TypeKind, TypeRef,
-    Union,
+    Feature, Implicit, Member, Module, ModuleId, Origin, Schema, Struct, Tag, Type, TypeId, TypeKind,
+    TypeRef, Union,
 };
 use crate::source::{LineIndex, Span};
 
@@ -86,8 +86,13 @@ pub(crate) fn resolve(
             free_docs: Vec::new(),
         })
         .collect();
-    let schema =
-        Schema { modules, types: vec![qtype()], commands: Vec::new(), events: Vec::new(), features: Vec::new() };
+    let schema = Schema {
+        modules,
+        types: vec![qtype()],
+        commands: Vec::new(),
+        events: Vec::new(),
+        features: Vec::new(),
+    };
     let mut resolver = Resolver {
         names,
         lines,
@@ -120,7 +125,9 @@ fn qtype() -> Type {
     Type {
         name: "QType".to_owned(),
         kind: TypeKind::Enum(Enum {
-            values: ["none", "qnull", "qnum", "qstring", "qdict", "qlist", "qbool"].map(value).to_vec(),
+            values: ["none", "qnull", "qnum", "qstring", "qdict", "qlist", "qbool"]
+                .map(value)
+                .to_vec(),
             prefix: Some("QTYPE".to_owned()),
         }),
         origin: None,
@@ -144,7 +151,9 @@ struct Resolver<'n, 'd> {
 
 impl Resolver<'_, '_> {
     fn definition(&mut self, index: usize, raw: &RawDefinition<'_>) {
-        let Some(ids) = self.names.ids.get(index).copied() else { return };
+        let Some(ids) = self.names.ids.get(index).copied() else {
+            return;
+        };
         self.module = raw.module;
         self.faulty = raw.faulty;
         match &raw.body {
@@ -159,7 +168,10 @@ impl Resolver<'_, '_> {
                         origin: Some(self.origin(value.span)),
                     })
                     .collect();
-                let kind = TypeKind::Enum(Enum { values, prefix: prefix.map(str::to_owned) });
+                let kind = TypeKind::Enum(Enum {
+                    values,
+                    prefix: prefix.map(str::to_owned),
+                });
                 self.add_type(index, raw, kind);
             }
             Body::Struct { base, members } => {
@@ -167,7 +179,11 @@ impl Resolver<'_, '_> {
                 let members = self.members(members);
                 self.add_type(index, raw, TypeKind::Struct(Struct { base, members }));
             }
-            Body::Union { base, discriminator, branches } => {
+            Body::Union {
+                base,
+                discriminator,
+                branches,
+            } => {
                 let base = match base {
                     Data::Inline(members) => {
                         let own = match ids.entity {
@@ -198,7 +214,8 @@ impl Resolver<'_, '_> {
                 let alternatives = alternatives
                     .iter()
                     .filter_map(|alternative| {
-                        let alternative_type = self.reference(alternative.branch_type.as_ref(), "alternative");
+                        let alternative_type =
+                            self.reference(alternative.branch_type.as_ref(), "alternative");
                         Some(Alternative {
                             name: alternative.name.to_owned(),
                             alternative_type: alternative_type?,
@@ -265,7 +282,11 @@ impl Resolver<'_, '_> {
     }
 
     fn origin(&self, span: Span) -> Origin {
-        Origin { module: self.module, span, at: self.lines.at(span) }
+        Origin {
+            module: self.module,
+            span,
+            at: self.lines.at(span),
+        }
     }
 
     fn add_type(&mut self, index: usize, raw: &RawDefinition<'_>, kind: TypeKind) {
@@ -391,8 +412,14 @@ impl Resolver<'_, '_> {
     fn describe(&self, of: TypeRef, name: &str) -> String {
         match of {
             TypeRef { array: true, .. } => format!("an array ('[{}]')", name.trim_end_matches("List")),
-            TypeRef { element: Element::Builtin(builtin), .. } => format!("the built-in type '{builtin}'"),
-            TypeRef { element: Element::Type(id), .. } => match self.kind_of(id) {
+            TypeRef {
+                element: Element::Builtin(builtin),
+                ..
+            } => format!("the built-in type '{builtin}'"),
+            TypeRef {
+                element: Element::Type(id),
+                ..
+            } => match self.kind_of(id) {
                 Some(meta) => format!("{} ('{name}')", meta.with_article()),
                 None => format!("an enum ('{name}')"),
             },
@@ -406,9 +433,10 @@ impl Resolver<'_, '_> {
         }
         let found = self.reference(Some(base), "'base'")?;
         match found {
-            TypeRef { element: Element::Type(id), array: false } if self.kind_of(id) == Some(Meta::Struct) => {
-                Some(id)
-            }
+            TypeRef {
+                element: Element::Type(id),
+                array: false,
+            } if self.kind_of(id) == Some(Meta::Struct) => Some(id),
             other => {
                 self.faulty = true;
                 let what = self.describe(other, base.name);
@@ -416,7 +444,10 @@ impl Resolver<'_, '_> {
                     Diagnostic::error(
                         codes::BAD_BASE,
                         base.span,
-                        format!("the base of {} must be a struct, not {what}", raw.meta.with_article()),
+                        format!(
+                            "the base of {} must be a struct, not {what}",
+                            raw.meta.with_article()
+                        ),
                     )
                     .note("not a struct"),
                 );
@@ -447,13 +478,21 @@ impl Resolver<'_, '_> {
         found
     }
 
-    fn named_arguments(&mut self, raw: &RawDefinition<'_>, name: &RawType<'_>, boxed: bool) -> Option<TypeId> {
+    fn named_arguments(
+        &mut self,
+        raw: &RawDefinition<'_>,
+        name: &RawType<'_>,
+        boxed: bool,
+    ) -> Option<TypeId> {
         if let Some(Found::Empty) = self.names.find(name.name) {
             return None;
         }
         let found = self.reference(Some(name), "'data'")?;
         let id = match found {
-            TypeRef { element: Element::Type(id), array: false } => id,
+            TypeRef {
+                element: Element::Type(id),
+                array: false,
+            } => id,
             other => {
                 self.wrong_arguments(raw, name, other);
                 return None;
@@ -463,7 +502,11 @@ impl Resolver<'_, '_> {
             Some(Meta::Struct) => Some(id),
             Some(Meta::Union) if boxed => Some(id),
             Some(Meta::Union) => {
-                let what = if raw.meta == Meta::Command { "arguments" } else { "event data" };
+                let what = if raw.meta == Meta::Command {
+                    "arguments"
+                } else {
+                    "event data"
+                };
                 self.diagnostics.push(
                     Diagnostic::error(
                         codes::UNION_NOT_BOXED,
@@ -507,17 +550,28 @@ impl Resolver<'_, '_> {
             Some(Found::ArrayOf(element)) => return self.array_name(raw, &element),
             Some(Found::Excused) => None,
             Some(Found::Empty) | None => {
-                let label = if raw.name.is_empty() { "the name is empty" } else { "not defined in this schema" };
+                let label = if raw.name.is_empty() {
+                    "the name is empty"
+                } else {
+                    "not defined in this schema"
+                };
                 self.diagnostics.push(
-                    Diagnostic::error(codes::UNKNOWN_TYPE, raw.span, format!("{what} uses unknown type '{}'", raw.name))
-                        .note(label)
-                        .maybe_help(self.names.advice(raw.name)),
+                    Diagnostic::error(
+                        codes::UNKNOWN_TYPE,
+                        raw.span,
+                        format!("{what} uses unknown type '{}'", raw.name),
+                    )
+                    .note(label)
+                    .maybe_help(self.names.advice(raw.name)),
                 );
                 None
             }
         };
         self.faulty |= found.is_none();
-        found.map(|found| TypeRef { array: raw.array, ..found })
+        found.map(|found| TypeRef {
+            array: raw.array,
+            ..found
+        })
     }
 
     /// `strList` for `[ 'str' ]`: generated code has such names, and they leak into the language.
@@ -529,7 +583,10 @@ impl Resolver<'_, '_> {
                 Diagnostic::error(
                     codes::BAD_ARRAY,
                     raw.span,
-                    format!("'{}' is the generated name of an array, and there are no arrays of arrays", raw.name),
+                    format!(
+                        "'{}' is the generated name of an array, and there are no arrays of arrays",
+                        raw.name
+                    ),
                 )
                 .help(format!("write `[ '{name}' ]`")),
             );

@@ -13,9 +13,17 @@ use super::types::Types;
 
 pub(crate) fn check(types: &mut Types, raw: &[RawDefinition<'_>], diagnostics: &mut Vec<Diagnostic>) {
     for (index, definition) in raw.iter().enumerate() {
-        if let (Body::Union { base, discriminator, .. }, Some(id)) = (&definition.body, types.type_of(index)) {
+        if let (
+            Body::Union {
+                base, discriminator, ..
+            },
+            Some(id),
+        ) = (&definition.body, types.type_of(index))
+        {
             let tag = match discriminator {
-                Some(discriminator) => find_tag(types, raw, definition, id, base, *discriminator, diagnostics),
+                Some(discriminator) => {
+                    find_tag(types, raw, definition, id, base, *discriminator, diagnostics)
+                }
                 None => None,
             };
             match tag {
@@ -34,7 +42,11 @@ pub(crate) fn check(types: &mut Types, raw: &[RawDefinition<'_>], diagnostics: &
 fn find_member(schema: &Schema, base: TypeId, name: &str) -> Option<(TypeId, usize)> {
     let mut next = Some(base);
     while let Some(id) = next {
-        if let Some(at) = schema.own_members(id).iter().position(|member| member.name == name) {
+        if let Some(at) = schema
+            .own_members(id)
+            .iter()
+            .position(|member| member.name == name)
+        {
             return Some((id, at));
         }
         next = schema.base(id);
@@ -88,9 +100,10 @@ fn find_tag(
                     diagnostic.help(format!("write '{bare}'; the discriminator cannot be optional"))
                 }
                 (_, true) => diagnostic.help("the base has no members; add one whose type is an enum"),
-                _ => diagnostic.help(suggest::did_you_mean(name, names()).unwrap_or_else(|| {
-                    format!("its members are {}", suggest::list(names().take(8)))
-                })),
+                _ => diagnostic.help(
+                    suggest::did_you_mean(name, names())
+                        .unwrap_or_else(|| format!("its members are {}", suggest::list(names().take(8)))),
+                ),
             };
             if let (Data::Named(_), Some(place)) = (base, types.place(raw, base_id)) {
                 diagnostic = diagnostic.also(place, "the base");
@@ -102,11 +115,10 @@ fn find_tag(
     let found = schema.own_members(holder).get(member)?;
     let place = found.origin.span;
     let enumeration = match found.member_type {
-        TypeRef { element: Element::Type(id), array: false }
-            if matches!(schema.type_of(id).kind, TypeKind::Enum(_)) =>
-        {
-            Some(id)
-        }
+        TypeRef {
+            element: Element::Type(id),
+            array: false,
+        } if matches!(schema.type_of(id).kind, TypeKind::Enum(_)) => Some(id),
         other => {
             // In a faulty type it may be a stand-in.
             if !types.is_faulty(holder) || matches!(other.element, Element::Type(_)) {
@@ -134,12 +146,23 @@ fn find_tag(
         );
     };
     if found.optional {
-        absent("optional", "drop the `*`: without it nobody knows which branch to read");
+        absent(
+            "optional",
+            "drop the `*`: without it nobody knows which branch to read",
+        );
     }
     if !found.condition.is_always() {
-        absent("conditional", "the member must always be there; branches and values may have conditions");
+        absent(
+            "conditional",
+            "the member must always be there; branches and values may have conditions",
+        );
     }
-    Some(Tag { name: name.to_owned(), enumeration: enumeration?, holder, member })
+    Some(Tag {
+        name: name.to_owned(),
+        enumeration: enumeration?,
+        holder,
+        member,
+    })
 }
 
 fn branches(
@@ -154,11 +177,23 @@ fn branches(
     let place = types.place(raw, tag.enumeration);
     let enum_type = types.schema.type_of(tag.enumeration);
     let enum_name = enum_type.name.clone();
-    let TypeKind::Enum(enumeration) = &enum_type.kind else { return };
+    let TypeKind::Enum(enumeration) = &enum_type.kind else {
+        return;
+    };
     let values = enumeration.values.clone();
-    let position: HashMap<&str, usize> =
-        values.iter().enumerate().rev().map(|(at, value)| (value.name.as_str(), at)).collect();
-    let Some(Type { kind: TypeKind::Union(union), .. }) = types.schema.types.get_mut(id.index()) else { return };
+    let position: HashMap<&str, usize> = values
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, value)| (value.name.as_str(), at))
+        .collect();
+    let Some(Type {
+        kind: TypeKind::Union(union),
+        ..
+    }) = types.schema.types.get_mut(id.index())
+    else {
+        return;
+    };
     for branch in &mut union.branches {
         if let Some(at) = position.get(branch.name.as_str()) {
             branch.value = *at;
@@ -189,7 +224,8 @@ fn branches(
         }
     }
     if union.branches.is_empty() && !enum_faulty && !definition.faulty {
-        let mut diagnostic = Diagnostic::error(codes::NO_BRANCHES, definition.name_span, "union has no branches");
+        let mut diagnostic =
+            Diagnostic::error(codes::NO_BRANCHES, definition.name_span, "union has no branches");
         if let Some(place) = place {
             diagnostic = diagnostic.also(place, "the enum of its discriminator has no values");
         }

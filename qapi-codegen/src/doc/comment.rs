@@ -55,22 +55,27 @@ enum Tag {
 
 /// Reads the comment at `span`, whose text is `text`. `next` is what follows it, for a comment that is
 /// not closed.
-pub(crate) fn read(
-    span: Span,
-    text: &str,
-    next: Span,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Comment {
+pub(crate) fn read(span: Span, text: &str, next: Span, diagnostics: &mut Vec<Diagnostic>) -> Comment {
     let file: FileId = span.file;
-    let mut reader = Reader { lines: Lines::new(file, text, span.start, diagnostics), sections: Vec::new() };
+    let mut reader = Reader {
+        lines: Lines::new(file, text, span.start, diagnostics),
+        sections: Vec::new(),
+    };
     reader.lines.opening();
     let symbol = reader.comment();
     if !reader.lines.closed {
-        let opening = Span { end: span.start + 2, ..span };
+        let opening = Span {
+            end: span.start + 2,
+            ..span
+        };
         reader.lines.report(
-            Diagnostic::error(codes::DOC_NOT_CLOSED, next, "documentation comment must end with `##`")
-                .also(opening, "the comment starts here")
-                .help("put a line `##` below the last line of the comment"),
+            Diagnostic::error(
+                codes::DOC_NOT_CLOSED,
+                next,
+                "documentation comment must end with `##`",
+            )
+            .also(opening, "the comment starts here")
+            .help("put a line `##` below the last line of the comment"),
         );
     }
     let damaged = reader.lines.damaged;
@@ -78,7 +83,12 @@ pub(crate) fn read(
     if !damaged {
         sections.retain(|section| section.kind != SectionKind::Plain || !section.text.is_empty());
     }
-    Comment { span, symbol, sections, damaged }
+    Comment {
+        span,
+        symbol,
+        sections,
+        damaged,
+    }
 }
 
 struct Reader<'a, 'd> {
@@ -88,7 +98,9 @@ struct Reader<'a, 'd> {
 
 impl<'a> Reader<'a, '_> {
     fn comment(&mut self) -> Option<(String, Span)> {
-        let Some(first) = self.lines.next() else { return None };
+        let Some(first) = self.lines.next() else {
+            return None;
+        };
         if !first.text.starts_with('@') {
             self.free_form(first);
             return None;
@@ -104,8 +116,12 @@ impl<'a> Reader<'a, '_> {
                     None => "add a colon: `@name:`",
                 };
                 self.lines.report(
-                    Diagnostic::error(codes::DOC_MISSING_COLON, span, "the line that names the definition must end with `:`")
-                        .help(help),
+                    Diagnostic::error(
+                        codes::DOC_MISSING_COLON,
+                        span,
+                        "the line that names the definition must end with `:`",
+                    )
+                    .help(help),
                 );
                 name.split([':', ' ']).next().unwrap_or(name)
             }
@@ -135,8 +151,9 @@ impl<'a> Reader<'a, '_> {
                     format!("`@{name}:` is not allowed in free-form documentation"),
                 );
                 if text.is_blank() {
-                    diagnostic = diagnostic
-                        .help("to document a definition, let its name stand on the very first line of the comment");
+                    diagnostic = diagnostic.help(
+                        "to document a definition, let its name stand on the very first line of the comment",
+                    );
                 } else {
                     diagnostic = diagnostic
                         .help("documentation of a definition starts with a line `# @Name:` right below `##`");
@@ -148,7 +165,11 @@ impl<'a> Reader<'a, '_> {
             text.push(current.text);
             line = self.lines.next();
         }
-        self.sections.push(RawSection { kind: SectionKind::Plain, span, text: text.finish() });
+        self.sections.push(RawSection {
+            kind: SectionKind::Plain,
+            span,
+            text: text.finish(),
+        });
     }
 
     /// What is below the line with the symbol.
@@ -183,7 +204,9 @@ impl<'a> Reader<'a, '_> {
                             format!("description of `@{name}:` follows a section"),
                         )
                         .also(section, "this ended the descriptions of members")
-                        .help("describe all members together, above sections, and features below `Features:`"),
+                        .help(
+                            "describe all members together, above sections, and features below `Features:`",
+                        ),
                     );
                 }
                 line = self.descriptions(current, false);
@@ -210,7 +233,11 @@ impl<'a> Reader<'a, '_> {
             other => {
                 let span = other.map_or(heading, |line| self.lines.line_span(&line));
                 // At the end of the comment the place is that of its closing line.
-                let span = if other.is_none() { self.lines.end_of_last_line() } else { span };
+                let span = if other.is_none() {
+                    self.lines.end_of_last_line()
+                } else {
+                    span
+                };
                 self.lines.report(
                     Diagnostic::error(codes::DOC_NO_FEATURES, span, "descriptions of features expected")
                         .also(heading, "below this line")
@@ -225,7 +252,9 @@ impl<'a> Reader<'a, '_> {
     fn descriptions(&mut self, first: Line<'a>, features: bool) -> Option<Line<'a>> {
         let mut line = Some(first);
         while let Some(current) = line {
-            let Some((name, text)) = at_name(current.text) else { break };
+            let Some((name, text)) = at_name(current.text) else {
+                break;
+            };
             let span = self.lines.span(&current, 0, name.len() + 2);
             let name_span = self.lines.span(&current, 1, name.len());
             if name.is_empty() {
@@ -239,7 +268,11 @@ impl<'a> Reader<'a, '_> {
             } else {
                 SectionKind::Member(name.to_owned())
             };
-            if let Some(other) = self.sections.iter().find(|section| section.kind == kind && !name.is_empty()) {
+            if let Some(other) = self
+                .sections
+                .iter()
+                .find(|section| section.kind == kind && !name.is_empty())
+            {
                 let other = other.span;
                 let what = if features { "feature " } else { "" };
                 self.lines.report(
@@ -252,7 +285,11 @@ impl<'a> Reader<'a, '_> {
                 );
             }
             let (text, next) = self.indented(text);
-            self.sections.push(RawSection { kind, span: name_span, text });
+            self.sections.push(RawSection {
+                kind,
+                span: name_span,
+                text,
+            });
             line = next;
         }
         line
@@ -279,15 +316,23 @@ impl<'a> Reader<'a, '_> {
         {
             let first = first.span;
             self.lines.report(
-                Diagnostic::error(codes::DOC_DUPLICATE_SECTION, span, format!("second `{word}:` section"))
-                    .also(first, "first here"),
+                Diagnostic::error(
+                    codes::DOC_DUPLICATE_SECTION,
+                    span,
+                    format!("second `{word}:` section"),
+                )
+                .also(first, "first here"),
             );
         }
         let (text, next) = self.indented(text);
         if text.is_empty() {
             self.lines.report(
-                Diagnostic::error(codes::DOC_EMPTY_SECTION, span, format!("no text behind `{word}:`"))
-                    .help("write the text behind the colon, and further lines indented below it"),
+                Diagnostic::error(
+                    codes::DOC_EMPTY_SECTION,
+                    span,
+                    format!("no text behind `{word}:`"),
+                )
+                .help("write the text behind the colon, and further lines indented below it"),
             );
         }
         self.sections.push(RawSection { kind, span, text });
@@ -307,14 +352,18 @@ impl<'a> Reader<'a, '_> {
             body.push("");
             line = self.lines.next();
         }
-        let Some(start) = line else { return (text.finish_with(body), None) };
+        let Some(start) = line else {
+            return (text.finish_with(body), None);
+        };
         if start.indent == 0 {
             return (text.finish_with(body), line);
         }
         body.push(start.text);
         let mut blank_before = false;
         loop {
-            let Some(current) = self.lines.next() else { return (text.finish_with(body), None) };
+            let Some(current) = self.lines.next() else {
+                return (text.finish_with(body), None);
+            };
             if at_name(current.text).is_some() {
                 return (text.finish_with(body), Some(current));
             }
@@ -359,14 +408,20 @@ impl<'a> Reader<'a, '_> {
                 last.text.push_str("\n\n");
                 last.text.push_str(&text);
             }
-            _ => self.sections.push(RawSection { kind: SectionKind::Plain, span, text }),
+            _ => self.sections.push(RawSection {
+                kind: SectionKind::Plain,
+                span,
+                text,
+            }),
         }
         line
     }
 
     /// `Return:` and `since:` are ordinary paragraphs to the language. Nothing to refuse; kept as text.
     fn mention_misspelt(&mut self, line: &Line<'a>) {
-        let Some((word, _)) = line.text.split_once(':') else { return };
+        let Some((word, _)) = line.text.split_once(':') else {
+            return;
+        };
         let meant = match word {
             "returns" | "Return" | "return" => "Returns",
             "since" => "Since",
@@ -375,13 +430,21 @@ impl<'a> Reader<'a, '_> {
             "Todo" | "todo" => "TODO",
             _ => return,
         };
-        if line.text.get(word.len()..).is_some_and(|rest| rest.starts_with("::")) {
+        if line
+            .text
+            .get(word.len()..)
+            .is_some_and(|rest| rest.starts_with("::"))
+        {
             return;
         }
         let span = self.lines.span(line, 0, word.len() + 1);
         self.lines.warn(
-            Diagnostic::warning(codes::DOC_OLD_SECTION, span, format!("`{word}:` is read as plain text"))
-                .help(format!("the section is spelt `{meant}:`")),
+            Diagnostic::warning(
+                codes::DOC_OLD_SECTION,
+                span,
+                format!("`{word}:` is read as plain text"),
+            )
+            .help(format!("the section is spelt `{meant}:`")),
         );
     }
 
@@ -447,6 +510,10 @@ impl<'a> TextBuilder<'a> {
             text.push_str(line.get(common..).unwrap_or(""));
         }
         let trimmed = text.trim_matches('\n');
-        if trimmed.len() == text.len() { text } else { trimmed.to_owned() }
+        if trimmed.len() == text.len() {
+            text
+        } else {
+            trimmed.to_owned()
+        }
     }
 }

@@ -53,7 +53,12 @@ enum Literal {
 
 impl<'a, 'd> Lines<'a, 'd> {
     /// The lines of a comment, whose text starts at `start` with its opening `##`.
-    pub fn new(file: FileId, text: &'a str, start: u32, diagnostics: &'d mut Vec<Diagnostic>) -> Lines<'a, 'd> {
+    pub fn new(
+        file: FileId,
+        text: &'a str,
+        start: u32,
+        diagnostics: &'d mut Vec<Diagnostic>,
+    ) -> Lines<'a, 'd> {
         Lines {
             file,
             last: start,
@@ -140,23 +145,39 @@ impl<'a, 'd> Lines<'a, 'd> {
         }
         let body = line.get(1..).unwrap_or("");
         if body.is_empty() {
-            return Some(Line { text: "", start: start + 1, indent: 0 });
+            return Some(Line {
+                text: "",
+                start: start + 1,
+                indent: 0,
+            });
         }
         let Some(text) = body.strip_prefix(' ') else {
             self.report(
                 Diagnostic::error(
                     codes::DOC_MISSING_SPACE,
-                    Span::new(self.file, start, start.saturating_add(2).min(start.saturating_add(length))),
+                    Span::new(
+                        self.file,
+                        start,
+                        start.saturating_add(2).min(start.saturating_add(length)),
+                    ),
                     "no space after `#` in a documentation comment",
                 )
                 .help("write `# ` before the text; an empty line is `#` alone"),
             );
             let text = body.trim();
             let skipped = line.find(text).unwrap_or(1);
-            return Some(Line { text, start: start + u32::try_from(skipped).unwrap_or(1), indent: 0 });
+            return Some(Line {
+                text,
+                start: start + u32::try_from(skipped).unwrap_or(1),
+                indent: 0,
+            });
         };
         let text = text.trim_end();
-        let line = Line { text, start: start + 2, indent: indent(text) };
+        let line = Line {
+            text,
+            start: start + 2,
+            indent: indent(text),
+        };
         self.check(&line);
         Some(line)
     }
@@ -205,7 +226,11 @@ impl<'a, 'd> Lines<'a, 'd> {
         if width <= WIDTH {
             return;
         }
-        let fits = line.text.char_indices().nth(WIDTH - 2).map_or(line.text.len(), |(at, _)| at);
+        let fits = line
+            .text
+            .char_indices()
+            .nth(WIDTH - 2)
+            .map_or(line.text.len(), |(at, _)| at);
         let span = self.span(line, fits, line.text.len() - fits);
         self.report(
             Diagnostic::error(
@@ -234,7 +259,9 @@ fn indent(text: &str) -> usize {
 
 /// `::` or `.. qmp-example::` alone on a line.
 fn opens_literal(text: &str) -> bool {
-    let Some(text) = text.strip_suffix("::") else { return false };
+    let Some(text) = text.strip_suffix("::") else {
+        return false;
+    };
     let text = match text.strip_prefix("..") {
         Some(rest) if rest.starts_with(' ') => {
             let rest = rest.trim_start_matches(' ');
@@ -250,7 +277,10 @@ fn opens_literal(text: &str) -> bool {
 
 fn is_url(text: &str) -> bool {
     let text = text.trim_start_matches(' ');
-    ["http://", "https://", "ftp://"].iter().any(|scheme| text.starts_with(scheme)) && !text.contains(' ')
+    ["http://", "https://", "ftp://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+        && !text.contains(' ')
 }
 
 /// Where a sentence ends with one space before the next: the offset of its full stop.
@@ -262,16 +292,18 @@ fn single_space(text: &str) -> Option<usize> {
         from = space + 1;
         let next = bytes.get(space + 1).copied().unwrap_or(b' ');
         let starts = next.is_ascii_uppercase() || next.is_ascii_digit() || next == b'(';
-        let Some(stop) = space.checked_sub(1) else { continue };
+        let Some(stop) = space.checked_sub(1) else {
+            continue;
+        };
         if !starts || !matches!(bytes.get(stop), Some(b'.' | b'!' | b'?')) {
             continue;
         }
         let before = text.get(..stop)?;
         // `e.g. Foo` is no end of a sentence, and `1. Foo` is an item of a list.
         let abbreviation = bytes.get(stop) == Some(&b'.')
-            && before.strip_suffix("e.g").is_some_and(|rest| {
-                !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_')
-            });
+            && before
+                .strip_suffix("e.g")
+                .is_some_and(|rest| !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
         let item = bytes.get(stop) == Some(&b'.')
             && before.trim_start_matches(' ').len() == 1
             && before.ends_with(|c: char| c.is_ascii_digit());
