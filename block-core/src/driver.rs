@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::options::NodeOptions;
 use crate::graph::{Child, ChildRole, Needs, Perm, default_child_permissions};
 
 /// A pending driver operation.
@@ -192,6 +193,18 @@ pub trait Driver: Send + Sync + fmt::Debug {
         ))
     }
 
+    /// Takes over new options of its node (`blockdev-reopen`): `read_only`, caching and the driver's own. Called with
+    /// the users above drained; children are exchanged by [`change_child`](Driver::change_child) before. A failure
+    /// leaves the driver as it was.
+    fn reopen<'a>(&'a self, _options: &'a NodeOptions) -> IoFuture<'a> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Counters of discards, where the driver keeps them.
+    fn discard_stats(&self) -> Option<DiscardStats> {
+        None
+    }
+
     /// Something above is about to do what `event` names (fault injection).
     fn debug_event(&self, _event: &str) {}
 
@@ -207,6 +220,17 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Down-cast, for operations that only one driver has.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What became of discards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiscardStats {
+    /// Requests done.
+    pub done: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Bytes of the requests done.
+    pub bytes: u64,
 }
 
 /// How much of new space is allocated up front.

@@ -40,6 +40,7 @@ pub struct BlockError {
     kind: ErrorKind,
     message: String,
     errno: i32,
+    hint: Option<Box<str>>,
 }
 
 impl BlockError {
@@ -60,6 +61,7 @@ impl BlockError {
             kind,
             message: message.into(),
             errno,
+            hint: None,
         }
     }
 
@@ -69,6 +71,7 @@ impl BlockError {
             kind: ErrorKind::Io,
             message: message.into(),
             errno,
+            hint: None,
         }
     }
 
@@ -77,6 +80,18 @@ impl BlockError {
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
+    }
+
+    /// With a second line for people at a terminal; QMP does not carry it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into().into_boxed_str());
+        self
+    }
+
+    /// The second line, if there is one.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// What kind of failure it was.

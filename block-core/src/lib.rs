@@ -7,6 +7,7 @@ pub mod backup;
 pub mod bitmap;
 pub mod driver;
 pub mod drivers;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod graph;

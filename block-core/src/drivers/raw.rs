@@ -17,7 +17,7 @@ pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc
     let role = if whole {
         ChildRole::Filtered
     } else {
-        ChildRole::Storage
+        ChildRole::Data
     };
     let file = context.child("file", role, &options.file).await?;
     let real = file.length();

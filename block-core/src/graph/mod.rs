@@ -12,12 +12,14 @@ mod node;
 mod open;
 mod perm;
 mod permissions;
+mod reopen;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use crate::engine::Engines;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::options::NodeOptions;
@@ -47,6 +49,7 @@ pub struct Graph {
     /// Guards names and edges: every change of either happens under it. Nothing waits while it is held.
     topology: Mutex<Topology>,
     drains: Mutex<Vec<drain::Drain>>,
+    engines: Engines,
     /// One change that waits for I/O (open, close, reopen, replace) at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -65,6 +68,7 @@ impl Graph {
             context,
             topology: Mutex::default(),
             drains: Mutex::default(),
+            engines: Engines::default(),
             change: tokio::sync::Mutex::default(),
         })
     }
@@ -72,6 +76,11 @@ impl Graph {
     /// The runtime on which block I/O runs.
     pub fn handle(&self) -> &tokio::runtime::Handle {
         &self.context.handle
+    }
+
+    /// The engines that do file I/O.
+    pub fn engines(&self) -> &Engines {
+        &self.engines
     }
 
     /// Sends an event.
@@ -105,6 +114,9 @@ impl Graph {
 
     /// Opens a node that stays until [`remove`](Self::remove) (`blockdev-add`).
     pub async fn add(self: &Arc<Self>, options: NodeOptions) -> Result<Arc<Node>> {
+        if options.node_name.is_none() {
+            return Err(BlockError::new(ErrorKind::Invalid, "'node-name' must be specified for the root node"));
+        }
         let _change = self.change.lock().await;
         let node = self.open(options, None).await?;
         node.set_monitor_owned(true);
@@ -126,18 +138,15 @@ impl Graph {
                 format!("Failed to find node with node-name='{name}'"),
             )
         })?;
+        if node.parents().iter().any(|edge| matches!(edge.parent(), Parent::Backend(_))) {
+            return Err(BlockError::new(ErrorKind::Busy, format!("Node {name} is in use")));
+        }
         node.check_op(OpKind::DriveDel)?;
         if !node.is_monitor_owned() {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!("Node {name} is not owned by the monitor"),
-            ));
+            return Err(BlockError::new(ErrorKind::Invalid, format!("Node {name} is not owned by the monitor")));
         }
         if !node.parents().is_empty() {
-            return Err(BlockError::new(
-                ErrorKind::Busy,
-                format!("Block device {name} is in use"),
-            ));
+            return Err(BlockError::new(ErrorKind::Busy, format!("Block device {name} is in use")));
         }
         node.set_monitor_owned(false);
         self.close_if_unused(node).await;

@@ -13,7 +13,7 @@ use crate::driver::{BlockStatus, Driver, Limits, Preallocation, WriteFlags, Writ
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::options::{DetectZeroes, NodeOptions};
 use crate::sync::lock;
-use crate::types::{MAX_LENGTH_BYTES, NodeName};
+use crate::types::{MAX_LENGTH_BYTES, NodeName, SECTOR_BYTES};
 
 /// A node of the graph.
 pub struct Node {
@@ -38,7 +38,7 @@ pub struct Node {
     stats: NodeStats,
     write_threshold: AtomicU64,
     /// Offset and length of requests must be multiples of this; at least 1.
-    alignment: u64,
+    alignment: AtomicU64,
     /// Unaligned writes read, change and write back: they exclude all other writes of an aligned node meanwhile.
     unaligned: tokio::sync::RwLock<()>,
 }
@@ -92,7 +92,7 @@ impl Node {
             blockers: Blockers::default(),
             stats: NodeStats::default(),
             write_threshold: AtomicU64::new(0),
-            alignment: u64::from(driver.limits().request_alignment.max(1)),
+            alignment: AtomicU64::new(u64::from(driver.limits().request_alignment.max(1))),
             unaligned: tokio::sync::RwLock::new(()),
             driver,
         });
@@ -144,9 +144,14 @@ impl Node {
         self.read_only.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_read_only(&self, read_only: bool) {
-        self.read_only.store(read_only, Ordering::Relaxed);
-        lock(&self.options).read_only = Some(read_only);
+    /// Puts the options in force that the node itself knows; the driver has taken its own already.
+    pub(super) fn take_options(&self, options: NodeOptions) {
+        self.read_only.store(options.read_only == Some(true), Ordering::Relaxed);
+        *lock(&self.detect_zeroes) = options.detect_zeroes;
+        self.detects.store(options.detect_zeroes != DetectZeroes::Off, Ordering::Relaxed);
+        self.discard_unmap.store(options.discard_unmap == Some(true), Ordering::Relaxed);
+        self.alignment.store(u64::from(self.driver.limits().request_alignment.max(1)), Ordering::Relaxed);
+        *lock(&self.options) = options;
     }
 
     /// Whether `blockdev-add` made the node, so that only `blockdev-del` ends it.
@@ -158,9 +163,13 @@ impl Node {
         self.monitor_owned.store(owned, Ordering::Relaxed);
     }
 
-    /// The length in bytes.
+    /// The length in bytes: that of the image, rounded up to whole sectors.
     pub fn length(&self) -> u64 {
-        self.driver.length()
+        self.driver.length().next_multiple_of(SECTOR_BYTES)
+    }
+
+    fn alignment(&self) -> u64 {
+        self.alignment.load(Ordering::Relaxed)
     }
 
     /// Sizes that requests should keep to.
@@ -343,7 +352,7 @@ impl Node {
                 return self.write_zeroes(offset, buf.len() as u64, flags).await;
             }
         }
-        let result = if self.alignment == 1 {
+        let result = if self.alignment() == 1 {
             self.driver.write(offset, buf, flags).await
         } else {
             self.write_aligned(offset, buf, flags).await
@@ -357,7 +366,7 @@ impl Node {
         if let Err(error) = self.check_write(offset, buf.len() as u64) {
             return Some(Err(error));
         }
-        if self.alignment != 1 || self.detects.load(Ordering::Relaxed) {
+        if self.alignment() != 1 || self.detects.load(Ordering::Relaxed) {
             return None;
         }
         let result = self.driver.try_write(offset, buf, flags)?;
@@ -372,7 +381,7 @@ impl Node {
             flags.may_unmap = false;
         }
         let result = if self.is_aligned_range(offset, len) {
-            let _shared = if self.alignment > 1 {
+            let _shared = if self.alignment() > 1 {
                 Some(self.unaligned.read().await)
             } else {
                 None
@@ -392,8 +401,8 @@ impl Node {
             return Ok(());
         }
         // Only whole units can go; a discard is advice, so that the rest may stay.
-        let start = offset.next_multiple_of(self.alignment);
-        let end = (offset + len) / self.alignment * self.alignment;
+        let start = offset.next_multiple_of(self.alignment());
+        let end = (offset + len) / self.alignment() * self.alignment();
         let result = if start < end {
             self.driver.discard(start, end - start).await
         } else {
@@ -421,10 +430,10 @@ impl Node {
                 ..BlockStatus::default()
             });
         }
-        let start = offset / self.alignment * self.alignment;
+        let start = offset / self.alignment() * self.alignment();
         let span = (offset - start).checked_add(len).ok_or_else(too_large)?;
         let span = span
-            .checked_next_multiple_of(self.alignment)
+            .checked_next_multiple_of(self.alignment())
             .ok_or_else(too_large)?;
         let mut status = self.driver.block_status(start, span, want_host).await?;
         status.len = status.len.saturating_sub(offset - start).clamp(1, len);
@@ -477,7 +486,7 @@ impl Node {
     }
 
     fn is_aligned_range(&self, offset: u64, len: u64) -> bool {
-        self.alignment == 1 || (offset | len) & (self.alignment - 1) == 0
+        self.alignment() == 1 || (offset | len) & (self.alignment() - 1) == 0
     }
 
     /// Zeroes what lies beyond the end and gives the length of the part inside; `None` when nothing is.
@@ -531,8 +540,8 @@ impl Node {
 
     /// A buffer for the aligned range around this one, and where it starts.
     fn bounce_for(&self, offset: u64, len: usize) -> Result<(u64, Vec<u8>)> {
-        let start = offset / self.alignment * self.alignment;
-        let end = (offset + len as u64).next_multiple_of(self.alignment);
+        let start = offset / self.alignment() * self.alignment();
+        let end = (offset + len as u64).next_multiple_of(self.alignment());
         let size = usize::try_from(end - start).map_err(|_| too_large())?;
         Ok((start, vec![0; size]))
     }
@@ -544,7 +553,7 @@ impl Node {
         }
         let _exclusive = self.unaligned.write().await;
         let (start, mut bounce) = self.bounce_for(offset, buf.len())?;
-        let unit = usize::try_from(self.alignment).map_err(|_| too_large())?;
+        let unit = usize::try_from(self.alignment()).map_err(|_| too_large())?;
         let last = bounce.len() - unit;
         self.read_inside(start, &mut bounce[..unit]).await?;
         if last > 0 {
@@ -566,8 +575,8 @@ impl Node {
 
     async fn write_zeroes_unaligned(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         let end = offset + len;
-        let inner_start = offset.next_multiple_of(self.alignment);
-        let inner_end = end / self.alignment * self.alignment;
+        let inner_start = offset.next_multiple_of(self.alignment());
+        let inner_end = end / self.alignment() * self.alignment();
         let plain = WriteFlags {
             fua: flags.fua,
             ..WriteFlags::default()

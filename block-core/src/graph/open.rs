@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::child::Child;
@@ -30,6 +31,8 @@ pub struct OpenContext<'a> {
     children: Mutex<Vec<Arc<Child>>>,
     /// Nodes opened for this one, to be closed again when opening fails.
     opened: Mutex<Vec<Arc<Node>>>,
+    /// The driver could only open its image for reading, and `auto-read-only` allowed that.
+    forced_read_only: AtomicBool,
 }
 
 impl OpenContext<'_> {
@@ -46,6 +49,11 @@ impl OpenContext<'_> {
     /// Whether the node is opened read-only.
     pub fn read_only(&self) -> bool {
         self.options.read_only.unwrap_or(false)
+    }
+
+    /// The image can only be read, and `auto-read-only` is set: the node becomes read-only.
+    pub fn force_read_only(&self) {
+        self.forced_read_only.store(true, Ordering::Relaxed);
     }
 
     /// Opens or finds a child and makes the edge to it.
@@ -125,10 +133,15 @@ impl Graph {
             options: &options,
             children: Mutex::default(),
             opened: Mutex::default(),
+            forced_read_only: AtomicBool::new(false),
         };
         let driver = open_driver(&context).await;
         let children = std::mem::take(&mut *lock(&context.children));
         let opened = std::mem::take(&mut *lock(&context.opened));
+        let forced_read_only = context.forced_read_only.load(Ordering::Relaxed);
+        if forced_read_only {
+            options.read_only = Some(true);
+        }
         let result = match driver {
             Ok(driver) => self.insert(&options, driver, children.clone()).await,
             Err(error) => Err(error),

@@ -111,6 +111,8 @@ pub enum ChildRole {
     Storage,
     /// Shown through as it is (filters, `raw`).
     Filtered,
+    /// Holds guest data at fixed places (a window of `raw`): others may write, not resize.
+    Data,
     /// Gives the content that an overlay does not hold.
     Backing,
     /// Receives copies (copy-before-write).
@@ -143,6 +145,7 @@ pub fn default_child_permissions(role: ChildRole, needs: &Needs) -> (Perm, Perm)
     match role {
         // What the parents want is wanted below; writing unchanged data harms no one.
         ChildRole::Filtered | ChildRole::Root => (perm, shared | Perm::WRITE_UNCHANGED),
+        ChildRole::Data => (perm, shared.without(Perm::RESIZE) | Perm::WRITE_UNCHANGED),
         ChildRole::Storage => {
             let mut needed = perm | Perm::CONSISTENT_READ;
             if writable {

@@ -22,9 +22,6 @@ impl Graph {
         make: impl FnOnce(Arc<Child>) -> Arc<Backend>,
     ) -> Result<Arc<Backend>> {
         let topology = lock(&self.topology);
-        if perm.intersects(Perm::WRITE | Perm::RESIZE) && node.is_read_only() {
-            return Err(BlockError::new(ErrorKind::ReadOnly, "Block node is read-only"));
-        }
         let child = Child::new(child_name, ChildRole::Root, node);
         child.set_permissions(perm, shared);
         let backend = make(Arc::clone(&child));
@@ -161,7 +158,7 @@ fn order(node: &Arc<Node>, done: &mut Vec<Arc<Node>>) {
 }
 
 /// Works out what every node from `start` downwards needs of its children, and checks it.
-fn refresh(start: &[Arc<Node>]) -> Result<()> {
+pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
     let mut nodes = Vec::new();
     for node in start {
         order(node, &mut nodes);
@@ -172,8 +169,8 @@ fn refresh(start: &[Arc<Node>]) -> Result<()> {
     let result = nodes.iter().try_for_each(|node| {
         check_conflicts(node)?;
         let (perm, shared) = node.cumulative_permissions();
-        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED) && node.is_read_only() {
-            return Err(read_only(node, perm));
+        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED | Perm::RESIZE) && node.is_read_only() {
+            return Err(read_only(node));
         }
         let needs = Needs {
             writable: node.is_writable(),
@@ -213,16 +210,10 @@ fn refresh(start: &[Arc<Node>]) -> Result<()> {
     result
 }
 
-fn read_only(node: &Arc<Node>, perm: Perm) -> BlockError {
-    if !perm.contains(Perm::WRITE) {
-        return BlockError::new(
-            ErrorKind::ReadOnly,
-            format!("Block node '{}' is read-only", node.name()),
-        );
-    }
+fn read_only(node: &Arc<Node>) -> BlockError {
     BlockError::new(
         ErrorKind::ReadOnly,
-        format!("Block node '{}' is read-only", node.name()),
+        format!("Read-only block node '{}' cannot support read-write users", node.name()),
     )
 }
 

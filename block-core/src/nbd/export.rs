@@ -96,13 +96,10 @@ impl Export {
             .map(|(name, bitmap)| Ok((name, bitmap.hold()?)))
             .collect::<Result<Vec<_>>>()?;
         let writes = if options.writable { Perm::WRITE } else { Perm::NONE };
-        let backend = Backend::new(
-            graph,
-            node,
-            BackendUser::unnamed(),
-            Perm::CONSISTENT_READ | writes,
-            Perm::ALL.without(Perm::RESIZE),
-        )?;
+        let perm = Perm::CONSISTENT_READ | writes;
+        // In two steps, so that of two conflicts the one over `perm` is reported.
+        let backend = Backend::new(graph, node, BackendUser::unnamed(), perm, Perm::ALL)?;
+        backend.set_permissions(perm, Perm::ALL.without(Perm::RESIZE))?;
         Ok(Arc::new(Self {
             id: options.id,
             name: options.name,
