@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::options::NodeOptions;
 use crate::graph::{Child, ChildRole, Needs, Perm, default_child_permissions};
+use crate::options::NodeOptions;
 
 /// A pending driver operation.
 pub type IoFuture<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;

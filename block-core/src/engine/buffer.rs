@@ -22,7 +22,10 @@ impl Buffer {
     /// A buffer of `len` zero bytes.
     pub fn new(len: usize) -> Self {
         if len == 0 {
-            return Self { start: NonNull::dangling(), len };
+            return Self {
+                start: NonNull::dangling(),
+                len,
+            };
         }
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not zero.
@@ -40,7 +43,10 @@ impl Buffer {
         buffer
     }
 
-    #[expect(clippy::expect_used, reason = "a length that overflows the address space was never allocated")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a length that overflows the address space was never allocated"
+    )]
     fn layout(len: usize) -> Layout {
         Layout::from_size_align(len, ALIGNMENT).expect("the length of a buffer fits the address space")
     }
@@ -72,6 +78,8 @@ impl std::ops::DerefMut for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Buffer")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }

@@ -4,10 +4,10 @@
 //! their buffers and files, so that a caller that goes away leaves nothing behind that the kernel could write into.
 
 mod buffer;
-mod threads;
-mod uring;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod uring;
 
 use std::fmt;
 use std::io;
@@ -81,7 +81,10 @@ impl dyn Engine + '_ {
     pub async fn run(&self, op: Op) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         self.submit(op, reply);
-        outcome.await.unwrap_or_else(|_| Outcome { result: Err(io::Error::from_raw_os_error(125)), buffer: None })
+        outcome.await.unwrap_or_else(|_| Outcome {
+            result: Err(io::Error::from_raw_os_error(125)),
+            buffer: None,
+        })
     }
 
     /// Does a piece of blocking work and gives what it returns.
@@ -97,7 +100,10 @@ impl dyn Engine + '_ {
         let outcome = self.run(Op::Call(call)).await;
         match take.await {
             Ok(result) => result,
-            Err(_) => Err(outcome.result.err().unwrap_or_else(|| io::Error::from_raw_os_error(125))),
+            Err(_) => Err(outcome
+                .result
+                .err()
+                .unwrap_or_else(|| io::Error::from_raw_os_error(125))),
         }
     }
 }
@@ -135,7 +141,9 @@ impl Engines {
     pub fn choose(&self, wanted: Option<AioBackend>) -> Arc<dyn Engine> {
         match wanted {
             Some(AioBackend::Threads) => self.threads(),
-            Some(AioBackend::Native | AioBackend::IoUring) | None => self.uring().unwrap_or_else(|| self.threads()),
+            Some(AioBackend::Native | AioBackend::IoUring) | None => {
+                self.uring().unwrap_or_else(|| self.threads())
+            }
         }
     }
 }

@@ -28,11 +28,27 @@ fn file(content: &[u8]) -> Arc<OwnedFd> {
 async fn what_was_written_is_read() {
     for engine in engines() {
         let file = file(b"");
-        let data: Vec<u8> = (0..100_000u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        let op = Op::Write { file: Arc::clone(&file), offset: 1000, buffer: Buffer::copy_of(&data) };
+        let data: Vec<u8> = (0..100_000u32)
+            .map(|at| u8::try_from(at % 251).unwrap())
+            .collect();
+        let op = Op::Write {
+            file: Arc::clone(&file),
+            offset: 1000,
+            buffer: Buffer::copy_of(&data),
+        };
         engine.run(op).await.result.unwrap();
-        engine.run(Op::Sync { file: Arc::clone(&file) }).await.result.unwrap();
-        let op = Op::Read { file: Arc::clone(&file), offset: 0, buffer: Buffer::new(102_000) };
+        engine
+            .run(Op::Sync {
+                file: Arc::clone(&file),
+            })
+            .await
+            .result
+            .unwrap();
+        let op = Op::Read {
+            file: Arc::clone(&file),
+            offset: 0,
+            buffer: Buffer::new(102_000),
+        };
         let buffer = engine.run(op).await.buffer.unwrap();
         assert_eq!(buffer[..1000], [0; 1000]);
         assert_eq!(buffer[1000..101_000], data[..]);
@@ -45,7 +61,11 @@ async fn what_was_written_is_read() {
 async fn errors_come_back_with_the_buffer() {
     for engine in engines() {
         let file = Arc::new(OwnedFd::from(File::open("/dev/null").unwrap()));
-        let op = Op::Write { file, offset: 0, buffer: Buffer::copy_of(b"x") };
+        let op = Op::Write {
+            file,
+            offset: 0,
+            buffer: Buffer::copy_of(b"x"),
+        };
         let outcome = engine.run(op).await;
         assert_eq!(outcome.result.unwrap_err().raw_os_error(), Some(9));
         assert_eq!(&outcome.buffer.unwrap()[..], b"x");
@@ -59,7 +79,14 @@ async fn more_requests_than_the_ring_holds() {
         let mut receivers = Vec::new();
         for at in 0..1000u64 {
             let (reply, outcome) = tokio::sync::oneshot::channel();
-            engine.submit(Op::Read { file: Arc::clone(&file), offset: at * 512, buffer: Buffer::new(512) }, reply);
+            engine.submit(
+                Op::Read {
+                    file: Arc::clone(&file),
+                    offset: at * 512,
+                    buffer: Buffer::new(512),
+                },
+                reply,
+            );
             receivers.push(outcome);
         }
         for outcome in receivers {
@@ -76,7 +103,14 @@ async fn a_caller_that_goes_away_leaves_nothing_open() {
         let file = file(b"abc");
         for _ in 0..100 {
             let (reply, outcome) = tokio::sync::oneshot::channel();
-            engine.submit(Op::Read { file: Arc::clone(&file), offset: 0, buffer: Buffer::new(4096) }, reply);
+            engine.submit(
+                Op::Read {
+                    file: Arc::clone(&file),
+                    offset: 0,
+                    buffer: Buffer::new(4096),
+                },
+                reply,
+            );
             drop(outcome);
         }
         // Requests that were given up are done all the same: afterwards nobody but us holds the file.
@@ -94,7 +128,10 @@ async fn a_caller_that_goes_away_leaves_nothing_open() {
 async fn calls_give_their_value_or_their_error() {
     for engine in engines() {
         assert_eq!(engine.call(|| Ok(7)).await.unwrap(), 7);
-        let error = engine.call(|| Err::<(), _>(io::Error::from_raw_os_error(28))).await.unwrap_err();
+        let error = engine
+            .call(|| Err::<(), _>(io::Error::from_raw_os_error(28)))
+            .await
+            .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(28));
     }
 }

@@ -37,7 +37,10 @@ struct State {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.state);
-        f.debug_struct("Shared").field("threads", &state.threads).field("queue", &state.queue.len()).finish()
+        f.debug_struct("Shared")
+            .field("threads", &state.threads)
+            .field("queue", &state.queue.len())
+            .finish()
     }
 }
 
@@ -50,7 +53,9 @@ impl Default for ThreadPool {
 impl ThreadPool {
     /// A pool without threads yet.
     pub fn new() -> Self {
-        Self { shared: Arc::default() }
+        Self {
+            shared: Arc::default(),
+        }
     }
 }
 
@@ -71,7 +76,9 @@ impl Engine for ThreadPool {
         };
         if grow {
             let shared = Arc::clone(&self.shared);
-            let spawned = std::thread::Builder::new().name("block-io".to_owned()).spawn(move || shared.run());
+            let spawned = std::thread::Builder::new()
+                .name("block-io".to_owned())
+                .spawn(move || shared.run());
             if spawned.is_err() {
                 let mut state = lock(&self.shared.state);
                 state.threads -= 1;
@@ -111,7 +118,10 @@ impl Shared {
                 break;
             }
             state.idle += 1;
-            let (next, timeout) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (next, timeout) = self
+                .work
+                .wait_timeout(state, IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
             state = next;
             state.idle -= 1;
             if timeout.timed_out() && state.queue.is_empty() {
@@ -124,18 +134,32 @@ impl Shared {
 
 fn perform(op: Op) -> Outcome {
     match op {
-        Op::Read { file, offset, mut buffer } => {
+        Op::Read {
+            file,
+            offset,
+            mut buffer,
+        } => {
             let result = read_full(&file, offset, &mut buffer).map(|()| 0);
-            Outcome { result, buffer: Some(buffer) }
+            Outcome {
+                result,
+                buffer: Some(buffer),
+            }
         }
         Op::Write { file, offset, buffer } => {
             let result = write_full(&file, offset, &buffer).map(|()| 0);
-            Outcome { result, buffer: Some(buffer) }
+            Outcome {
+                result,
+                buffer: Some(buffer),
+            }
         }
-        Op::Sync { file } => {
-            Outcome { result: rustix::fs::fdatasync(&file).map(|()| 0).map_err(io::Error::from), buffer: None }
-        }
-        Op::Call(call) => Outcome { result: call(), buffer: None },
+        Op::Sync { file } => Outcome {
+            result: rustix::fs::fdatasync(&file).map(|()| 0).map_err(io::Error::from),
+            buffer: None,
+        },
+        Op::Call(call) => Outcome {
+            result: call(),
+            buffer: None,
+        },
     }
 }
 

@@ -43,7 +43,9 @@ struct Queue {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("new", &lock(&self.queue).new.len()).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("new", &lock(&self.queue).new.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,18 +57,28 @@ impl Uring {
         ring.submitter().register_probe(&mut probe)?;
         for code in [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE] {
             if !probe.is_supported(code) {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring lacks an operation"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "io_uring lacks an operation",
+                ));
             }
         }
         let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake,
+        });
         let thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("block-ring".to_owned())
                 .spawn(move || RingThread::new(ring, shared).run())?
         };
-        Ok(Self { shared, thread: Some(thread), pool })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+            pool,
+        })
     }
 
     fn wake(&self) {
@@ -148,7 +160,11 @@ impl RingThread {
             self.fill();
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                    ) => {}
                 Err(error) => {
                     tracing::error!(%error, "the ring failed; its requests fail with it");
                     self.fail_all();
@@ -165,7 +181,8 @@ impl RingThread {
         let new = std::mem::take(&mut queue.new);
         let closed = queue.closed;
         drop(queue);
-        self.pending.extend(new.into_iter().map(|(op, reply)| Flight { op, reply, done: 0 }));
+        self.pending
+            .extend(new.into_iter().map(|(op, reply)| Flight { op, reply, done: 0 }));
         closed
     }
 
@@ -177,9 +194,13 @@ impl RingThread {
             self.start(flight);
         }
         if !self.wake_armed {
-            let entry = opcode::Read::new(types::Fd(self.shared.wake.as_raw_fd()), self.wake_buffer.as_mut_ptr(), 8)
-                .build()
-                .user_data(WAKE);
+            let entry = opcode::Read::new(
+                types::Fd(self.shared.wake.as_raw_fd()),
+                self.wake_buffer.as_mut_ptr(),
+                8,
+            )
+            .build()
+            .user_data(WAKE);
             // SAFETY: the buffer and the eventfd live as long as this thread, which waits for all completions that
             // touch memory: it ends with the ring, whose closing cancels this read.
             self.wake_armed = unsafe { self.ring.submission().push(&entry) }.is_ok();
@@ -202,14 +223,19 @@ impl RingThread {
     }
 
     fn reap(&mut self) {
-        let completions: Vec<(u64, i32)> =
-            self.ring.completion().map(|entry| (entry.user_data(), entry.result())).collect();
+        let completions: Vec<(u64, i32)> = self
+            .ring
+            .completion()
+            .map(|entry| (entry.user_data(), entry.result()))
+            .collect();
         for (id, result) in completions {
             if id == WAKE {
                 self.wake_armed = false;
                 continue;
             }
-            let Some(mut flight) = self.flights.remove(&id) else { continue };
+            let Some(mut flight) = self.flights.remove(&id) else {
+                continue;
+            };
             match advance(&mut flight, result) {
                 Some(result) => finish(flight, result),
                 None => self.pending.push(flight),
@@ -222,9 +248,10 @@ impl RingThread {
         lock(&self.shared.queue).closed = true;
         self.take_new();
         for (_, flight) in self.flights.drain() {
-            let _ = flight
-                .reply
-                .send(Outcome { result: Err(io::Error::from_raw_os_error(libc::EIO)), buffer: None });
+            let _ = flight.reply.send(Outcome {
+                result: Err(io::Error::from_raw_os_error(libc::EIO)),
+                buffer: None,
+            });
             std::mem::forget(flight.op);
         }
         for flight in self.pending.drain(..) {
@@ -250,9 +277,9 @@ fn entry(flight: &mut Flight) -> squeue::Entry {
                 .offset(*offset + done as u64)
                 .build()
         }
-        Op::Sync { file } => {
-            opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build()
-        }
+        Op::Sync { file } => opcode::Fsync::new(types::Fd(file.as_raw_fd()))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
         // Calls never come here (`submit` sends them to the pool).
         Op::Call(_) => opcode::Nop::new().build(),
     }

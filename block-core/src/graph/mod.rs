@@ -115,7 +115,10 @@ impl Graph {
     /// Opens a node that stays until [`remove`](Self::remove) (`blockdev-add`).
     pub async fn add(self: &Arc<Self>, options: NodeOptions) -> Result<Arc<Node>> {
         if options.node_name.is_none() {
-            return Err(BlockError::new(ErrorKind::Invalid, "'node-name' must be specified for the root node"));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "'node-name' must be specified for the root node",
+            ));
         }
         let _change = self.change.lock().await;
         let node = self.open(options, None).await?;
@@ -138,15 +141,25 @@ impl Graph {
                 format!("Failed to find node with node-name='{name}'"),
             )
         })?;
-        if node.parents().iter().any(|edge| matches!(edge.parent(), Parent::Backend(_))) {
+        if node
+            .parents()
+            .iter()
+            .any(|edge| matches!(edge.parent(), Parent::Backend(_)))
+        {
             return Err(BlockError::new(ErrorKind::Busy, format!("Node {name} is in use")));
         }
         node.check_op(OpKind::DriveDel)?;
         if !node.is_monitor_owned() {
-            return Err(BlockError::new(ErrorKind::Invalid, format!("Node {name} is not owned by the monitor")));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Node {name} is not owned by the monitor"),
+            ));
         }
         if !node.parents().is_empty() {
-            return Err(BlockError::new(ErrorKind::Busy, format!("Block device {name} is in use")));
+            return Err(BlockError::new(
+                ErrorKind::Busy,
+                format!("Block device {name} is in use"),
+            ));
         }
         node.set_monitor_owned(false);
         self.close_if_unused(node).await;

@@ -146,11 +146,17 @@ impl Node {
 
     /// Puts the options in force that the node itself knows; the driver has taken its own already.
     pub(super) fn take_options(&self, options: NodeOptions) {
-        self.read_only.store(options.read_only == Some(true), Ordering::Relaxed);
+        self.read_only
+            .store(options.read_only == Some(true), Ordering::Relaxed);
         *lock(&self.detect_zeroes) = options.detect_zeroes;
-        self.detects.store(options.detect_zeroes != DetectZeroes::Off, Ordering::Relaxed);
-        self.discard_unmap.store(options.discard_unmap == Some(true), Ordering::Relaxed);
-        self.alignment.store(u64::from(self.driver.limits().request_alignment.max(1)), Ordering::Relaxed);
+        self.detects
+            .store(options.detect_zeroes != DetectZeroes::Off, Ordering::Relaxed);
+        self.discard_unmap
+            .store(options.discard_unmap == Some(true), Ordering::Relaxed);
+        self.alignment.store(
+            u64::from(self.driver.limits().request_alignment.max(1)),
+            Ordering::Relaxed,
+        );
         *lock(&self.options) = options;
     }
 

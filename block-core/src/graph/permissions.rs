@@ -213,7 +213,10 @@ pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
 fn read_only(node: &Arc<Node>) -> BlockError {
     BlockError::new(
         ErrorKind::ReadOnly,
-        format!("Read-only block node '{}' cannot support read-write users", node.name()),
+        format!(
+            "Read-only block node '{}' cannot support read-write users",
+            node.name()
+        ),
     )
 }
 

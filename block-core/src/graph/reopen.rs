@@ -59,7 +59,10 @@ impl Graph {
                 return Err(invalid("node-name not specified"));
             };
             let node = self.find(name.as_str()).ok_or_else(|| {
-                BlockError::new(ErrorKind::NotFound, format!("Failed to find node with node-name='{name}'"))
+                BlockError::new(
+                    ErrorKind::NotFound,
+                    format!("Failed to find node with node-name='{name}'"),
+                )
             })?;
             self.plan(&node, options, &mut plan)?;
         }
@@ -80,8 +83,10 @@ impl Graph {
         }
         // A node that becomes writable needs writable children first; one that becomes read-only must write back while
         // its children still take that.
-        let (down, mut up): (Vec<_>, Vec<_>) =
-            plan.nodes.into_iter().partition(|(_, options)| options.read_only == Some(true));
+        let (down, mut up): (Vec<_>, Vec<_>) = plan
+            .nodes
+            .into_iter()
+            .partition(|(_, options)| options.read_only == Some(true));
         up.reverse();
         let mut done: Vec<(Arc<Node>, NodeOptions)> = Vec::new();
         for (node, options) in down.into_iter().chain(up) {
@@ -113,7 +118,9 @@ impl Graph {
         let mut below = Vec::new();
         for (name, reference) in references(&options.driver) {
             let Some(child) = node.child(name) else {
-                return Err(invalid(format!("Cannot set {name} child to format node without {name} child")));
+                return Err(invalid(format!(
+                    "Cannot set {name} child to format node without {name} child"
+                )));
             };
             self.plan_child(node, &child, reference, &options, plan, &mut below)?;
         }
@@ -171,8 +178,13 @@ impl Graph {
                 let mut options = (**options).clone();
                 let backing = child.role() == super::ChildRole::Backing;
                 options.node_name = Some(current.name().clone());
-                options.read_only = options.read_only.or(if backing { Some(true) } else { parent.read_only });
-                options.auto_read_only = options.auto_read_only.or(if backing { None } else { parent.auto_read_only });
+                options.read_only = options
+                    .read_only
+                    .or(if backing { Some(true) } else { parent.read_only });
+                options.auto_read_only =
+                    options
+                        .auto_read_only
+                        .or(if backing { None } else { parent.auto_read_only });
                 options.force_share = options.force_share.or(parent.force_share);
                 options.discard_unmap = options.discard_unmap.or(Some(true));
                 options.cache.direct = options.cache.direct.or(parent.cache.direct);
@@ -204,7 +216,9 @@ impl Graph {
                 Ok(EdgeChange::DetachBacking(overlay))
             }
             EdgeChange::DetachBacking(overlay) => {
-                let Some(base) = overlay.backing() else { return Err(invalid("There is no backing node")) };
+                let Some(base) = overlay.backing() else {
+                    return Err(invalid("There is no backing node"));
+                };
                 self.detach_backing(&overlay);
                 Ok(EdgeChange::AttachBacking(overlay, base))
             }
@@ -252,12 +266,16 @@ fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
     let (perm, _) = node.cumulative_permissions();
     if options.read_only == Some(true) && perm.intersects(Perm::WRITE | Perm::RESIZE) {
         let only_parents_that_go_too = node.parents().iter().all(|edge| {
-            !edge.perm().intersects(Perm::WRITE | Perm::RESIZE) || matches!(edge.parent(), super::Parent::Node(_))
+            !edge.perm().intersects(Perm::WRITE | Perm::RESIZE)
+                || matches!(edge.parent(), super::Parent::Node(_))
         });
         if !only_parents_that_go_too {
             return Err(BlockError::new(
                 ErrorKind::ReadOnly,
-                format!("Read-only block node '{}' cannot support read-write users", node.name()),
+                format!(
+                    "Read-only block node '{}' cannot support read-write users",
+                    node.name()
+                ),
             ));
         }
     }
@@ -266,7 +284,10 @@ fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
 
 impl Node {
     /// Puts options in force. A future of its own, because it is called twice by the undo path of its caller.
-    fn apply_options(self: &Arc<Self>, options: NodeOptions) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+    fn apply_options(
+        self: &Arc<Self>,
+        options: NodeOptions,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
         Box::pin(async move {
             let (was, becomes) = (self.is_read_only(), options.read_only == Some(true));
             if becomes && !was {

@@ -164,7 +164,8 @@ async fn a_conflict_names_both_parents() {
         ..NodeOptions::default()
     };
     graph.add(options).await.unwrap();
-    let error = Backend::new(&graph, &node, BackendUser::unnamed(), Perm::RESIZE, Perm::ALL).unwrap_err()
+    let error = Backend::new(&graph, &node, BackendUser::unnamed(), Perm::RESIZE, Perm::ALL)
+        .unwrap_err()
         .to_string();
     assert_eq!(
         error,
@@ -180,29 +181,49 @@ async fn reopen_changes_what_may_change_and_refuses_the_rest() {
     let path = folder.path().join("disk");
     std::fs::write(&path, vec![7; 65536]).unwrap();
     let graph = graph();
-    let open = |read_only| NodeOptions { read_only, ..raw_on("disk", NodeRef::Options(Box::new(file(&path)))) };
+    let open = |read_only| NodeOptions {
+        read_only,
+        ..raw_on("disk", NodeRef::Options(Box::new(file(&path))))
+    };
     let node = graph.add(open(None)).await.unwrap();
     graph.reopen(vec![open(Some(true))]).await.unwrap();
     assert!(node.is_read_only());
     // The file below was opened with its parent and follows it.
     assert!(node.child("file").unwrap().node().is_read_only());
-    assert_eq!(node.write(0, &[1; 512], WriteFlags::default()).await.unwrap_err().errno(), 1);
+    assert_eq!(
+        node.write(0, &[1; 512], WriteFlags::default())
+            .await
+            .unwrap_err()
+            .errno(),
+        1
+    );
     graph.reopen(vec![open(None)]).await.unwrap();
     node.write(0, &[1; 512], WriteFlags::default()).await.unwrap();
     let backend = user(&graph, &node);
     let error = graph.reopen(vec![open(Some(true))]).await.unwrap_err();
-    assert_eq!(error.to_string(), "Read-only block node 'disk' cannot support read-write users");
+    assert_eq!(
+        error.to_string(),
+        "Read-only block node 'disk' cannot support read-write users"
+    );
     assert!(!node.is_read_only());
     let other = folder.path().join("other");
     std::fs::write(&other, b"").unwrap();
-    let error = graph.reopen(vec![raw_on("disk", NodeRef::Options(Box::new(file(&other))))]).await.unwrap_err();
+    let error = graph
+        .reopen(vec![raw_on("disk", NodeRef::Options(Box::new(file(&other))))])
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "Cannot change the option 'filename'");
     let error = graph.reopen(vec![null("disk")]).await.unwrap_err();
     assert_eq!(error.to_string(), "Cannot change the option 'driver'");
     let error = graph.reopen(vec![null("zz")]).await.unwrap_err();
     assert_eq!(error.to_string(), "Failed to find node with node-name='zz'");
     let error = graph.resize(&node, 1 << 20).await.unwrap_err();
-    assert!(error.to_string().starts_with("Permission conflict on node 'disk': permissions 'resize'"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("Permission conflict on node 'disk': permissions 'resize'"),
+        "{error}"
+    );
     backend.detach().await;
     graph.resize(&node, 1 << 20).await.unwrap();
     assert_eq!(node.length(), 1 << 20);
@@ -214,11 +235,20 @@ async fn a_child_can_be_exchanged_by_reopen() {
     graph.add(null("a")).await.unwrap();
     graph.add(null("b")).await.unwrap();
     let node = graph.add(raw_on("r", NodeRef::Name("a".into()))).await.unwrap();
-    graph.reopen(vec![raw_on("r", NodeRef::Name("b".into()))]).await.unwrap();
+    graph
+        .reopen(vec![raw_on("r", NodeRef::Name("b".into()))])
+        .await
+        .unwrap();
     assert_eq!(node.child("file").unwrap().node().name().as_str(), "b");
     graph.remove(&"a".into()).await.unwrap();
     let above = graph.add(raw_on("s", NodeRef::Name("r".into()))).await.unwrap();
-    let error = graph.reopen(vec![raw_on("r", NodeRef::Name("s".into()))]).await.unwrap_err();
-    assert_eq!(error.to_string(), "Making 's' a file child of 'r' would create a cycle");
+    let error = graph
+        .reopen(vec![raw_on("r", NodeRef::Name("s".into()))])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Making 's' a file child of 'r' would create a cycle"
+    );
     drop(above);
 }

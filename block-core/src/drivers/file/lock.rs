@@ -21,20 +21,31 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) const NOTHING: Self = Self { used: Perm::NONE, unshared: Perm::NONE };
+    pub(super) const NOTHING: Self = Self {
+        used: Perm::NONE,
+        unshared: Perm::NONE,
+    };
 
     pub(super) fn new(perm: Perm, shared: Perm) -> Self {
-        Self { used: perm, unshared: !shared }
+        Self {
+            used: perm,
+            unshared: !shared,
+        }
     }
 
     pub(super) fn union(self, other: Self) -> Self {
-        Self { used: self.used | other.used, unshared: self.unshared | other.unshared }
+        Self {
+            used: self.used | other.used,
+            unshared: self.unshared | other.unshared,
+        }
     }
 }
 
 /// Every permission with its number and its name.
 fn bits() -> impl Iterator<Item = (i64, Perm, &'static str)> {
-    (0i64..).zip(Perm::NAMES).map(|(number, (bit, name))| (number, bit, name))
+    (0i64..)
+        .zip(Perm::NAMES)
+        .map(|(number, (bit, name))| (number, bit, name))
 }
 
 /// Locks what `wanted` has and `held` has not; unlocks the reverse.
@@ -42,7 +53,11 @@ pub(super) fn change(file: &OwnedFd, held: Held, wanted: Held) -> io::Result<()>
     for (number, bit, _) in bits() {
         for (base, had, wants) in [
             (USED_BASE, held.used.contains(bit), wanted.used.contains(bit)),
-            (UNSHARED_BASE, held.unshared.contains(bit), wanted.unshared.contains(bit)),
+            (
+                UNSHARED_BASE,
+                held.unshared.contains(bit),
+                wanted.unshared.contains(bit),
+            ),
         ] {
             if wants && !had {
                 control(file, libc::F_OFD_SETLK, libc::F_RDLCK, base + number)?;
@@ -82,7 +97,8 @@ fn is_locked(file: &OwnedFd, byte: i64) -> io::Result<bool> {
 
 /// One lock operation on one byte; gives the kind of lock that the kernel reports back.
 fn control(file: &OwnedFd, command: i32, kind: i32, byte: i64) -> io::Result<i32> {
-    let narrow = |value: i32| libc::c_short::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+    let narrow =
+        |value: i32| libc::c_short::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
     let mut lock = libc::flock {
         l_type: narrow(kind)?,
         l_whence: narrow(libc::SEEK_SET)?,

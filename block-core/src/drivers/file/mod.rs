@@ -53,7 +53,11 @@ pub async fn open(context: &OpenContext<'_>, options: &FileOptions, kind: Kind) 
     let fall_back = context.options().auto_read_only == Some(true);
     let (open, length, forced) = call(&*engine, move || {
         match open_file(&filename, kind, read_only, direct) {
-            Err(error) if fall_back && !read_only && matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => {
+            Err(error)
+                if fall_back
+                    && !read_only
+                    && matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS) =>
+            {
                 open_file(&filename, kind, true, direct).map(|(open, length)| (open, length, true))
             }
             result => result.map(|(open, length)| (open, length, false)),
@@ -72,7 +76,11 @@ pub async fn open(context: &OpenContext<'_>, options: &FileOptions, kind: Kind) 
         open: ArcSwap::from_pointee(open),
         length: AtomicU64::new(length),
         engine,
-        locks: Mutex::new(Locks { enabled: locking, held: Held::NOTHING, wanted: Held::NOTHING }),
+        locks: Mutex::new(Locks {
+            enabled: locking,
+            held: Held::NOTHING,
+            wanted: Held::NOTHING,
+        }),
         can_nowait_read: AtomicBool::new(true),
         can_nowait_write: AtomicBool::new(true),
         can_discard: AtomicBool::new(true),
@@ -82,7 +90,10 @@ pub async fn open(context: &OpenContext<'_>, options: &FileOptions, kind: Kind) 
 
 fn check_aio(options: &FileOptions, direct: bool) -> Result<()> {
     if options.filename.is_empty() {
-        return Err(BlockError::new(ErrorKind::Invalid, "The 'file' block driver requires a file name"));
+        return Err(BlockError::new(
+            ErrorKind::Invalid,
+            "The 'file' block driver requires a file name",
+        ));
     }
     if options.aio == Some(AioBackend::Native) && !direct {
         return Err(BlockError::new(
@@ -107,7 +118,11 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
     if direct {
         flags |= libc::O_DIRECT;
     }
-    let file = OpenOptions::new().read(true).write(!read_only).custom_flags(flags).open(filename);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .custom_flags(flags)
+        .open(filename);
     let file = match file {
         Ok(file) => OwnedFd::from(file),
         Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
@@ -127,7 +142,9 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
         Kind::Device if !matches!(found, FileType::BlockDevice | FileType::CharacterDevice) => {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
-                format!("'host_device' driver requires '{filename}' to be either a character or block device"),
+                format!(
+                    "'host_device' driver requires '{filename}' to be either a character or block device"
+                ),
             ));
         }
         Kind::Regular | Kind::Device => {}
@@ -135,7 +152,16 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
     let length = seek(&file, SeekFrom::End(0)).map_err(|error| could_not(error.into()))?;
     let alignment = if direct { probe_alignment(&file) } else { 1 };
     let inline = !direct && space::is_memory(&file);
-    Ok((OpenFile { file: Arc::new(file), read_only, direct, inline, alignment }, length))
+    Ok((
+        OpenFile {
+            file: Arc::new(file),
+            read_only,
+            direct,
+            inline,
+            alignment,
+        },
+        length,
+    ))
 }
 
 /// The smallest unit in which the file can be read directly.
@@ -209,7 +235,12 @@ impl HostFile {
         if open.direct || !self.can_nowait_read.load(Ordering::Relaxed) {
             return None;
         }
-        match preadv2(&open.file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+        match preadv2(
+            &open.file,
+            &mut [IoSliceMut::new(buf)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        ) {
             Ok(count) => Some(Ok(count)),
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
@@ -240,7 +271,11 @@ impl HostFile {
     }
 
     async fn read_slow(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let op = Op::Read { file: self.file(), offset, buffer: Buffer::new(buf.len()) };
+        let op = Op::Read {
+            file: self.file(),
+            offset,
+            buffer: Buffer::new(buf.len()),
+        };
         let outcome = self.engine.run(op).await;
         outcome.result?;
         if let Some(bounce) = outcome.buffer {
@@ -250,7 +285,11 @@ impl HostFile {
     }
 
     async fn write_slow(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        let op = Op::Write { file: self.file(), offset, buffer: Buffer::copy_of(buf) };
+        let op = Op::Write {
+            file: self.file(),
+            offset,
+            buffer: Buffer::copy_of(buf),
+        };
         self.engine.run(op).await.result?;
         Ok(())
     }
@@ -283,7 +322,10 @@ impl Driver for HostFile {
     }
 
     fn limits(&self) -> Limits {
-        Limits { request_alignment: self.open.load().alignment, ..Limits::default() }
+        Limits {
+            request_alignment: self.open.load().alignment,
+            ..Limits::default()
+        }
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
@@ -345,7 +387,9 @@ impl Driver for HostFile {
         Box::pin(async move {
             let length = self.length();
             let kind = self.kind;
-            let ends = self.call(move |file| space::write_zeroes(file, kind, offset, len, length, flags)).await;
+            let ends = self
+                .call(move |file| space::write_zeroes(file, kind, offset, len, length, flags))
+                .await;
             ends?;
             if self.kind == Kind::Regular {
                 self.grew_to(offset + len);
@@ -396,10 +440,21 @@ impl Driver for HostFile {
             let (run, data) = if open.inline {
                 space::extent_at(&open.file, offset, len)
             } else {
-                self.call(move |file| Ok(space::extent_at(file, offset, len))).await?
+                self.call(move |file| Ok(space::extent_at(file, offset, len)))
+                    .await?
             };
-            let host = Some(HostExtent { file: Arc::clone(&open.file), offset });
-            Ok(BlockStatus { len: run, allocated: true, zero: !data, data, compressed: false, host })
+            let host = Some(HostExtent {
+                file: Arc::clone(&open.file),
+                offset,
+            });
+            Ok(BlockStatus {
+                len: run,
+                allocated: true,
+                zero: !data,
+                data,
+                compressed: false,
+                host,
+            })
         })
     }
 
@@ -413,14 +468,20 @@ impl Driver for HostFile {
                 return Ok(());
             }
             let file = self.file();
-            call(&*self.engine, move || space::truncate(&file, current, length, preallocation)).await?;
+            call(&*self.engine, move || {
+                space::truncate(&file, current, length, preallocation)
+            })
+            .await?;
             self.length.store(length, Ordering::Relaxed);
             Ok(())
         })
     }
 
     fn host_extent(&self, offset: u64) -> Option<HostExtent> {
-        Some(HostExtent { file: self.file(), offset })
+        Some(HostExtent {
+            file: self.file(),
+            offset,
+        })
     }
 
     fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {
@@ -429,8 +490,15 @@ impl Driver for HostFile {
             if open.direct {
                 return Ok(None);
             }
-            let extent = HostExtent { file: Arc::clone(&open.file), offset };
-            Ok(Some(WriteMapping { extent, len, token: 0 }))
+            let extent = HostExtent {
+                file: Arc::clone(&open.file),
+                offset,
+            };
+            Ok(Some(WriteMapping {
+                extent,
+                len,
+                token: 0,
+            }))
         })
     }
 
@@ -451,7 +519,16 @@ impl Driver for HostFile {
         // Lock first, look afterwards: of two processes that come at the same time at least one sees the other.
         let result = lock::change(&file, held, held.union(wanted))
             .map_err(BlockError::from)
-            .and_then(|()| lock::check(&file, Held { used: wanted.used, unshared: wanted.unshared }, &self.filename));
+            .and_then(|()| {
+                lock::check(
+                    &file,
+                    Held {
+                        used: wanted.used,
+                        unshared: wanted.unshared,
+                    },
+                    &self.filename,
+                )
+            });
         if result.is_err() {
             // Gives back what was just taken; a failure leaves more locked than needed, which is safe.
             let _ = lock::change(&file, held.union(wanted), held);
@@ -478,10 +555,16 @@ impl Driver for HostFile {
     fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
         Box::pin(async move {
             let (DriverOptions::File(file) | DriverOptions::HostDevice(file)) = &options.driver else {
-                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    "Cannot change the option 'driver'",
+                ));
             };
             if file.filename != self.filename {
-                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'filename'"));
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    "Cannot change the option 'filename'",
+                ));
             }
             let read_only = options.read_only == Some(true);
             let direct = options.cache.direct == Some(true);
@@ -493,7 +576,10 @@ impl Driver for HostFile {
                 }
             }
             let (filename, kind) = (self.filename.clone(), self.kind);
-            let (open, _) = call(&*self.engine, move || open_file(&filename, kind, read_only, direct)).await?;
+            let (open, _) = call(&*self.engine, move || {
+                open_file(&filename, kind, read_only, direct)
+            })
+            .await?;
             self.exchange(open)
         })
     }
@@ -525,7 +611,9 @@ impl Driver for HostFile {
             filename: self.filename.clone(),
             allocated_bytes: blocks.map(|blocks| blocks.saturating_mul(512)),
             dirty: Some(false),
-            specific: FormatInfo::File { extent_size_hint: None },
+            specific: FormatInfo::File {
+                extent_size_hint: None,
+            },
             ..DriverInfo::default()
         }
     }

@@ -18,12 +18,20 @@ pub(super) fn is_memory(file: &OwnedFd) -> bool {
 
 /// Gives the space of a range back; it reads as zeroes then.
 pub(super) fn punch(file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
-    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    Ok(fallocate(
+        file,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        offset,
+        len,
+    )?)
 }
 
 /// Whether the file system merely lacks a way to do something.
 fn lacks(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)
+    )
 }
 
 /// Makes a range read as zeroes. `length` is the file's length as far as known: a hole does not make a file longer.
@@ -72,7 +80,9 @@ fn fill(file: &OwnedFd, mut offset: u64, end: u64) -> io::Result<()> {
     // Aligned, for files that are open for direct I/O.
     let zeroes = crate::engine::Buffer::new(1 << 20);
     while offset < end {
-        let part = usize::try_from(end - offset).unwrap_or(usize::MAX).min(zeroes.len());
+        let part = usize::try_from(end - offset)
+            .unwrap_or(usize::MAX)
+            .min(zeroes.len());
         write_full(file, offset, &zeroes[..part])?;
         offset += part as u64;
     }
@@ -94,18 +104,27 @@ pub(super) fn extent_at(file: &OwnedFd, offset: u64, len: u64) -> (u64, bool) {
 }
 
 /// Changes the length of a regular file.
-pub(super) fn truncate(file: &OwnedFd, current: u64, length: u64, preallocation: Preallocation) -> Result<()> {
+pub(super) fn truncate(
+    file: &OwnedFd,
+    current: u64,
+    length: u64,
+    preallocation: Preallocation,
+) -> Result<()> {
     if length < current && preallocation != Preallocation::Off {
-        return Err(BlockError::new(ErrorKind::Unsupported, "Preallocation can't be used for shrinking files"));
+        return Err(BlockError::new(
+            ErrorKind::Unsupported,
+            "Preallocation can't be used for shrinking files",
+        ));
     }
     let resize = || {
         ftruncate(file, length).map_err(|error| BlockError::from(error).context("Failed to resize the file"))
     };
     match preallocation {
         Preallocation::Off => resize(),
-        Preallocation::Metadata => {
-            Err(BlockError::new(ErrorKind::Unsupported, "Unsupported preallocation mode 'metadata'"))
-        }
+        Preallocation::Metadata => Err(BlockError::new(
+            ErrorKind::Unsupported,
+            "Unsupported preallocation mode 'metadata'",
+        )),
         Preallocation::Falloc if length == current => Ok(()),
         Preallocation::Falloc => {
             let result = fallocate(file, FallocateFlags::empty(), current, length - current);

@@ -14,7 +14,10 @@ impl EventSink for NoEvents {
 }
 
 fn graph() -> Arc<Graph> {
-    Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(NoEvents) })
+    Graph::new(GraphContext {
+        handle: tokio::runtime::Handle::current(),
+        events: Arc::new(NoEvents),
+    })
 }
 
 fn file(path: &Path) -> NodeOptions {
@@ -22,7 +25,12 @@ fn file(path: &Path) -> NodeOptions {
         filename: path.to_str().unwrap().to_owned(),
         ..FileOptions::default()
     });
-    NodeOptions { node_name: Some("f".into()), driver, discard_unmap: Some(true), ..NodeOptions::default() }
+    NodeOptions {
+        node_name: Some("f".into()),
+        driver,
+        discard_unmap: Some(true),
+        ..NodeOptions::default()
+    }
 }
 
 fn writer(graph: &Arc<Graph>) -> crate::Result<Arc<Backend>> {
@@ -47,8 +55,13 @@ async fn content_survives_every_way_of_opening() {
                 std::fs::write(&path, vec![7; 70_001]).unwrap();
                 let graph = graph();
                 let mut options = file(&path);
-                options.cache = CacheOptions { direct: Some(direct), no_flush: None };
-                let DriverOptions::File(driver) = &mut options.driver else { unreachable!() };
+                options.cache = CacheOptions {
+                    direct: Some(direct),
+                    no_flush: None,
+                };
+                let DriverOptions::File(driver) = &mut options.driver else {
+                    unreachable!()
+                };
                 driver.aio = Some(aio);
                 let node = match graph.add(options).await {
                     Ok(node) => node,
@@ -61,22 +74,46 @@ async fn content_survives_every_way_of_opening() {
                 assert_eq!(node.length(), 70_144);
                 let mut expected = vec![7; 70_001];
                 expected.resize(70_144, 0);
-                for (offset, len) in [(0usize, 512usize), (1000, 3000), (4095, 2), (65_000, 5144), (70_143, 1)] {
+                for (offset, len) in [
+                    (0usize, 512usize),
+                    (1000, 3000),
+                    (4095, 2),
+                    (65_000, 5144),
+                    (70_143, 1),
+                ] {
                     let data = vec![u8::try_from(len % 250).unwrap() + 1; len];
-                    node.write(offset as u64, &data, WriteFlags::default()).await.unwrap();
+                    node.write(offset as u64, &data, WriteFlags::default())
+                        .await
+                        .unwrap();
                     expected[offset..offset + len].copy_from_slice(&data);
                 }
-                node.write(8192, &[3; 100], WriteFlags { fua: true, ..WriteFlags::default() }).await.unwrap();
+                node.write(
+                    8192,
+                    &[3; 100],
+                    WriteFlags {
+                        fua: true,
+                        ..WriteFlags::default()
+                    },
+                )
+                .await
+                .unwrap();
                 expected[8192..8292].fill(3);
                 for (offset, len, may_unmap) in [(12_288usize, 4096usize, true), (20_000, 9999, false)] {
-                    let flags = ZeroFlags { may_unmap, ..ZeroFlags::default() };
+                    let flags = ZeroFlags {
+                        may_unmap,
+                        ..ZeroFlags::default()
+                    };
                     node.write_zeroes(offset as u64, len as u64, flags).await.unwrap();
                     expected[offset..offset + len].fill(0);
                 }
                 node.flush().await.unwrap();
                 let mut all = vec![1; 70_144];
                 node.read(0, &mut all).await.unwrap();
-                assert!(all == expected, "direct {direct}, {aio:?}, {}", folder.path().display());
+                assert!(
+                    all == expected,
+                    "direct {direct}, {aio:?}, {}",
+                    folder.path().display()
+                );
                 let mut part = vec![1; 777];
                 node.read(60_001, &mut part).await.unwrap();
                 assert_eq!(part[..], expected[60_001..60_778]);
@@ -103,7 +140,10 @@ async fn holes_show_and_zeroes_beyond_the_end_grow_the_file() {
             eprintln!("SKIPPED: no holes on {}", folder.path().display());
         }
         for (end, may_unmap) in [((1 << 20) + 8192, true), ((1 << 20) + 20_480, false)] {
-            let flags = ZeroFlags { may_unmap, ..ZeroFlags::default() };
+            let flags = ZeroFlags {
+                may_unmap,
+                ..ZeroFlags::default()
+            };
             node.write_zeroes(end - 4096, 4096, flags).await.unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().len(), end);
             assert_eq!(node.length(), end);
@@ -117,11 +157,20 @@ async fn texts_of_what_cannot_be_opened() {
     let path = folder.path().join("no such file");
     let graph = graph();
     let error = graph.add(file(&path)).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("Could not open '{}': No such file or directory", path.display()));
+    assert_eq!(
+        error.to_string(),
+        format!("Could not open '{}': No such file or directory", path.display())
+    );
     let error = graph.add(file(folder.path())).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("Could not open '{}': Is a directory", folder.path().display()));
+    assert_eq!(
+        error.to_string(),
+        format!("Could not open '{}': Is a directory", folder.path().display())
+    );
     let error = graph.add(file(Path::new("/dev/null"))).await.unwrap_err();
-    assert_eq!(error.to_string(), "'file' driver requires '/dev/null' to be a regular file");
+    assert_eq!(
+        error.to_string(),
+        "'file' driver requires '/dev/null' to be a regular file"
+    );
     assert!(graph.nodes().is_empty());
 }
 
@@ -137,7 +186,10 @@ async fn two_processes_cannot_both_be_the_only_writer() {
     let first = writer(&one).unwrap();
     let error = writer(&other).unwrap_err();
     assert_eq!(error.to_string(), "Failed to get \"write\" lock");
-    assert_eq!(error.hint(), Some(format!("Is another process using the image [{}]?", path.display()).as_str()));
+    assert_eq!(
+        error.hint(),
+        Some(format!("Is another process using the image [{}]?", path.display()).as_str())
+    );
     first.detach().await;
     let second = writer(&other).unwrap();
     // A refused attempt leaves no lock behind that would refuse the next one.
@@ -149,7 +201,10 @@ async fn two_processes_cannot_both_be_the_only_writer() {
 async fn output(command: &mut Command) -> Option<(bool, String)> {
     let output = command.stdin(Stdio::null()).output();
     match output {
-        Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
+        Ok(output) => Some((
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )),
         Err(_) => {
             eprintln!("SKIPPED: {:?} is not installed", command.get_program());
             None
@@ -166,12 +221,25 @@ async fn a_qemu_on_the_same_image_is_refused_and_the_reverse() {
     graph.add(file(&path)).await.unwrap();
     let backend = writer(&graph).unwrap();
     let write = ["-f", "raw", "-c", "write 0 512", path.to_str().unwrap()];
-    let Some((ok, text)) = output(Command::new("qemu-io").args(write)).await else { return };
+    let Some((ok, text)) = output(Command::new("qemu-io").args(write)).await else {
+        return;
+    };
     assert!(!ok && text.contains("Failed to get \"write\" lock"), "{text}");
     let copy = folder.path().join("copy");
-    let convert = ["convert", "-f", "raw", path.to_str().unwrap(), copy.to_str().unwrap()];
-    let Some((ok, text)) = output(Command::new("qemu-img").args(convert)).await else { return };
-    assert!(!ok && text.contains("Failed to get shared \"write\" lock"), "{text}");
+    let convert = [
+        "convert",
+        "-f",
+        "raw",
+        path.to_str().unwrap(),
+        copy.to_str().unwrap(),
+    ];
+    let Some((ok, text)) = output(Command::new("qemu-img").args(convert)).await else {
+        return;
+    };
+    assert!(
+        !ok && text.contains("Failed to get shared \"write\" lock"),
+        "{text}"
+    );
     backend.detach().await;
     let (ok, text) = output(Command::new("qemu-io").args(write)).await.unwrap();
     assert!(ok, "{text}");
