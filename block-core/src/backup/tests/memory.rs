@@ -52,6 +52,10 @@ impl Memory {
         self
     }
 
+    pub fn replace(&self, content: &[u8]) {
+        lock(&self.data).copy_from_slice(content);
+    }
+
     pub fn content(&self) -> Vec<u8> {
         lock(&self.data).clone()
     }

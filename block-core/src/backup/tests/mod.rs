@@ -1,4 +1,5 @@
 mod memory;
+mod model;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
