@@ -79,7 +79,12 @@ impl History {
             let memory = Memory::new(LENGTH, 1).slow();
             let (node, memory) = history.bench.node(name, memory).await;
             let guest = history.bench.guest(&node);
-            history.disks.push(Disk { node, memory, guest, bitmaps: Vec::new() });
+            history.disks.push(Disk {
+                node,
+                memory,
+                guest,
+                bitmaps: Vec::new(),
+            });
             history.add_bitmap(history.disks.len() - 1).await;
         }
         history
@@ -103,14 +108,23 @@ impl History {
         copy.replace(&content);
         let (target, copy) = self.bench.node(&format!("t{name}"), copy).await;
         let granularity_bytes = 4096 << self.random.below(6);
-        let spec =
-            BitmapSpec { name: name.as_str().into(), granularity_bytes, persistent: true, disabled: false };
+        let spec = BitmapSpec {
+            name: name.as_str().into(),
+            granularity_bytes,
+            persistent: true,
+            disabled: false,
+        };
         let node = &self.disks[disk].node;
         let bitmap = action::add(node.bitmaps(), node.length(), &spec).unwrap();
         let handle = bitmap.bitmap().clone();
         bitmap.commit();
         drop(drained);
-        self.disks[disk].bitmaps.push(Tracked { name, bitmap: handle, copy, target });
+        self.disks[disk].bitmaps.push(Tracked {
+            name,
+            bitmap: handle,
+            copy,
+            target,
+        });
     }
 
     /// Where the copy differs from the disk, the bitmap is dirty.
@@ -130,7 +144,11 @@ impl History {
                 let copy = tracked.copy.content();
                 let unit = usize::try_from(UNIT).unwrap();
                 for (index, (now, then)) in content.chunks(unit).zip(copy.chunks(unit)).enumerate() {
-                    assert!(now == then || dirty[index], "bitmap {} lost unit {index}", tracked.name);
+                    assert!(
+                        now == then || dirty[index],
+                        "bitmap {} lost unit {index}",
+                        tracked.name
+                    );
                 }
             }
         }
@@ -147,7 +165,11 @@ impl History {
         self.writes.spawn(async move {
             // A write may fail with the copy that it waits for; then it has changed nothing.
             let _ = match kind {
-                0 => guest.write_zeroes(offset, len, crate::driver::ZeroFlags::default()).await,
+                0 => {
+                    guest
+                        .write_zeroes(offset, len, crate::driver::ZeroFlags::default())
+                        .await
+                }
                 1 => guest.discard(offset, len).await,
                 _ => write(&guest, offset, len, byte).await,
             };
@@ -189,7 +211,9 @@ impl History {
             ..options(&id, &self.disks[disk].node, &tracked.target, sync)
         };
         let copy = Arc::clone(&tracked.copy);
-        let job = prepare(&self.bench.jobs, &self.bench.graph, options, group).await.ok()?;
+        let job = prepare(&self.bench.jobs, &self.bench.graph, options, group)
+            .await
+            .ok()?;
         // Nothing has run since the drain inside of `prepare` ended.
         let content = self.disks[disk].memory.content();
         self.running.push(Running { id, content, copy });
@@ -252,7 +276,13 @@ impl History {
             0 => jobs.cancel(&id, true, None).await,
             1 => jobs.cancel(&id, true, Some(Duration::from_millis(5))).await,
             2 | 3 => jobs.verb(&id, Verb::Pause).await,
-            4 => jobs.verb(&id, Verb::SetSpeed(if self.random.one_in(2) { 0 } else { 1 << 19 })).await,
+            4 => {
+                jobs.verb(
+                    &id,
+                    Verb::SetSpeed(if self.random.one_in(2) { 0 } else { 1 << 19 }),
+                )
+                .await
+            }
             5 => jobs.verb(&id, Verb::Finalize).await,
             _ => jobs.verb(&id, Verb::Resume).await,
         };
@@ -285,23 +315,40 @@ impl History {
             let length = disk.node.length();
             let stored = disk.node.bitmaps().to_store();
             self.bench.graph.remove(disk.node.name()).await.unwrap();
-            let options =
-                NodeOptions { node_name: Some(disk.node.name().clone()), ..NodeOptions::default() };
-            let node = self.bench.graph.adopt(&options, disk.memory.clone() as Arc<dyn Driver>).await.unwrap();
+            let options = NodeOptions {
+                node_name: Some(disk.node.name().clone()),
+                ..NodeOptions::default()
+            };
+            let node = self
+                .bench
+                .graph
+                .adopt(&options, disk.memory.clone() as Arc<dyn Driver>)
+                .await
+                .unwrap();
             node.bitmaps().load(length, stored, false);
             let guest = self.bench.guest(&node);
             let mut bitmaps = disk.bitmaps;
             for tracked in &mut bitmaps {
                 tracked.bitmap = node.bitmaps().get(&tracked.name).unwrap();
             }
-            self.disks.push(Disk { node, memory: disk.memory, guest, bitmaps });
+            self.disks.push(Disk {
+                node,
+                memory: disk.memory,
+                guest,
+                bitmaps,
+            });
             debug_assert!(at < 2);
         }
     }
 
     fn heal(&self) {
         for disk in &self.disks {
-            for memory in disk.bitmaps.iter().map(|tracked| &tracked.copy).chain([&disk.memory]) {
+            for memory in disk
+                .bitmaps
+                .iter()
+                .map(|tracked| &tracked.copy)
+                .chain([&disk.memory])
+            {
                 memory.fail_reads.store(0, Ordering::SeqCst);
                 memory.fail_writes.store(0, Ordering::SeqCst);
             }
@@ -312,10 +359,21 @@ impl History {
     fn judge(&mut self) {
         let log = lock(&self.bench.log.0).join("\n");
         self.running.retain(|running| {
-            let over = |text: &str| log.lines().any(|line| line.starts_with(&format!("{}:{text}", running.id)));
-            if over("COMPLETED") && log.lines().any(|line| line.starts_with(&format!("{}:COMPLETED", running.id)) && line.ends_with(",ok)")) {
+            let over = |text: &str| {
+                log.lines()
+                    .any(|line| line.starts_with(&format!("{}:{text}", running.id)))
+            };
+            if over("COMPLETED")
+                && log.lines().any(|line| {
+                    line.starts_with(&format!("{}:COMPLETED", running.id)) && line.ends_with(",ok)")
+                })
+            {
                 // Mode `bitmap` copies what the bitmap says; with what the copy held before that is all.
-                assert!(running.copy.content() == running.content, "{} is not its point in time", running.id);
+                assert!(
+                    running.copy.content() == running.content,
+                    "{} is not its point in time",
+                    running.id
+                );
                 self.succeeded += 1;
             }
             !over("concluded")
@@ -340,7 +398,15 @@ impl History {
         while self.writes.join_next().await.is_some() {}
         self.judge();
         assert!(self.running.is_empty());
-        assert_eq!(self.bench.graph.nodes().iter().filter(|node| node.has_generated_name()).count(), 0);
+        assert_eq!(
+            self.bench
+                .graph
+                .nodes()
+                .iter()
+                .filter(|node| node.has_generated_name())
+                .count(),
+            0
+        );
     }
 
     async fn step(&mut self) {
@@ -387,11 +453,19 @@ impl History {
             for at in 0..self.disks[disk].bitmaps.len() {
                 let id = self.name("last");
                 let tracked = &self.disks[disk].bitmaps[at];
-                let mut backup = options(&id, &self.disks[disk].node, &tracked.target, SyncMode::Incremental);
+                let mut backup = options(
+                    &id,
+                    &self.disks[disk].node,
+                    &tracked.target,
+                    SyncMode::Incremental,
+                );
                 backup.bitmap = Some(tracked.name.clone());
                 self.bench.prepare(backup).await.unwrap().start();
                 self.bench.ended(&id).await;
-                assert!(tracked.copy.content() == self.disks[disk].memory.content(), "{id} differs");
+                assert!(
+                    tracked.copy.content() == self.disks[disk].memory.content(),
+                    "{id} differs"
+                );
             }
         }
         self.succeeded
@@ -399,11 +473,16 @@ impl History {
 }
 
 fn run(seed: u64) -> u64 {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let history = async { History::new(seed).await.run().await };
-        tokio::time::timeout(Duration::from_secs(36_000), history).await.expect("the history hangs")
+        tokio::time::timeout(Duration::from_secs(36_000), history)
+            .await
+            .expect("the history hangs")
     })
 }
 
