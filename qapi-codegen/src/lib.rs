@@ -4,10 +4,12 @@
 //! [`ir::Schema`] and [`diagnostic::Diagnostic`]s. [`fs::load`] fills a map from the file system.
 
 mod ast;
+pub mod build_script;
 mod check;
 pub mod codes;
 pub mod diagnostic;
 pub mod doc;
+pub mod emit;
 pub mod fs;
 pub mod introspect;
 pub mod ir;
@@ -17,4 +19,6 @@ mod parse;
 pub mod render;
 pub mod source;
 
+pub use build_script::Build;
 pub use check::{Compiled, compile, mangle};
+pub use emit::{Conditions, Role};

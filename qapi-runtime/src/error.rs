@@ -158,6 +158,12 @@ impl DecodeError {
         DecodeError::new(DecodeErrorKind::Type(expected))
     }
 
+    /// The enumeration has no such value.
+    #[cold]
+    pub fn value(value: &str) -> Self {
+        DecodeError::new(DecodeErrorKind::Value(value.to_owned()))
+    }
+
     /// No branch of the alternate `name` takes such a value.
     #[cold]
     pub fn alternate(name: &'static str) -> Self {

@@ -1,0 +1,347 @@
+//! What all emitters share: names, conditions, boxes, documentation.
+
+use super::boxes::{self, Edge};
+use super::condition::Cfg;
+use super::mangle::{self, Scope, ident};
+use super::{Options, Role};
+use crate::ir::{
+    Builtin, Command, Condition, Element, Event, Feature, Implicit, ModuleId, Schema, TypeId, TypeKind, TypeRef,
+};
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Names that generated code uses without a path, and the path for schemas that have a type of that name.
+const NAMES: &[(&str, &str)] = &[
+    ("Option", "::std::option::Option"),
+    ("Vec", "::std::vec::Vec"),
+    ("Box", "::std::boxed::Box"),
+    ("String", "::std::string::String"),
+    ("Result", "::std::result::Result"),
+    ("Send", "::std::marker::Send"),
+    ("Sync", "::std::marker::Sync"),
+    ("Self_", "Self"),
+];
+
+/// Names of the runtime that generated code imports.
+const RUNTIME: &[(&str, &str)] = &[
+    ("Call", "::qapi_runtime::Call"),
+    ("CommandTable", "::qapi_runtime::CommandTable"),
+    ("Cursor", "::qapi_runtime::Cursor"),
+    ("Decode", "::qapi_runtime::Decode"),
+    ("DecodeError", "::qapi_runtime::DecodeError"),
+    ("Encode", "::qapi_runtime::Encode"),
+    ("Error", "::qapi_runtime::Error"),
+    ("Execute", "::qapi_runtime::Execute"),
+    ("Kind", "::qapi_runtime::decode::Kind"),
+    ("Map", "::qapi_runtime::Map"),
+    ("Members", "::qapi_runtime::Members"),
+    ("Null", "::qapi_runtime::Null"),
+    ("Object", "::qapi_runtime::Object"),
+    ("QType", "::qapi_runtime::QType"),
+    ("Row", "::qapi_runtime::Row"),
+    ("Special", "::qapi_runtime::Special"),
+    ("StringEnum", "::qapi_runtime::StringEnum"),
+    ("UnknownBranch", "::qapi_runtime::UnknownBranch"),
+    ("Value", "::qapi_runtime::Value"),
+    ("Writer", "::qapi_runtime::Writer"),
+];
+
+/// What all emitters share.
+pub(super) struct Context<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) options: &'a Options,
+    types: HashMap<TypeId, Ident>,
+    branches: HashMap<TypeId, Ident>,
+    events: HashMap<String, Ident>,
+    variants: HashMap<TypeId, Variants>,
+    modules: HashMap<ModuleId, (Ident, Ident)>,
+    /// Names at the top that clash with nothing of the schema.
+    pub(super) top: HashMap<&'static str, Ident>,
+    taken: HashSet<String>,
+    boxes: HashSet<Edge>,
+    /// Documentation of the module at hand; the code holds marks in its place.
+    pub(super) docs: RefCell<Vec<Vec<String>>>,
+    /// Names of the runtime that the module at hand uses.
+    pub(super) imports: RefCell<BTreeSet<&'static str>>,
+    /// Whether the module at hand uses anything of another.
+    pub(super) uses_others: RefCell<bool>,
+    pub(super) module: RefCell<Option<ModuleId>>,
+}
+
+/// The variants of an enumeration, in the order of its values.
+pub(super) struct Variants {
+    pub(super) names: Vec<Ident>,
+    /// The one for values that the schema does not have (clients only).
+    pub(super) unknown: Ident,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(schema: &'a Schema, options: &'a Options) -> Context<'a> {
+        let mut scope = Scope::with(&["Self"]);
+        let mut types = HashMap::new();
+        let mut variants = HashMap::new();
+        // Types that have a name of their own come first: what is made up gives way.
+        for (id, ty) in schema.types().filter(|(_, ty)| ty.is_explicit()) {
+            types.insert(id, ident(&scope.claim(mangle::type_name(&ty.name))));
+        }
+        let mut claim = |scope: &mut Scope, name: String, suffix: &str| {
+            let free = scope.claim(name.clone());
+            if free == name { ident(&free) } else { ident(&scope.claim(format!("{name}{suffix}"))) }
+        };
+        for (id, ty) in schema.types() {
+            if let TypeKind::Enum(found) = &ty.kind {
+                let mut scope = Scope::with(&["Self"]);
+                let names =
+                    found.values.iter().map(|value| ident(&scope.claim(mangle::camel(&value.name)))).collect();
+                variants.insert(id, Variants { names, unknown: claim(&mut scope, "Unknown".into(), "Value") });
+            }
+        }
+        let mut events = HashMap::new();
+        for (_, event) in schema.events() {
+            events.insert(event.name.clone(), claim(&mut scope, mangle::camel(&event.name), "Event"));
+        }
+        for (id, ty) in schema.types() {
+            match ty.implicit {
+                Some(Implicit::Arguments(command)) => {
+                    let name = mangle::camel(&schema.command(command).name);
+                    types.insert(id, claim(&mut scope, name, "Arguments"));
+                }
+                Some(Implicit::EventData(event)) => {
+                    if let Some(name) = events.get(&schema.event(event).name) {
+                        types.insert(id, name.clone());
+                    }
+                }
+                // `QType` is the runtime's, and a union's own base is part of the union.
+                Some(Implicit::Predefined | Implicit::Base(_)) | None => {}
+            }
+        }
+        let mut branches = HashMap::new();
+        for (id, ty) in schema.types() {
+            if let (TypeKind::Union(_), Some(name)) = (&ty.kind, types.get(&id)) {
+                branches.insert(id, claim(&mut scope, format!("{name}Branch"), "2"));
+            }
+        }
+        let mut module_names = Scope::with(&["qapi_runtime", "std", "core"]);
+        let mut modules = HashMap::new();
+        for (id, module) in schema.modules() {
+            let stem = module.name.rsplit(['/', '\\']).next().unwrap_or(&module.name);
+            let stem = stem.strip_suffix(".json").unwrap_or(stem);
+            let name = ident(&module_names.claim(mangle::snake(stem)));
+            let commands = claim(&mut scope, format!("{}Commands", mangle::camel(stem)), "2");
+            modules.insert(id, (name, commands));
+        }
+        let mut top = HashMap::new();
+        for name in ["Client", "Event", "Commands"] {
+            top.insert(name, claim(&mut scope, name.to_owned(), "OfSchema"));
+        }
+        let mut taken: HashSet<String> = types.values().chain(branches.values()).map(Ident::to_string).collect();
+        taken.extend(events.values().chain(top.values()).map(Ident::to_string));
+        taken.extend(modules.values().map(|(_, commands)| commands.to_string()));
+        Context {
+            schema,
+            options,
+            types,
+            branches,
+            events,
+            variants,
+            modules,
+            top,
+            taken,
+            boxes: boxes::find(schema),
+            docs: RefCell::default(),
+            imports: RefCell::default(),
+            uses_others: RefCell::default(),
+            module: RefCell::default(),
+        }
+    }
+
+    pub(super) fn is_client(&self) -> bool {
+        self.options.role == Role::Client
+    }
+
+    /// How a type decodes: the macro's word for it.
+    pub(super) fn mode(&self) -> Ident {
+        ident(match (self.options.role, self.options.keep_unknown) {
+            (Role::Server, _) => "strict",
+            (Role::Client, false) => "tolerant",
+            (Role::Client, true) => "keeping",
+        })
+    }
+
+    /// The module's own name and that of its trait.
+    pub(super) fn module_names(&self, id: ModuleId) -> (Ident, Ident) {
+        self.modules.get(&id).cloned().unwrap_or_else(|| (ident("schema"), ident("Commands")))
+    }
+
+    pub(super) fn event_name(&self, event: &Event) -> Ident {
+        self.events.get(&event.name).cloned().unwrap_or_else(|| ident("Event"))
+    }
+
+    pub(super) fn branch_name(&self, id: TypeId) -> Ident {
+        self.branches.get(&id).cloned().unwrap_or_else(|| ident("Branch"))
+    }
+
+    pub(super) fn variants(&self, id: TypeId) -> Option<&Variants> {
+        self.variants.get(&id)
+    }
+
+    pub(super) fn is_boxed(&self, id: TypeId, place: usize) -> bool {
+        self.boxes.contains(&(id, place))
+    }
+
+    /// A name of std or of the runtime: short, unless the schema has the same.
+    pub(super) fn name(&self, name: &'static str) -> TokenStream {
+        if let Some((_, path)) = RUNTIME.iter().find(|(short, _)| *short == name) {
+            if self.taken.contains(name) {
+                return path.parse().unwrap_or_default();
+            }
+            self.imports.borrow_mut().insert(path);
+        } else if self.taken.contains(name)
+            && let Some((_, path)) = NAMES.iter().find(|(short, _)| *short == name)
+        {
+            return path.parse().unwrap_or_default();
+        }
+        let name = ident(name);
+        quote!(#name)
+    }
+
+    /// The Rust type of a type with a name.
+    pub(super) fn type_ident(&self, id: TypeId) -> TokenStream {
+        let ty = self.schema.type_of(id);
+        if let Some(path) = self.options.type_overrides.get(&ty.name) {
+            return path.parse().unwrap_or_default();
+        }
+        if let Some(Implicit::Predefined) = ty.implicit {
+            return self.name("QType");
+        }
+        if ty.origin.map(|origin| origin.module) != *self.module.borrow() {
+            *self.uses_others.borrow_mut() = true;
+        }
+        match self.types.get(&id) {
+            Some(name) => quote!(#name),
+            None => quote!(()),
+        }
+    }
+
+    /// The Rust name of a type that is defined here.
+    pub(super) fn own_ident(&self, id: TypeId) -> Ident {
+        self.types.get(&id).cloned().unwrap_or_else(|| ident("Type"))
+    }
+
+    pub(super) fn is_overridden(&self, id: TypeId) -> bool {
+        self.options.type_overrides.contains_key(&self.schema.type_of(id).name)
+    }
+
+    /// The Rust type of a reference.
+    pub(super) fn type_ref(&self, of: TypeRef) -> TokenStream {
+        let element = match of.element {
+            Element::Type(id) => self.type_ident(id),
+            Element::Builtin(builtin) => match builtin {
+                Builtin::Str => self.name("String"),
+                Builtin::Number => quote!(f64),
+                Builtin::Int | Builtin::Int64 => quote!(i64),
+                Builtin::Int8 => quote!(i8),
+                Builtin::Int16 => quote!(i16),
+                Builtin::Int32 => quote!(i32),
+                Builtin::Uint8 => quote!(u8),
+                Builtin::Uint16 => quote!(u16),
+                Builtin::Uint32 => quote!(u32),
+                Builtin::Uint64 | Builtin::Size => quote!(u64),
+                Builtin::Bool => quote!(bool),
+                Builtin::Any => self.name("Value"),
+                Builtin::Null => self.name("Null"),
+            },
+        };
+        if of.array {
+            let vec = self.name("Vec");
+            quote!(#vec<#element>)
+        } else {
+            element
+        }
+    }
+
+    /// When something exists that has this condition and these types; nothing if it never does.
+    pub(super) fn cfg(&self, condition: &Condition, types: &[Option<TypeId>]) -> Option<Cfg> {
+        let mut cfg = self.options.conditions.reduce(condition)?;
+        for id in types.iter().flatten() {
+            cfg = cfg.and(&self.options.conditions.reduce(&self.schema.type_of(*id).condition)?);
+        }
+        Some(cfg)
+    }
+
+    pub(super) fn command_cfg(&self, command: &Command) -> Option<Cfg> {
+        let returns = command.returns.and_then(named);
+        self.cfg(&command.condition, &[command.arguments, returns])
+    }
+
+    pub(super) fn event_cfg(&self, event: &Event) -> Option<Cfg> {
+        self.cfg(&event.condition, &[event.data])
+    }
+
+    pub(super) fn type_cfg(&self, id: TypeId) -> Option<Cfg> {
+        self.cfg(&self.schema.type_of(id).condition, &[])
+    }
+
+    pub(super) fn attribute(&self, cfg: &Cfg) -> TokenStream {
+        match self.options.conditions.tokens(cfg) {
+            Some(predicate) => quote!(#[cfg(#predicate)]),
+            None => TokenStream::new(),
+        }
+    }
+
+    /// The features that hold without a condition left to decide at compile time, and those with one.
+    pub(super) fn features<'f>(&self, features: &'f [Feature]) -> Vec<(&'f str, Cfg)> {
+        features
+            .iter()
+            .filter_map(|feature| Some((feature.name.as_str(), self.options.conditions.reduce(&feature.condition)?)))
+            .collect()
+    }
+
+    /// `Special::..` for features, if the runtime has a meaning for one of them.
+    pub(super) fn special(&self, features: &[Feature]) -> Option<TokenStream> {
+        let special = |name: &str| {
+            // A feature under a condition is rare, and being strict about it is the safe side.
+            features
+                .iter()
+                .any(|feature| feature.name == name && self.options.conditions.reduce(&feature.condition).is_some())
+        };
+        let (deprecated, unstable) = (special("deprecated"), special("unstable"));
+        if !deprecated && !unstable {
+            return None;
+        }
+        let name = self.name("Special");
+        Some(match (deprecated, unstable) {
+            (true, true) => quote!(#name::DEPRECATED.and(#name::UNSTABLE)),
+            (true, false) => quote!(#name::DEPRECATED),
+            _ => quote!(#name::UNSTABLE),
+        })
+    }
+
+    /// `#[deprecated]` where the schema says so.
+    pub(super) fn deprecated(&self, features: &[Feature]) -> TokenStream {
+        let mut found = TokenStream::new();
+        if self.options.deprecated_attributes {
+            for feature in features.iter().filter(|feature| feature.is_deprecated()) {
+                match self.options.conditions.reduce(&feature.condition) {
+                    None => {}
+                    Some(cfg) if cfg.is_always() => found = quote!(#[deprecated]),
+                    Some(cfg) => {
+                        let predicate = self.options.conditions.tokens(&cfg);
+                        found = quote!(#[cfg_attr(#predicate, deprecated)]);
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The type with a name behind a reference.
+pub(super) fn named(of: TypeRef) -> Option<TypeId> {
+    match of.element {
+        Element::Type(id) => Some(id),
+        Element::Builtin(_) => None,
+    }
+}

@@ -1,0 +1,125 @@
+//! Events: one type each, and for clients one enumeration of them all.
+
+use super::context::Context;
+use crate::ir::{Definition, Event, Implicit, Module};
+use proc_macro2::TokenStream;
+use quote::quote;
+
+impl Context<'_> {
+    /// Whether the event's data is written in place, so that its type is the event's own.
+    fn has_own_data(&self, event: &Event) -> bool {
+        event.data.is_some_and(|id| matches!(self.schema.type_of(id).implicit, Some(Implicit::EventData(_))))
+    }
+
+    pub(super) fn emit_events(&self, module: &Module, items: &mut Vec<TokenStream>) {
+        for definition in &module.definitions {
+            let Definition::Event(id) = definition else { continue };
+            let event = self.schema.event(*id);
+            let Some(cfg) = self.event_cfg(event) else { continue };
+            let attribute = self.attribute(&cfg);
+            let name = self.event_name(event);
+            let wire = &event.name;
+            let deprecated = self.deprecated(&event.features);
+            let encode = if self.has_own_data(event) {
+                quote!(::qapi_runtime::Encode::encode(self, out))
+            } else {
+                let doc = self.definition_doc(
+                    event.doc.as_ref(),
+                    &format!("The event `{wire}`."),
+                    &event.features,
+                    Some(event.origin),
+                );
+                match event.data {
+                    Some(data) => {
+                        let data = self.type_ident(data);
+                        items.push(quote! {
+                            #doc #attribute #deprecated
+                            #[derive(Debug, Clone, PartialEq)]
+                            pub struct #name(pub #data);
+                        });
+                        quote!(::qapi_runtime::Encode::encode(&self.0, out))
+                    }
+                    None => {
+                        items.push(quote! {
+                            #doc #attribute #deprecated
+                            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+                            pub struct #name;
+                        });
+                        quote!()
+                    }
+                }
+            };
+            let out = if event.data.is_some() { quote!(out) } else { quote!(_out) };
+            let special = self.special(&event.features).map(|special| {
+                let name = self.name("Special");
+                quote!(fn special(&self) -> #name { #special })
+            });
+            let writer = self.name("Writer");
+            items.push(quote! {
+                #attribute
+                impl ::qapi_runtime::Event for #name {
+                    fn name(&self) -> &'static str { #wire }
+                    #special
+                    fn encode_data(&self, #out: &mut #writer) { #encode }
+                }
+            });
+        }
+    }
+
+    /// The enumeration of all events, as clients receive them.
+    pub(super) fn emit_event_enum(&self, items: &mut Vec<TokenStream>) {
+        let Some(name) = self.top.get("Event") else { return };
+        let (mut declarations, mut arms) = (Vec::new(), Vec::new());
+        for (_, event) in self.schema.events() {
+            let Some(cfg) = self.event_cfg(event) else { continue };
+            let cfg = self.attribute(&cfg);
+            let (variant, wire) = (self.event_name(event), &event.name);
+            let doc = self.doc(vec![format!("`{wire}`")]);
+            declarations.push(quote!(#doc #cfg #variant(#variant)));
+            let decoded = match event.data {
+                None => quote!(#variant),
+                Some(_) if self.has_own_data(event) => quote!(::qapi_runtime::execute::event_data(data)?),
+                Some(_) => quote!(#variant(::qapi_runtime::execute::event_data(data)?)),
+            };
+            arms.push(quote!(#cfg #wire => Self::#variant(#decoded)));
+        }
+        let doc = self.doc(vec!["An event, as it comes from a server.".to_owned()]);
+        let unknown = self.doc(vec!["An event that the schema does not have.".to_owned()]);
+        let decode = self.doc(
+            ["Reads an event.", "", "# Errors", "When its data does not fit."].map(str::to_owned).to_vec(),
+        );
+        let name_doc = self.doc(vec!["The event's name.".to_owned()]);
+        let data_doc = self.doc(vec!["The event's data.".to_owned()]);
+        items.push(quote! {
+            #doc
+            #[derive(Debug, Clone, PartialEq)]
+            pub enum #name {
+                #(#declarations,)*
+                #unknown
+                UnknownEvent {
+                    #name_doc
+                    name: ::std::string::String,
+                    #data_doc
+                    data: ::qapi_runtime::Map,
+                },
+            }
+        });
+        items.push(quote! {
+            impl #name {
+                #decode
+                pub fn decode(
+                    name: &str,
+                    data: ::std::option::Option<::qapi_runtime::Cursor<'_>>,
+                ) -> ::std::result::Result<Self, ::qapi_runtime::DecodeError> {
+                    Ok(match name {
+                        #(#arms,)*
+                        _ => Self::UnknownEvent {
+                            name: name.to_owned(),
+                            data: ::qapi_runtime::execute::event_data(data)?,
+                        },
+                    })
+                }
+            }
+        });
+    }
+}
