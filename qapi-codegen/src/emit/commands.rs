@@ -101,7 +101,7 @@ impl Context<'_> {
                 })
                 .collect();
             let features = (!features.is_empty()).then(|| quote!(.features(&[#(#features),*])));
-            quote!(#cfg #row::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
+            quote!(#cfg #row::<H>::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
         });
         let doc = self.doc(vec![format!("How a handler's commands of {} are called, by name.", module.name)]);
         let rows_name = ident(&format!("{}_rows", module_name.to_string().trim_start_matches("r#")));

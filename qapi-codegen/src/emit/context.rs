@@ -86,7 +86,7 @@ impl<'a> Context<'a> {
         for (id, ty) in schema.types().filter(|(_, ty)| ty.is_explicit()) {
             types.insert(id, ident(&scope.claim(mangle::type_name(&ty.name))));
         }
-        let mut claim = |scope: &mut Scope, name: String, suffix: &str| {
+        let claim = |scope: &mut Scope, name: String, suffix: &str| {
             let free = scope.claim(name.clone());
             if free == name { ident(&free) } else { ident(&scope.claim(format!("{name}{suffix}"))) }
         };

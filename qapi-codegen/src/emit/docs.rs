@@ -4,7 +4,7 @@
 //! they are: a printer need not take millions of bytes apart only to put them together again.
 
 use super::context::Context;
-use crate::ir::{Definition, Doc, DocText, Feature, Origin, SectionKind};
+use crate::ir::{Doc, DocText, Feature, Origin, SectionKind};
 use proc_macro2::TokenStream;
 use quote::quote;
 
@@ -133,8 +133,13 @@ impl Context<'_> {
     pub(super) fn with_docs(&self, code: &str) -> String {
         let docs = self.docs.take();
         let mut out = String::with_capacity(code.len() + docs.iter().flatten().map(|line| line.len() + 9).sum::<usize>());
+        let mut before = "";
         for line in code.lines() {
             let text = line.trim_start();
+            if is_item_end(before) && !matches!(line, "" | "}") {
+                out.push('\n');
+            }
+            before = line;
             let mark = text.strip_prefix("///").and_then(|rest| rest.strip_prefix(MARK));
             match mark.and_then(|number| number.parse::<usize>().ok()).and_then(|number| docs.get(number)) {
                 Some(lines) => {
@@ -159,6 +164,11 @@ impl Context<'_> {
     }
 }
 
+/// Whether a line ends an item of an `impl` or a trait: these stand four deep, statements do not.
+fn is_item_end(line: &str) -> bool {
+    line.strip_prefix("    ").is_some_and(|rest| !rest.starts_with(' ') && (rest == "}" || rest.ends_with(';')))
+}
+
 /// Adds a paragraph, after a blank line.
 fn paragraph(lines: &mut Vec<String>, title: &str, text: &str) {
     if !lines.is_empty() {
@@ -166,13 +176,4 @@ fn paragraph(lines: &mut Vec<String>, title: &str, text: &str) {
     }
     let text = format!("{title}{text}");
     lines.extend(text.lines().map(|line| line.trim_end().to_owned()));
-}
-
-/// The name of what is documented, for texts that the schema does not have.
-pub(super) fn kind_of(definition: Definition) -> &'static str {
-    match definition {
-        Definition::Type(_) => "type",
-        Definition::Command(_) => "command",
-        Definition::Event(_) => "event",
-    }
 }
