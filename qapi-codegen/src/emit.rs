@@ -8,8 +8,6 @@ mod client;
 mod commands;
 mod condition;
 mod context;
-#[cfg(test)]
-mod devload;
 mod docs;
 mod events;
 mod introspection;
