@@ -76,7 +76,12 @@ pub enum BuildError {
 impl Build {
     /// Code from the schema in `path`, which is relative to the package.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Build { schema: path.into(), options: Options::default(), out_dir: None, name: None }
+        Build {
+            schema: path.into(),
+            options: Options::default(),
+            out_dir: None,
+            name: None,
+        }
     }
 
     /// Which end of the connection the code is for; a server if nothing is said.
@@ -111,13 +116,17 @@ impl Build {
 
     /// The type `schema_type` is not generated; `rust_type` stands for it everywhere.
     pub fn type_override(mut self, schema_type: impl Into<String>, rust_type: impl Into<String>) -> Self {
-        self.options.type_overrides.insert(schema_type.into(), rust_type.into());
+        self.options
+            .type_overrides
+            .insert(schema_type.into(), rust_type.into());
         self
     }
 
     /// These commands have no method to implement, because something below the handler answers them.
     pub fn answered_by_runtime<S: Into<String>>(mut self, commands: impl IntoIterator<Item = S>) -> Self {
-        self.options.answered_by_runtime.extend(commands.into_iter().map(Into::into));
+        self.options
+            .answered_by_runtime
+            .extend(commands.into_iter().map(Into::into));
         self
     }
 
@@ -150,7 +159,11 @@ impl Build {
             Err(error) => {
                 let mut instructions = Vec::new();
                 match &error {
-                    BuildError::Schema { text, short, instructions: files } => {
+                    BuildError::Schema {
+                        text,
+                        short,
+                        instructions: files,
+                    } => {
                         eprintln!("{text}");
                         instructions.extend(files.iter().cloned());
                         instructions.extend(short.iter().map(|line| format!("cargo::error={line}")));
@@ -170,33 +183,58 @@ impl Build {
     pub fn try_run(&self) -> Result<Built, BuildError> {
         let out_dir = match &self.out_dir {
             Some(folder) => folder.clone(),
-            None => std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or(BuildError::NoOutDir)?,
+            None => std::env::var_os("OUT_DIR")
+                .map(PathBuf::from)
+                .ok_or(BuildError::NoOutDir)?,
         };
         let sources = crate::fs::load(&self.schema);
-        let mut instructions: Vec<String> =
-            sources.files().map(|(_, source)| format!("cargo::rerun-if-changed={}", source.name())).collect();
+        let mut instructions: Vec<String> = sources
+            .files()
+            .map(|(_, source)| format!("cargo::rerun-if-changed={}", source.name()))
+            .collect();
         let compiled = crate::compile(&sources);
         let Some(schema) = compiled.schema.filter(|_| !has_errors(&compiled.diagnostics)) else {
             let text = render::human(&sources, &compiled.diagnostics, Style::Plain);
             let short = render::short(&sources, &compiled.diagnostics);
-            let short = short.lines().filter(|line| !line.starts_with("  ")).map(str::to_owned).collect();
-            return Err(BuildError::Schema { text, short, instructions });
+            let short = short
+                .lines()
+                .filter(|line| !line.starts_with("  "))
+                .map(str::to_owned)
+                .collect();
+            return Err(BuildError::Schema {
+                text,
+                short,
+                instructions,
+            });
         };
         instructions.extend(self.check_cfgs(&schema));
         let folder = match &self.name {
             Some(name) => name.clone(),
-            None => self.schema.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            None => self
+                .schema
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
         };
         let outputs = emit::generate(&schema, &self.options, Layout::OutDir(&folder))?;
         let inner = out_dir.join(&folder);
         make_folder(&inner)?;
         let top = out_dir.join(format!("{folder}.rs"));
         for (at, output) in outputs.iter().enumerate() {
-            let path = if at == 0 { top.clone() } else { inner.join(&output.name) };
+            let path = if at == 0 {
+                top.clone()
+            } else {
+                inner.join(&output.name)
+            };
             write_if_changed(&path, output.text.as_bytes())?;
         }
         let warnings = render::human(&sources, &compiled.diagnostics, Style::Plain);
-        Ok(Built { top, instructions, warnings })
+        Ok(Built {
+            top,
+            instructions,
+            warnings,
+        })
     }
 
     /// Tells rustc which configurations the code may ask for.
@@ -223,18 +261,26 @@ impl Build {
 /// When a file cannot be written.
 pub fn write_outputs(folder: &Path, outputs: &[emit::Output]) -> Result<(), BuildError> {
     make_folder(folder)?;
-    outputs.iter().try_for_each(|output| write_if_changed(&folder.join(&output.name), output.text.as_bytes()))
+    outputs
+        .iter()
+        .try_for_each(|output| write_if_changed(&folder.join(&output.name), output.text.as_bytes()))
 }
 
 fn make_folder(path: &Path) -> Result<(), BuildError> {
-    std::fs::create_dir_all(path).map_err(|source| BuildError::Write { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| BuildError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    std::fs::write(path, bytes).map_err(|source| BuildError::Write { path: path.to_owned(), source })
+    std::fs::write(path, bytes).map_err(|source| BuildError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn lines(instructions: &[String]) -> String {

@@ -107,7 +107,9 @@ pub enum Layout<'a> {
 
 /// Generated code that does not parse as Rust: a type override or a condition's rule is no Rust.
 #[derive(Debug, thiserror::Error)]
-#[error("the generated code of `{module}` is not Rust: {source}; check type overrides, derives and conditions")]
+#[error(
+    "the generated code of `{module}` is not Rust: {source}; check type overrides, derives and conditions"
+)]
 pub struct EmitError {
     module: String,
     source: syn::Error,
@@ -147,10 +149,19 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
         text.push_str(&context.header());
         text.push_str(&body);
         modules.push((id, name.clone()));
-        outputs.push(Output { name: format!("{name}.rs"), text });
+        outputs.push(Output {
+            name: format!("{name}.rs"),
+            text,
+        });
     }
     let top = context.top(&modules, layout)?;
-    outputs.insert(0, Output { name: top_name(layout), text: top });
+    outputs.insert(
+        0,
+        Output {
+            name: top_name(layout),
+            text: top,
+        },
+    );
     Ok(outputs)
 }
 
@@ -170,9 +181,16 @@ impl Context<'_> {
     fn print(&self, module: &str, items: Vec<TokenStream>) -> Result<String, EmitError> {
         let mut code = String::new();
         for item in items {
-            let item: syn::Item =
-                syn::parse2(item).map_err(|source| EmitError { module: module.to_owned(), source })?;
-            let file = syn::File { shebang: None, frontmatter: None, attrs: Vec::new(), items: vec![item] };
+            let item: syn::Item = syn::parse2(item).map_err(|source| EmitError {
+                module: module.to_owned(),
+                source,
+            })?;
+            let file = syn::File {
+                shebang: None,
+                frontmatter: None,
+                attrs: Vec::new(),
+                items: vec![item],
+            };
             if !code.is_empty() {
                 code.push('\n');
             }
@@ -260,7 +278,11 @@ impl Context<'_> {
     /// Whether anything of a module is marked deprecated.
     fn has_deprecated(&self, _module: ModuleId) -> bool {
         self.options.deprecated_attributes
-            && self.schema.features().first().is_some_and(|name| name == "deprecated")
+            && self
+                .schema
+                .features()
+                .first()
+                .is_some_and(|name| name == "deprecated")
     }
 }
 
@@ -269,4 +291,3 @@ impl fmt::Display for Output {
         f.write_str(&self.text)
     }
 }
-

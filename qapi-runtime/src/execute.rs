@@ -60,6 +60,8 @@ pub fn event_data<T: Decode>(data: Option<Cursor<'_>>) -> Result<T, DecodeError>
     match data {
         Some(data) => T::decode(data),
         // No data is the same as an object without members.
-        None => Document::empty_object().root().map_or_else(|| Err(DecodeError::expected("object")), T::decode),
+        None => Document::empty_object()
+            .root()
+            .map_or_else(|| Err(DecodeError::expected("object")), T::decode),
     }
 }

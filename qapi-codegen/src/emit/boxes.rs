@@ -33,7 +33,11 @@ pub(super) fn find(schema: &Schema) -> HashSet<Edge> {
             if let (Element::Type(target), false) = (of.element, of.array)
                 && schema.type_of(target).is_recursive()
             {
-                uses.push(Use { edge: (id, place), target, sort });
+                uses.push(Use {
+                    edge: (id, place),
+                    target,
+                    sort,
+                });
             }
         };
         match &ty.kind {
@@ -43,7 +47,11 @@ pub(super) fn find(schema: &Schema) -> HashSet<Edge> {
                     add(usize::MAX, TypeRef::named(base), None);
                 }
                 for (place, member) in found.members.iter().enumerate() {
-                    let sort = if member.optional { Sort::Optional } else { Sort::Required };
+                    let sort = if member.optional {
+                        Sort::Optional
+                    } else {
+                        Sort::Required
+                    };
                     add(place, member.member_type, Some(sort));
                 }
             }
@@ -65,7 +73,10 @@ pub(super) fn find(schema: &Schema) -> HashSet<Edge> {
     let mut boxes = HashSet::new();
     for sort in [Sort::Alternative, Sort::Optional, Sort::Branch, Sort::Required] {
         let on_cycle: Vec<usize> = (0..uses.len())
-            .filter(|&at| uses.get(at).is_some_and(|one| one.sort == Some(sort) && reaches(&uses, one.target, one.edge.0)))
+            .filter(|&at| {
+                uses.get(at)
+                    .is_some_and(|one| one.sort == Some(sort) && reaches(&uses, one.target, one.edge.0))
+            })
             .collect();
         for at in on_cycle.into_iter().rev() {
             boxes.insert(uses.remove(at).edge);

@@ -8,8 +8,12 @@ use quote::quote;
 impl Context<'_> {
     /// The client itself, which knows no command yet.
     pub(super) fn emit_client(&self, items: &mut Vec<TokenStream>) {
-        let Some(name) = self.top.get("Client") else { return };
-        let doc = self.doc(vec!["A client: one method a command, over anything that executes commands.".to_owned()]);
+        let Some(name) = self.top.get("Client") else {
+            return;
+        };
+        let doc = self.doc(vec![
+            "A client: one method a command, over anything that executes commands.".to_owned(),
+        ]);
         let transport_doc = self.doc(vec!["What executes the commands.".to_owned()]);
         items.push(quote! {
             #doc
@@ -29,7 +33,9 @@ impl Context<'_> {
     }
 
     pub(super) fn emit_client_methods(&self, module: &Module, items: &mut Vec<TokenStream>) {
-        let Some(name) = self.top.get("Client") else { return };
+        let Some(name) = self.top.get("Client") else {
+            return;
+        };
         let commands: Vec<&Command> = module
             .definitions
             .iter()

@@ -9,12 +9,16 @@ use quote::quote;
 impl Context<'_> {
     /// The commands of a module that handlers implement.
     pub(super) fn handled<'s>(&'s self, module: &'s Module) -> impl Iterator<Item = &'s Command> {
-        module.definitions.iter().filter_map(|definition| match definition {
-            Definition::Command(id) => Some(self.schema.command(*id)),
-            _ => None,
-        }).filter(|command| {
-            !self.options.is_answered_by_runtime(&command.name) && self.command_cfg(command).is_some()
-        })
+        module
+            .definitions
+            .iter()
+            .filter_map(|definition| match definition {
+                Definition::Command(id) => Some(self.schema.command(*id)),
+                _ => None,
+            })
+            .filter(|command| {
+                !self.options.is_answered_by_runtime(&command.name) && self.command_cfg(command).is_some()
+            })
     }
 
     pub(super) fn method(command: &Command) -> Ident {
@@ -46,8 +50,13 @@ impl Context<'_> {
         }
         let (module_name, trait_name) = self.module_names(id);
         let (call, error) = (self.name("Call"), self.name("Error"));
-        let (result, send, sync, vec, row) =
-            (self.name("Result"), self.name("Send"), self.name("Sync"), self.name("Vec"), self.name("Row"));
+        let (result, send, sync, vec, row) = (
+            self.name("Result"),
+            self.name("Send"),
+            self.name("Sync"),
+            self.name("Vec"),
+            self.name("Row"),
+        );
         let methods = commands.iter().map(|command| {
             let doc = self.definition_doc(
                 command.doc.as_ref(),
@@ -103,8 +112,14 @@ impl Context<'_> {
             let features = (!features.is_empty()).then(|| quote!(.features(&[#(#features),*])));
             quote!(#cfg #row::<H>::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
         });
-        let doc = self.doc(vec![format!("How a handler's commands of {} are called, by name.", module.name)]);
-        let rows_name = ident(&format!("{}_rows", module_name.to_string().trim_start_matches("r#")));
+        let doc = self.doc(vec![format!(
+            "How a handler's commands of {} are called, by name.",
+            module.name
+        )]);
+        let rows_name = ident(&format!(
+            "{}_rows",
+            module_name.to_string().trim_start_matches("r#")
+        ));
         items.push(quote! {
             #doc
             pub fn #rows_name<H: #trait_name + 'static>() -> #vec<#row<H>> { #vec::from([#(#rows),*]) }
@@ -114,7 +129,9 @@ impl Context<'_> {
     /// All commands of the schema, for a handler that has all of them.
     pub(super) fn emit_command_table(&self, items: &mut Vec<TokenStream>) {
         let table = quote!(::qapi_runtime::CommandTable);
-        let Some(all) = self.top.get("Commands") else { return };
+        let Some(all) = self.top.get("Commands") else {
+            return;
+        };
         let (mut bounds, mut extends) = (Vec::new(), Vec::new());
         for (id, module) in self.schema.modules() {
             if self.handled(module).next().is_some() {

@@ -22,12 +22,18 @@ enum Kind {
 impl Conditions {
     /// Everything that an `if` can bring is there.
     pub fn all_set() -> Self {
-        Conditions(Kind::Decided { set: BTreeSet::new(), others: true })
+        Conditions(Kind::Decided {
+            set: BTreeSet::new(),
+            others: true,
+        })
     }
 
     /// Only these symbols are set; the code is as if no other had been in the schema.
     pub fn set<S: Into<String>>(symbols: impl IntoIterator<Item = S>) -> Self {
-        Conditions(Kind::Decided { set: symbols.into_iter().map(Into::into).collect(), others: false })
+        Conditions(Kind::Decided {
+            set: symbols.into_iter().map(Into::into).collect(),
+            others: false,
+        })
     }
 
     /// `CONFIG_LINUX` becomes `#[cfg(CONFIG_LINUX)]`.
@@ -68,9 +74,11 @@ impl Default for Conditions {
 impl fmt::Debug for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Decided { set, others } => {
-                f.debug_struct("Decided").field("set", set).field("others", others).finish()
-            }
+            Kind::Decided { set, others } => f
+                .debug_struct("Decided")
+                .field("set", set)
+                .field("others", others)
+                .finish(),
             Kind::Mapped(_) => f.write_str("Mapped"),
         }
     }

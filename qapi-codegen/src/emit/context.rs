@@ -5,7 +5,8 @@ use super::condition::Cfg;
 use super::mangle::{self, Scope, ident};
 use super::{Options, Role};
 use crate::ir::{
-    Builtin, Command, Condition, Element, Event, Feature, Implicit, ModuleId, Schema, TypeId, TypeKind, TypeRef,
+    Builtin, Command, Condition, Element, Event, Feature, Implicit, ModuleId, Schema, TypeId, TypeKind,
+    TypeRef,
 };
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
@@ -88,19 +89,35 @@ impl<'a> Context<'a> {
         }
         let claim = |scope: &mut Scope, name: String, suffix: &str| {
             let free = scope.claim(name.clone());
-            if free == name { ident(&free) } else { ident(&scope.claim(format!("{name}{suffix}"))) }
+            if free == name {
+                ident(&free)
+            } else {
+                ident(&scope.claim(format!("{name}{suffix}")))
+            }
         };
         for (id, ty) in schema.types() {
             if let TypeKind::Enum(found) = &ty.kind {
                 let mut scope = Scope::with(&["Self"]);
-                let names =
-                    found.values.iter().map(|value| ident(&scope.claim(mangle::camel(&value.name)))).collect();
-                variants.insert(id, Variants { names, unknown: claim(&mut scope, "Unknown".into(), "Value") });
+                let names = found
+                    .values
+                    .iter()
+                    .map(|value| ident(&scope.claim(mangle::camel(&value.name))))
+                    .collect();
+                variants.insert(
+                    id,
+                    Variants {
+                        names,
+                        unknown: claim(&mut scope, "Unknown".into(), "Value"),
+                    },
+                );
             }
         }
         let mut events = HashMap::new();
         for (_, event) in schema.events() {
-            events.insert(event.name.clone(), claim(&mut scope, mangle::camel(&event.name), "Event"));
+            events.insert(
+                event.name.clone(),
+                claim(&mut scope, mangle::camel(&event.name), "Event"),
+            );
         }
         for (id, ty) in schema.types() {
             match ty.implicit {
@@ -136,7 +153,11 @@ impl<'a> Context<'a> {
         for name in ["Client", "Event", "Commands"] {
             top.insert(name, claim(&mut scope, name.to_owned(), "OfSchema"));
         }
-        let mut taken: HashSet<String> = types.values().chain(branches.values()).map(Ident::to_string).collect();
+        let mut taken: HashSet<String> = types
+            .values()
+            .chain(branches.values())
+            .map(Ident::to_string)
+            .collect();
         taken.extend(events.values().chain(top.values()).map(Ident::to_string));
         taken.extend(modules.values().map(|(_, commands)| commands.to_string()));
         Context {
@@ -172,11 +193,17 @@ impl<'a> Context<'a> {
 
     /// The module's own name and that of its trait.
     pub(super) fn module_names(&self, id: ModuleId) -> (Ident, Ident) {
-        self.modules.get(&id).cloned().unwrap_or_else(|| (ident("schema"), ident("Commands")))
+        self.modules
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| (ident("schema"), ident("Commands")))
     }
 
     pub(super) fn event_name(&self, event: &Event) -> Ident {
-        self.events.get(&event.name).cloned().unwrap_or_else(|| ident("Event"))
+        self.events
+            .get(&event.name)
+            .cloned()
+            .unwrap_or_else(|| ident("Event"))
     }
 
     pub(super) fn branch_name(&self, id: TypeId) -> Ident {
@@ -231,7 +258,9 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn is_overridden(&self, id: TypeId) -> bool {
-        self.options.type_overrides.contains_key(&self.schema.type_of(id).name)
+        self.options
+            .type_overrides
+            .contains_key(&self.schema.type_of(id).name)
     }
 
     /// The Rust type of a reference.
@@ -266,7 +295,12 @@ impl<'a> Context<'a> {
     pub(super) fn cfg(&self, condition: &Condition, types: &[Option<TypeId>]) -> Option<Cfg> {
         let mut cfg = self.options.conditions.reduce(condition)?;
         for id in types.iter().flatten() {
-            cfg = cfg.and(&self.options.conditions.reduce(&self.schema.type_of(*id).condition)?);
+            cfg = cfg.and(
+                &self
+                    .options
+                    .conditions
+                    .reduce(&self.schema.type_of(*id).condition)?,
+            );
         }
         Some(cfg)
     }
@@ -295,7 +329,12 @@ impl<'a> Context<'a> {
     pub(super) fn features<'f>(&self, features: &'f [Feature]) -> Vec<(&'f str, Cfg)> {
         features
             .iter()
-            .filter_map(|feature| Some((feature.name.as_str(), self.options.conditions.reduce(&feature.condition)?)))
+            .filter_map(|feature| {
+                Some((
+                    feature.name.as_str(),
+                    self.options.conditions.reduce(&feature.condition)?,
+                ))
+            })
             .collect()
     }
 
@@ -303,9 +342,9 @@ impl<'a> Context<'a> {
     pub(super) fn special(&self, features: &[Feature]) -> Option<TokenStream> {
         let special = |name: &str| {
             // A feature under a condition is rare, and being strict about it is the safe side.
-            features
-                .iter()
-                .any(|feature| feature.name == name && self.options.conditions.reduce(&feature.condition).is_some())
+            features.iter().any(|feature| {
+                feature.name == name && self.options.conditions.reduce(&feature.condition).is_some()
+            })
         };
         let (deprecated, unstable) = (special("deprecated"), special("unstable"));
         if !deprecated && !unstable {

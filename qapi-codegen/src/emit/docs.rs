@@ -51,7 +51,10 @@ impl Context<'_> {
                 paragraph(&mut lines, title, &self.markdown(&section.text));
             }
         }
-        if lines.first().is_none_or(|first| first.starts_with("Since:") || first.starts_with('#')) {
+        if lines
+            .first()
+            .is_none_or(|first| first.starts_with("Since:") || first.starts_with('#'))
+        {
             let rest = std::mem::take(&mut lines);
             lines.push(otherwise.to_owned());
             if !rest.is_empty() {
@@ -61,13 +64,22 @@ impl Context<'_> {
         }
         self.feature_lines(&mut lines, features);
         if let Some(origin) = origin {
-            paragraph(&mut lines, "", &format!("Defined at {}.", self.schema.location(origin)));
+            paragraph(
+                &mut lines,
+                "",
+                &format!("Defined at {}.", self.schema.location(origin)),
+            );
         }
         lines
     }
 
     /// The documentation of a member or value.
-    pub(super) fn part_doc(&self, doc: Option<&DocText>, otherwise: &str, features: &[Feature]) -> TokenStream {
+    pub(super) fn part_doc(
+        &self,
+        doc: Option<&DocText>,
+        otherwise: &str,
+        features: &[Feature],
+    ) -> TokenStream {
         let mut lines = Vec::new();
         match doc.filter(|doc| self.options.docs && !doc.text.trim().is_empty()) {
             Some(doc) => paragraph(&mut lines, "", &self.markdown(doc)),
@@ -78,12 +90,18 @@ impl Context<'_> {
     }
 
     fn feature_lines(&self, lines: &mut Vec<String>, features: &[Feature]) {
-        let features = features.iter().filter(|feature| self.options.conditions.reduce(&feature.condition).is_some());
+        let features = features
+            .iter()
+            .filter(|feature| self.options.conditions.reduce(&feature.condition).is_some());
         for (number, feature) in features.enumerate() {
             if number == 0 {
                 lines.extend([String::new(), "Features:".to_owned(), String::new()]);
             }
-            let text = feature.doc.as_ref().filter(|_| self.options.docs).map(|doc| self.markdown(doc));
+            let text = feature
+                .doc
+                .as_ref()
+                .filter(|_| self.options.docs)
+                .map(|doc| self.markdown(doc));
             match text.filter(|text| !text.trim().is_empty()) {
                 None => lines.push(format!("* `{}`", feature.name)),
                 Some(text) => {
@@ -119,20 +137,27 @@ impl Context<'_> {
             }
             let method = super::mangle::ident(&super::mangle::snake(name));
             if self.options.client() {
-                return self.top.get("Client").map(|client| format!("super::{client}::{method}"));
+                return self
+                    .top
+                    .get("Client")
+                    .map(|client| format!("super::{client}::{method}"));
             }
             let (_, commands) = self.module_names(command.origin.module);
             let here = self.options.server() && !self.options.is_answered_by_runtime(name);
             return here.then(|| format!("super::{commands}::{method}"));
         }
         let event = schema.event(schema.find_event(name)?);
-        self.event_cfg(event)?.is_always().then(|| format!("super::{}", self.event_name(event)))
+        self.event_cfg(event)?
+            .is_always()
+            .then(|| format!("super::{}", self.event_name(event)))
     }
 
     /// The printed code with its texts in place of the marks.
     pub(super) fn with_docs(&self, code: &str) -> String {
         let docs = self.docs.take();
-        let mut out = String::with_capacity(code.len() + docs.iter().flatten().map(|line| line.len() + 9).sum::<usize>());
+        let mut out = String::with_capacity(
+            code.len() + docs.iter().flatten().map(|line| line.len() + 9).sum::<usize>(),
+        );
         let mut before = "";
         for line in code.lines() {
             let text = line.trim_start();
@@ -141,7 +166,10 @@ impl Context<'_> {
             }
             before = line;
             let mark = text.strip_prefix("///").and_then(|rest| rest.strip_prefix(MARK));
-            match mark.and_then(|number| number.parse::<usize>().ok()).and_then(|number| docs.get(number)) {
+            match mark
+                .and_then(|number| number.parse::<usize>().ok())
+                .and_then(|number| docs.get(number))
+            {
                 Some(lines) => {
                     let indent = line.get(..line.len() - text.len()).unwrap_or_default();
                     for doc in lines {
@@ -166,7 +194,8 @@ impl Context<'_> {
 
 /// Whether a line ends an item of an `impl` or a trait: these stand four deep, statements do not.
 fn is_item_end(line: &str) -> bool {
-    line.strip_prefix("    ").is_some_and(|rest| !rest.starts_with(' ') && (rest == "}" || rest.ends_with(';')))
+    line.strip_prefix("    ")
+        .is_some_and(|rest| !rest.starts_with(' ') && (rest == "}" || rest.ends_with(';')))
 }
 
 /// Adds a paragraph, after a blank line.

@@ -8,14 +8,20 @@ use quote::quote;
 impl Context<'_> {
     /// Whether the event's data is written in place, so that its type is the event's own.
     fn has_own_data(&self, event: &Event) -> bool {
-        event.data.is_some_and(|id| matches!(self.schema.type_of(id).implicit, Some(Implicit::EventData(_))))
+        event
+            .data
+            .is_some_and(|id| matches!(self.schema.type_of(id).implicit, Some(Implicit::EventData(_))))
     }
 
     pub(super) fn emit_events(&self, module: &Module, items: &mut Vec<TokenStream>) {
         for definition in &module.definitions {
-            let Definition::Event(id) = definition else { continue };
+            let Definition::Event(id) = definition else {
+                continue;
+            };
             let event = self.schema.event(*id);
-            let Some(cfg) = self.event_cfg(event) else { continue };
+            let Some(cfg) = self.event_cfg(event) else {
+                continue;
+            };
             let attribute = self.attribute(&cfg);
             let name = self.event_name(event);
             let wire = &event.name;
@@ -49,7 +55,11 @@ impl Context<'_> {
                     }
                 }
             };
-            let out = if event.data.is_some() { quote!(out) } else { quote!(_out) };
+            let out = if event.data.is_some() {
+                quote!(out)
+            } else {
+                quote!(_out)
+            };
             let special = self.special(&event.features).map(|special| {
                 let name = self.name("Special");
                 quote!(fn special(&self) -> #name { #special })
@@ -71,7 +81,9 @@ impl Context<'_> {
         let Some(name) = self.top.get("Event") else { return };
         let (mut declarations, mut arms) = (Vec::new(), Vec::new());
         for (_, event) in self.schema.events() {
-            let Some(cfg) = self.event_cfg(event) else { continue };
+            let Some(cfg) = self.event_cfg(event) else {
+                continue;
+            };
             let cfg = self.attribute(&cfg);
             let (variant, wire) = (self.event_name(event), &event.name);
             let doc = self.doc(vec![format!("`{wire}`")]);
@@ -86,7 +98,9 @@ impl Context<'_> {
         let doc = self.doc(vec!["An event, as it comes from a server.".to_owned()]);
         let unknown = self.doc(vec!["An event that the schema does not have.".to_owned()]);
         let decode = self.doc(
-            ["Reads an event.", "", "# Errors", "When its data does not fit."].map(str::to_owned).to_vec(),
+            ["Reads an event.", "", "# Errors", "When its data does not fit."]
+                .map(str::to_owned)
+                .to_vec(),
         );
         let name_doc = self.doc(vec!["The event's name.".to_owned()]);
         let data_doc = self.doc(vec!["The event's data.".to_owned()]);

@@ -25,7 +25,9 @@ pub(super) struct Scope {
 impl Scope {
     /// A scope in which some names are taken from the start.
     pub(super) fn with(names: &[&str]) -> Scope {
-        Scope { taken: names.iter().map(|name| (*name).to_owned()).collect() }
+        Scope {
+            taken: names.iter().map(|name| (*name).to_owned()).collect(),
+        }
     }
 
     /// The name itself, or if it is taken the first of `name2`, `name3` ... that is not.
@@ -34,7 +36,11 @@ impl Scope {
         let mut number = 2;
         while !self.taken.insert(candidate.clone()) {
             // A name that ends in a digit would read as another number.
-            let gap = if name.ends_with(|last: char| last.is_ascii_digit()) { "_" } else { "" };
+            let gap = if name.ends_with(|last: char| last.is_ascii_digit()) {
+                "_"
+            } else {
+                ""
+            };
             candidate = format!("{name}{gap}{number}");
             number += 1;
         }

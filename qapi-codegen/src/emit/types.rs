@@ -65,9 +65,16 @@ impl Context<'_> {
         members
             .into_iter()
             .filter_map(|(holder, place, member)| {
-                let cfg = self.cfg(&member.condition, &[named(member.member_type)])?.within(outer);
+                let cfg = self
+                    .cfg(&member.condition, &[named(member.member_type)])?
+                    .within(outer);
                 let name = ident(&scope.claim(mangle::snake(&member.name)));
-                Some(Field { member, name, cfg, boxed: self.is_boxed(holder, place) })
+                Some(Field {
+                    member,
+                    name,
+                    cfg,
+                    boxed: self.is_boxed(holder, place),
+                })
             })
             .collect()
     }
@@ -87,7 +94,11 @@ impl Context<'_> {
 
     fn field_declaration(&self, field: &Field<'_>) -> TokenStream {
         let member = field.member;
-        let doc = self.part_doc(member.doc.as_ref(), &format!("`{}`", member.name), &member.features);
+        let doc = self.part_doc(
+            member.doc.as_ref(),
+            &format!("`{}`", member.name),
+            &member.features,
+        );
         let cfg = self.attribute(&field.cfg);
         let deprecated = self.deprecated(&member.features);
         let (name, ty) = (&field.name, self.field_type(field));
@@ -98,8 +109,15 @@ impl Context<'_> {
     fn field_take(&self, field: &Field<'_>) -> TokenStream {
         let member = field.member;
         let wire = &member.name;
-        let size = TypeRef { array: false, ..member.member_type } == TypeRef::builtin(Builtin::Size);
-        let size = if size && !self.is_client() { quote!(.size()) } else { TokenStream::new() };
+        let size = TypeRef {
+            array: false,
+            ..member.member_type
+        } == TypeRef::builtin(Builtin::Size);
+        let size = if size && !self.is_client() {
+            quote!(.size())
+        } else {
+            TokenStream::new()
+        };
         let special = self.special(&member.features).filter(|_| !self.is_client());
         let special = special.map(|special| quote!(.special(#special)));
         let method = ident(if member.optional { "optional" } else { "required" });
@@ -109,7 +127,11 @@ impl Context<'_> {
     /// `out.member("name", &self.name);`
     fn field_put(&self, field: &Field<'_>) -> TokenStream {
         let (wire, name) = (&field.member.name, &field.name);
-        let method = ident(if field.member.optional { "optional" } else { "member" });
+        let method = ident(if field.member.optional {
+            "optional"
+        } else {
+            "member"
+        });
         let cfg = self.attribute(&field.cfg);
         match self.special(&field.member.features).filter(|_| !self.is_client()) {
             None => quote!(#cfg out.#method(#wire, &self.#name);),
@@ -125,7 +147,10 @@ impl Context<'_> {
     /// `Debug, Clone, PartialEq` and what else fits.
     fn derives(&self, more: &[&str]) -> TokenStream {
         let extra = self.options.derives.iter().map(String::as_str);
-        let names = ["Debug", "Clone"].into_iter().chain(more.iter().copied()).chain(extra);
+        let names = ["Debug", "Clone"]
+            .into_iter()
+            .chain(more.iter().copied())
+            .chain(extra);
         let names: Vec<TokenStream> = names.filter_map(|name| name.parse().ok()).collect();
         quote!(#[derive(#(#names),*)])
     }
@@ -133,10 +158,16 @@ impl Context<'_> {
     fn emit_struct(&self, id: TypeId, ty: &Type, found: &Struct, cfg: &Cfg, items: &mut Vec<TokenStream>) {
         let name = self.own_ident(id);
         let mut scope = Scope::default();
-        let own = found.members.iter().enumerate().map(|(place, member)| (id, place, member));
+        let own = found
+            .members
+            .iter()
+            .enumerate()
+            .map(|(place, member)| (id, place, member));
         let fields = self.fields(own, cfg, &mut scope);
         let base = found.base.map(|base| (ident(&scope.claim("base".into())), base));
-        let unknown = self.keeps_members(found.base).then(|| ident(&scope.claim("unknown".into())));
+        let unknown = self
+            .keeps_members(found.base)
+            .then(|| ident(&scope.claim("unknown".into())));
 
         let doc = self.type_doc(ty);
         let attribute = self.attribute(cfg);
@@ -232,7 +263,9 @@ impl Context<'_> {
         match &self.schema.type_of(id).kind {
             TypeKind::Struct(found) => {
                 found.members.iter().all(|member| member.optional)
-                    && found.base.is_none_or(|base| self.is_all_optional(base) && !self.is_overridden(base))
+                    && found
+                        .base
+                        .is_none_or(|base| self.is_all_optional(base) && !self.is_overridden(base))
             }
             _ => false,
         }
@@ -240,17 +273,28 @@ impl Context<'_> {
 
     fn emit_union(&self, id: TypeId, ty: &Type, found: &Union, cfg: &Cfg, items: &mut Vec<TokenStream>) {
         let name = self.own_ident(id);
-        let Some(variants) = self.variants(found.tag.enumeration) else { return };
+        let Some(variants) = self.variants(found.tag.enumeration) else {
+            return;
+        };
         let only_tag = self.schema.base_is_only_tag(found);
         let kind = self.type_ident(found.tag.enumeration);
-        let branch_type = if only_tag { name.clone() } else { self.branch_name(id) };
+        let branch_type = if only_tag {
+            name.clone()
+        } else {
+            self.branch_name(id)
+        };
         let members = self.name("Members");
 
-        let (mut declarations, mut takes, mut puts, mut kinds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut declarations, mut takes, mut puts, mut kinds) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut plain_rest = false;
         for (place, branch) in found.branches.iter().enumerate() {
-            let Some(variant) = variants.names.get(branch.value) else { continue };
-            let Some((value_cfg, branch_cfg)) = self.branch_cfgs(found, branch, cfg) else { continue };
+            let Some(variant) = variants.names.get(branch.value) else {
+                continue;
+            };
+            let Some((value_cfg, branch_cfg)) = self.branch_cfgs(found, branch, cfg) else {
+                continue;
+            };
             if let Some(missing) = value_cfg.without(&branch_cfg) {
                 // The value is there and its branch is not: no input may ask for it.
                 let attribute = self.attribute(&missing);
@@ -282,7 +326,11 @@ impl Context<'_> {
                     declarations.push(quote!(#doc #attribute #variant(#ty)));
                     takes.push(quote!(#attribute #kind::#variant => #branch_type::#variant(#take)));
                     kinds.push(quote!(#attribute #branch_type::#variant(_) => #kind::#variant));
-                    puts.push((attribute, quote!(#branch_type::#variant(branch)), quote!(branch.put(out);)));
+                    puts.push((
+                        attribute,
+                        quote!(#branch_type::#variant(branch)),
+                        quote!(branch.put(out);),
+                    ));
                 }
             }
         }
@@ -291,13 +339,21 @@ impl Context<'_> {
             let branch = self.name("UnknownBranch");
             let doc = self.doc(vec!["A branch that the schema does not have.".to_owned()]);
             let map = self.name("Map");
-            let rest = if self.options.keep_unknown { quote!(object.rest()?) } else { quote!(#map::new()) };
+            let rest = if self.options.keep_unknown {
+                quote!(object.rest()?)
+            } else {
+                quote!(#map::new())
+            };
             declarations.push(quote!(#doc #unknown(#branch)));
             takes.push(quote! {
                 #kind::#unknown(value) => #branch_type::#unknown(#branch { value, members: #rest })
             });
             kinds.push(quote!(#branch_type::#unknown(branch) => #kind::#unknown(branch.value.clone())));
-            puts.push((quote!(), quote!(#branch_type::#unknown(branch)), quote!(out.rest(&branch.members);)));
+            puts.push((
+                quote!(),
+                quote!(#branch_type::#unknown(branch)),
+                quote!(out.rest(&branch.members);),
+            ));
         }
 
         let doc = self.type_doc(ty);
@@ -318,7 +374,10 @@ impl Context<'_> {
                 let kind: #kind = object.required(#tag)?;
                 Ok(match kind { #(#takes),* })
             };
-            let puts = [quote!(out.member(#tag, &self.kind());), put_branch(&quote!(self), puts, plain_rest)];
+            let puts = [
+                quote!(out.member(#tag, &self.kind());),
+                put_branch(&quote!(self), puts, plain_rest),
+            ];
             self.emit_members(&name, &attribute, true, &take, &puts, None, items);
             return;
         }
@@ -327,14 +386,20 @@ impl Context<'_> {
         let all = base_members(self.schema, found.base);
         let fields = self.fields(all, cfg, &mut scope);
         let branch_field = ident(&scope.claim("branch".into()));
-        let unknown = self.keeps_members(None).then(|| ident(&scope.claim("unknown".into())));
+        let unknown = self
+            .keeps_members(None)
+            .then(|| ident(&scope.claim("unknown".into())));
         let (mut field_declarations, mut lets, mut names, mut base_puts) = (vec![], vec![], vec![], vec![]);
         let mut tag_name = ident("kind");
         for field in &fields {
             let attribute = self.attribute(&field.cfg);
             let (field_name, take) = (&field.name, self.field_take(field));
             // The reader itself is called `object`.
-            let local = if *field_name == "object" { ident("object_member") } else { field_name.clone() };
+            let local = if *field_name == "object" {
+                ident("object_member")
+            } else {
+                field_name.clone()
+            };
             if field.member.name == *tag {
                 tag_name = local.clone();
                 lets.push(quote!(let #local: #kind = #take;));
@@ -378,7 +443,15 @@ impl Context<'_> {
         if let Some(unknown) = &unknown {
             base_puts.push(quote!(out.rest(&self.#unknown);));
         }
-        self.emit_members(&name, &attribute, true, &take, &base_puts, unknown.as_ref(), items);
+        self.emit_members(
+            &name,
+            &attribute,
+            true,
+            &take,
+            &base_puts,
+            unknown.as_ref(),
+            items,
+        );
     }
 
     /// When a branch's value is there, and when its branch is too.
@@ -411,7 +484,9 @@ impl Context<'_> {
         let (mut declarations, mut all, mut texts, mut specials) = (vec![], vec![], vec![], vec![]);
         let mut ordinary = false;
         for (value, variant) in found.values.iter().zip(&variants.names) {
-            let Some(cfg) = self.cfg(&value.condition, &[]).map(|own| own.within(cfg)) else { continue };
+            let Some(cfg) = self.cfg(&value.condition, &[]).map(|own| own.within(cfg)) else {
+                continue;
+            };
             let attribute = self.attribute(&cfg);
             let doc = self.part_doc(value.doc.as_ref(), &format!("`{}`", value.name), &value.features);
             let deprecated = self.deprecated(&value.features);
@@ -473,7 +548,14 @@ impl Context<'_> {
         items.push(quote!(#attribute ::qapi_runtime::string_enum!(#name);));
     }
 
-    fn emit_alternate(&self, id: TypeId, ty: &Type, found: &Alternate, cfg: &Cfg, items: &mut Vec<TokenStream>) {
+    fn emit_alternate(
+        &self,
+        id: TypeId,
+        ty: &Type,
+        found: &Alternate,
+        cfg: &Cfg,
+        items: &mut Vec<TokenStream>,
+    ) {
         let name = self.own_ident(id);
         let wire = &ty.name;
         let mut scope = Scope::with(&["Self"]);
@@ -484,10 +566,15 @@ impl Context<'_> {
         for (place, alternative) in found.alternatives.iter().enumerate() {
             let of = alternative.alternative_type;
             let variant = ident(&scope.claim(mangle::camel(&alternative.name)));
-            let Some(cfg) = self.cfg(&alternative.condition, &[named(of)]).map(|own| own.within(cfg)) else {
+            let Some(cfg) = self
+                .cfg(&alternative.condition, &[named(of)])
+                .map(|own| own.within(cfg))
+            else {
                 continue;
             };
-            let Some(json) = self.schema.json_kind(of) else { continue };
+            let Some(json) = self.schema.json_kind(of) else {
+                continue;
+            };
             let attribute = self.attribute(&cfg);
             let doc = self.part_doc(alternative.doc.as_ref(), &format!("`{}`", alternative.name), &[]);
             plain_kinds += usize::from(cfg.is_always());
@@ -522,7 +609,9 @@ impl Context<'_> {
             takes.push(quote!(_ => Err(#error::alternate(#wire))));
         }
         // A string of `key=value` options may stand for a scalar, where no branch takes strings.
-        let scalar = kinds.iter().find(|kind| matches!(kind, JsonKind::Number | JsonKind::Bool | JsonKind::Null));
+        let scalar = kinds
+            .iter()
+            .find(|kind| matches!(kind, JsonKind::Number | JsonKind::Bool | JsonKind::Null));
         let look = match scalar.filter(|_| !kinds.contains(&JsonKind::String) && !self.is_client()) {
             Some(scalar) => {
                 let scalar = ident(kind_name(*scalar));
@@ -555,12 +644,18 @@ impl Context<'_> {
 }
 
 /// Writes what a branch adds; `rest` says that there are branches that add nothing.
-fn put_branch(value: &TokenStream, arms: Vec<(TokenStream, TokenStream, TokenStream)>, rest: bool) -> TokenStream {
+fn put_branch(
+    value: &TokenStream,
+    arms: Vec<(TokenStream, TokenStream, TokenStream)>,
+    rest: bool,
+) -> TokenStream {
     match arms.as_slice() {
         [] => quote!(),
         [(attribute, pattern, body)] if rest => quote!(#attribute if let #pattern = #value { #body }),
         _ => {
-            let arms = arms.iter().map(|(attribute, pattern, body)| quote!(#attribute #pattern => { #body }));
+            let arms = arms
+                .iter()
+                .map(|(attribute, pattern, body)| quote!(#attribute #pattern => { #body }));
             let rest = rest.then(|| quote!(_ => {}));
             quote!(match #value { #(#arms)* #rest })
         }
@@ -584,7 +679,13 @@ fn base_members(schema: &Schema, id: TypeId) -> Vec<(TypeId, usize, &Member)> {
         Some(base) => base_members(schema, base),
         None => Vec::new(),
     };
-    members.extend(schema.own_members(id).iter().enumerate().map(|(place, member)| (id, place, member)));
+    members.extend(
+        schema
+            .own_members(id)
+            .iter()
+            .enumerate()
+            .map(|(place, member)| (id, place, member)),
+    );
     members
 }
 
