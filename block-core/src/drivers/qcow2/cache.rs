@@ -62,11 +62,6 @@ impl<V> Cache<V> {
         }
     }
 
-    /// How many pieces may be held.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     pub(super) fn contains(&self, key: u64) -> bool {
         self.map.contains_key(&key)
     }
@@ -167,13 +162,6 @@ impl<V> Cache<V> {
         if let Some(at) = self.map.get(&key).copied() {
             self.drop_slot(at);
         }
-    }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.map.clear();
-        self.slots.clear();
-        self.dirty.clear();
     }
 
     pub(super) fn has_dirty(&self) -> bool {

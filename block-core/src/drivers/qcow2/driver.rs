@@ -10,8 +10,8 @@ use super::storage::Storage;
 use super::{BlockError, ErrorKind};
 use super::{OpenOptions, Qcow2, Result};
 use crate::driver::{
-    BlockStatus, Driver, DriverInfo, FormatInfo, IoFuture, Limits, Preallocation, Qcow2Info, WriteFlags,
-    WriteMapping, ZeroFlags,
+    BlockStatus, Driver, DriverInfo, FormatInfo, ImageStore, IoFuture, Limits, Preallocation, Qcow2Info, SnapshotInfo,
+    StoredBitmap, WriteFlags, WriteMapping, ZeroFlags,
 };
 use crate::graph::{Child, ChildRole, OpenContext};
 use crate::options::{
@@ -239,6 +239,7 @@ impl Driver for Qcow2 {
 
     fn info(&self) -> DriverInfo {
         let below = self.file.info();
+        let bitmaps = self.bitmap_infos();
         let meta = lock(&self.meta);
         let header = &meta.header;
         let v3 = header.version >= 3;
@@ -258,12 +259,46 @@ impl Driver for Qcow2 {
                 extended_l2: v3.then_some(false),
                 refcount_bits: 1 << header.refcount_order,
                 compression_type: header.compression.as_str().to_owned(),
-                bitmaps: Vec::new(),
+                bitmaps,
             }),
         }
     }
 
+    fn image_store(&self) -> Option<&dyn ImageStore> {
+        Some(self)
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl ImageStore for Qcow2 {
+    fn can_store_bitmap(&self, name: &str, granularity_bytes: u32) -> Result<()> {
+        self.can_store(name, granularity_bytes)
+    }
+
+    fn load_bitmaps(&self) -> IoFuture<'_, Vec<StoredBitmap>> {
+        Box::pin(self.load())
+    }
+
+    fn store_bitmaps(&self, bitmaps: Vec<StoredBitmap>) -> IoFuture<'_> {
+        Box::pin(self.store(bitmaps))
+    }
+
+    fn remove_bitmap<'a>(&'a self, name: &'a str) -> IoFuture<'a> {
+        Box::pin(self.remove(name))
+    }
+
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        self.snapshot_infos()
+    }
+
+    fn create_snapshot(&self, info: SnapshotInfo) -> IoFuture<'_, SnapshotInfo> {
+        Box::pin(self.take_snapshot(info))
+    }
+
+    fn delete_snapshot<'a>(&'a self, id: &'a str) -> IoFuture<'a> {
+        Box::pin(self.drop_snapshot(id))
     }
 }

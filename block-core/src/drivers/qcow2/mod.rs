@@ -7,8 +7,10 @@
 //!
 //! Not supported, and refused by name: extended L2 entries, external data files, encryption.
 
+mod bitmaps;
 mod bytes;
 mod cache;
+mod check;
 mod compress;
 mod create;
 mod driver;
@@ -19,6 +21,7 @@ mod meta;
 mod open;
 mod refcount;
 mod resize;
+mod snapshots;
 pub mod storage;
 mod writeback;
 
@@ -33,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+pub use check::CheckReport;
 pub use create::{CreateOptions, create};
 pub use driver::{open, probe};
 pub use header::Compression;
@@ -63,6 +67,9 @@ pub struct Qcow2 {
     idle: Notify,
     length: AtomicU64,
     read_only: AtomicBool,
+    /// The bitmap directory as it lies on disk.
+    directory: Mutex<Vec<bitmaps::Entry>>,
+    snapshots: Mutex<snapshots::Snapshots>,
     /// Host space that others fill, by token.
     mappings: Mutex<HashMap<u64, io::Mapping>>,
     next_token: AtomicU64,

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use super::bitmaps::read_directory;
 use super::bytes::{be32, decode_table, to_u64, to_usize};
 use super::entry::OFFSET_MASK;
-use super::header::{AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT};
+use super::header::{AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
 use super::meta::Meta;
+use super::snapshots::{Snapshots, read_snapshots};
 use super::storage::Storage;
 use super::{BlockError, ErrorKind, Qcow2, Result};
 use crate::options::{NodeOptions, Qcow2Options};
@@ -178,6 +180,10 @@ impl Qcow2 {
         let (slice_bits, slices, blocks) = cache_sizes(&options, &header)?;
         let mut meta = Meta::new(header.clone(), slice_bits, slices, blocks);
         load_tables(file.as_ref(), &mut meta).await?;
+        let directory = read_directory(file.as_ref(), &header).await?;
+        meta.mark_bitmaps(&directory);
+        let snapshots = read_snapshots(file.as_ref(), &header).await?;
+        meta.mark_snapshots(&snapshots);
         let image = Arc::new(Self {
             backing: ArcSwapOption::empty(),
             length: AtomicU64::new(header.size),
@@ -191,6 +197,8 @@ impl Qcow2 {
             busy: [AtomicU64::new(0), AtomicU64::new(0)],
             wants_idle: AtomicBool::new(false),
             idle: Notify::new(),
+            directory: Mutex::new(directory),
+            snapshots: Mutex::new(snapshots),
             mappings: Mutex::default(),
             next_token: AtomicU64::new(1),
             file,
@@ -225,6 +233,9 @@ impl Qcow2 {
         if header.autoclear & !AUTOCLEAR_BITMAPS != 0 {
             self.update_header(|header| header.autoclear &= AUTOCLEAR_BITMAPS)
                 .await?;
+        }
+        if header.has(INCOMPATIBLE_DIRTY) {
+            self.repair_dirty().await?;
         }
         self.read_only.store(false, Ordering::Release);
         Ok(())
@@ -293,6 +304,22 @@ async fn load_tables(file: &dyn Storage, meta: &mut Meta) -> Result<()> {
             meta.mark_metadata(host, 1);
         }
     }
-    let _ = MAX_GUARDED_CLUSTERS;
     Ok(())
+}
+
+impl Meta {
+    /// Guards the snapshot table and the inactive L1 tables against guest data.
+    fn mark_snapshots(&mut self, snapshots: &Snapshots) {
+        let cluster = self.geometry.cluster();
+        self.mark_metadata(self.header.snapshots_offset, snapshots.table_bytes());
+        let mut guarded = 0;
+        for snapshot in snapshots.list() {
+            let bytes = u64::from(snapshot.l1_size) * 8;
+            guarded += bytes.div_ceil(cluster);
+            if guarded > MAX_GUARDED_CLUSTERS {
+                break;
+            }
+            self.mark_metadata(snapshot.l1_offset, bytes);
+        }
+    }
 }

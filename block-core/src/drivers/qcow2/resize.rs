@@ -194,13 +194,13 @@ impl Qcow2 {
         self.file.flush().await?;
         let size = u32::try_from(entries).map_err(|_| invalid("File too large"))?;
         self.file.event("l1_grow_activate_table");
+        // From here on the disk's header may refer to the new table, whatever happens.
+        taken.keep();
         self.update_header(|header| {
             header.l1_offset = host;
             header.l1_size = size;
         })
         .await?;
-        // From here on the disk's header may refer to the new table, whatever happens.
-        taken.keep();
         let mut meta = lock(&self.meta);
         meta.l1 = table;
         if old.1 > 0 {

@@ -116,7 +116,7 @@ impl Meta {
     }
 
     /// Whether a host offset is one that holds metadata, as every offset that a round writes must.
-    fn owns(&self, offset: u64) -> bool {
+    pub(super) fn owns(&self, offset: u64) -> bool {
         self.metadata.contains(&(offset >> self.geometry.cluster_bits))
     }
 
@@ -186,6 +186,11 @@ impl Qcow2 {
             // An earlier round was dropped or failed: a write of it may come late and must not undo ours.
             self.file.flush().await?;
             self.unsettled.store(false, Ordering::Release);
+        }
+        if self.header_unsettled.load(Ordering::Acquire) {
+            // A header write was begun and not seen to end: the disk may refer to tables that we do not use.
+            self.update_header(|_| {}).await?;
+            self.file.flush().await?;
         }
         let lazy = !refcounts && self.lazy_refcounts();
         let round = {

@@ -1,7 +1,11 @@
 //! Tests of whole images: over memory that fails on purpose, against a model, and against QEMU's own tools.
 
 mod basic;
+mod bitmaps;
+mod crash;
+mod matrix;
 mod memory;
+mod snapshots;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
