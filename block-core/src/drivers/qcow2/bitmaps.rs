@@ -6,9 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::bytes::{be16, be32, be64, encode_table, part, to_u64, to_usize};
-use super::header::{
-    AUTOCLEAR_BITMAPS, BitmapsExtension, Header, MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS,
-};
+use super::header::{AUTOCLEAR_BITMAPS, BitmapsExtension, Header, MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS};
 use super::meta::{Free, FreeReason, Meta};
 use super::storage::Storage;
 use super::{BlockError, ErrorKind, Qcow2, Result};
@@ -72,7 +70,9 @@ fn bitmap_bytes(size: u64, granularity_bits: u8) -> u64 {
 
 /// Reads the directory.
 pub(super) async fn read_directory(file: &dyn Storage, header: &Header) -> Result<Vec<Entry>> {
-    let Some(extension) = header.bitmaps else { return Ok(Vec::new()) };
+    let Some(extension) = header.bitmaps else {
+        return Ok(Vec::new());
+    };
     if extension.directory_bytes == 0 {
         return Err(invalid("Requested bitmap directory size is zero"));
     }
@@ -224,7 +224,12 @@ fn clusters_of(bitmap: &StoredBitmap, cluster: u64, size: u64) -> Vec<(u64, Vec<
 fn set_bits(bytes: &mut [u8], first: u64, count: u64) {
     let (mut at, end) = (first, first + count);
     while at < end {
-        let Some(byte) = usize::try_from(at / 8).ok().and_then(|index| bytes.get_mut(index)) else { return };
+        let Some(byte) = usize::try_from(at / 8)
+            .ok()
+            .and_then(|index| bytes.get_mut(index))
+        else {
+            return;
+        };
         if at % 8 == 0 && end - at >= 8 {
             *byte = 0xff;
             at += 8;
@@ -254,7 +259,10 @@ impl Qcow2 {
             (meta.geometry.version, meta.header.size)
         };
         if version < 3 {
-            return Err(BlockError::new(ErrorKind::Unsupported, "Cannot store dirty bitmaps in qcow2 v2 files"));
+            return Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Cannot store dirty bitmaps in qcow2 v2 files",
+            ));
         }
         if self.read_only.load(Ordering::Acquire) {
             return Err(BlockError::new(ErrorKind::ReadOnly, "No write access"));
@@ -267,13 +275,17 @@ impl Qcow2 {
         }
         let bits = u8::try_from(granularity_bytes.trailing_zeros()).unwrap_or(31);
         if bitmap_bytes(size, bits) > MAX_BITMAP_BYTES {
-            return Err(invalid("Too much space will be occupied by the bitmap. Use larger granularity"));
+            return Err(invalid(
+                "Too much space will be occupied by the bitmap. Use larger granularity",
+            ));
         }
         if lock(&self.directory).len() >= usize::try_from(MAX_BITMAPS).unwrap_or(usize::MAX) {
             return Err(invalid("Maximum number of persistent bitmaps is already reached"));
         }
         if name.len() > MAX_NAME {
-            return Err(invalid(format!("Name length exceeds maximum ({MAX_NAME} characters)")));
+            return Err(invalid(format!(
+                "Name length exceeds maximum ({MAX_NAME} characters)"
+            )));
         }
         Ok(())
     }
@@ -286,7 +298,11 @@ impl Qcow2 {
         let mut bitmaps = Vec::new();
         for entry in entries.iter().filter(|entry| entry.usable()) {
             let inconsistent = entry.flags & FLAG_IN_USE != 0;
-            let dirty = if inconsistent { Vec::new() } else { self.load_bits(entry).await? };
+            let dirty = if inconsistent {
+                Vec::new()
+            } else {
+                self.load_bits(entry).await?
+            };
             bitmaps.push(StoredBitmap {
                 name: entry.name.clone(),
                 granularity_bytes: 1 << entry.granularity_bits.min(31),
@@ -295,7 +311,9 @@ impl Qcow2 {
                 dirty,
             });
         }
-        let marks = entries.iter().any(|entry| entry.usable() && entry.flags & FLAG_IN_USE == 0);
+        let marks = entries
+            .iter()
+            .any(|entry| entry.usable() && entry.flags & FLAG_IN_USE == 0);
         if marks && !self.read_only.load(Ordering::Acquire) {
             let mut entries = entries;
             for entry in entries.iter_mut().filter(|entry| entry.usable()) {
@@ -316,7 +334,9 @@ impl Qcow2 {
         let Some(extension) = extension.filter(|found| found.directory_bytes == to_u64(bytes.len())) else {
             return Err(invalid("Cannot update bitmap directory"));
         };
-        self.file.write(extension.directory_offset, &bytes, WriteFlags::default()).await?;
+        self.file
+            .write(extension.directory_offset, &bytes, WriteFlags::default())
+            .await?;
         self.file.flush().await?;
         *lock(&self.directory) = entries.to_vec();
         Ok(())
@@ -329,7 +349,11 @@ impl Qcow2 {
             let meta = lock(&self.meta);
             (meta.header.size, meta.geometry.cluster())
         };
-        let mut ranges = Ranges { size, granularity_bits: entry.granularity_bits, list: Vec::new() };
+        let mut ranges = Ranges {
+            size,
+            granularity_bits: entry.granularity_bits,
+            list: Vec::new(),
+        };
         let mut buf = vec![0u8; to_usize(cluster)?];
         let mut bit = 0;
         for host in self.read_bitmap_table(entry).await? {
@@ -337,7 +361,9 @@ impl Qcow2 {
                 0 if host & 1 != 0 => ranges.push(bit, cluster * 8),
                 0 => {}
                 offset if offset & (cluster - 1) == 0 && host & !OFFSET_MASK == 0 => {
-                    self.read_file(offset, &mut buf).await.map_err(|error| error.context(fail()))?;
+                    self.read_file(offset, &mut buf)
+                        .await
+                        .map_err(|error| error.context(fail()))?;
                     ranges.push_bytes(bit, &buf);
                 }
                 _ => return Err(invalid(fail())),
@@ -350,19 +376,25 @@ impl Qcow2 {
     async fn read_bitmap_table(&self, entry: &Entry) -> Result<Vec<u64>> {
         // At most a MiB of entries per GiB of bits, see the directory's checks.
         let mut bytes = vec![0u8; to_usize(u64::from(entry.table_entries) * 8)?];
-        self.read_file(entry.table_offset, &mut bytes).await.map_err(|error| {
-            error.context(format!(
-                "Could not read bitmap_table table from image for bitmap '{}'",
-                entry.name
-            ))
-        })?;
+        self.read_file(entry.table_offset, &mut bytes)
+            .await
+            .map_err(|error| {
+                error.context(format!(
+                    "Could not read bitmap_table table from image for bitmap '{}'",
+                    entry.name
+                ))
+            })?;
         Ok(super::bytes::decode_table(&bytes))
     }
 
     /// Everything that a bitmap occupies besides its directory entry.
     async fn bitmap_clusters(&self, entry: &Entry) -> Result<Vec<Free>> {
         let bits = lock(&self.meta).geometry.cluster_bits;
-        let free = |offset: u64, count| Free { first: offset >> bits, count, reason: FreeReason::Other };
+        let free = |offset: u64, count| Free {
+            first: offset >> bits,
+            count,
+            reason: FreeReason::Other,
+        };
         let mut list = Vec::new();
         for host in self.read_bitmap_table(entry).await? {
             let offset = host & OFFSET_MASK;
@@ -387,7 +419,10 @@ impl Qcow2 {
         let entries = lock(&self.directory).clone();
         for entry in &entries {
             spans.extend(
-                self.bitmap_clusters(entry).await?.iter().map(|free| (free.first << bits, free.count << bits)),
+                self.bitmap_clusters(entry)
+                    .await?
+                    .iter()
+                    .map(|free| (free.first << bits, free.count << bits)),
             );
         }
         Ok(spans)
@@ -404,13 +439,24 @@ impl Qcow2 {
         self.check_writable()?;
         let (version, size, cluster, bits) = {
             let meta = lock(&self.meta);
-            (meta.geometry.version, meta.header.size, meta.geometry.cluster(), meta.geometry.cluster_bits)
+            (
+                meta.geometry.version,
+                meta.header.size,
+                meta.geometry.cluster(),
+                meta.geometry.cluster_bits,
+            )
         };
         if version < 3 {
-            return Err(BlockError::new(ErrorKind::Unsupported, "Cannot store dirty bitmaps in qcow2 v2 files"));
+            return Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Cannot store dirty bitmaps in qcow2 v2 files",
+            ));
         }
         let stays = |entry: &Entry| {
-            !entry.usable() || bitmaps.iter().any(|bitmap| bitmap.inconsistent && bitmap.name == entry.name)
+            !entry.usable()
+                || bitmaps
+                    .iter()
+                    .any(|bitmap| bitmap.inconsistent && bitmap.name == entry.name)
         };
         let mut entries: Vec<Entry> = old.iter().filter(|entry| stays(entry)).cloned().collect();
         let mut gone = Vec::new();
@@ -421,7 +467,8 @@ impl Qcow2 {
         let mut taken = Vec::new();
         for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.inconsistent) {
             let text = format!("Bitmap '{}' doesn't satisfy the constraints", bitmap.name);
-            self.can_store(&bitmap.name, bitmap.granularity_bytes).map_err(|error| error.context(text))?;
+            self.can_store(&bitmap.name, bitmap.granularity_bytes)
+                .map_err(|error| error.context(text))?;
             let granularity_bits = u8::try_from(bitmap.granularity_bytes.trailing_zeros()).unwrap_or(31);
             let table_entries = bitmap_bytes(size, granularity_bits).div_ceil(cluster);
             let mut table = vec![0u64; to_usize(table_entries)?];
@@ -433,7 +480,10 @@ impl Qcow2 {
                 let run = self.take(to_u64(data.len())).await.map_err(fail)?;
                 for (nth, (at, bytes)) in data.iter().enumerate() {
                     let host = (run.first + to_u64(nth)) << bits;
-                    self.file.write(host, bytes, WriteFlags::default()).await.map_err(fail)?;
+                    self.file
+                        .write(host, bytes, WriteFlags::default())
+                        .await
+                        .map_err(fail)?;
                     if let Some(place) = table.get_mut(to_usize(*at)?) {
                         *place = host;
                     }
@@ -442,11 +492,17 @@ impl Qcow2 {
             }
             let mut table_offset = 0;
             if !table.is_empty() {
-                let run = self.take((table_entries * 8).div_ceil(cluster)).await.map_err(fail)?;
+                let run = self
+                    .take((table_entries * 8).div_ceil(cluster))
+                    .await
+                    .map_err(fail)?;
                 table_offset = run.first << bits;
                 let mut bytes = encode_table(&table);
                 bytes.resize(to_usize(run.count << bits)?, 0);
-                self.file.write(table_offset, &bytes, WriteFlags::default()).await.map_err(fail)?;
+                self.file
+                    .write(table_offset, &bytes, WriteFlags::default())
+                    .await
+                    .map_err(fail)?;
                 taken.push(run);
             }
             entries.push(Entry {
@@ -487,15 +543,25 @@ impl Qcow2 {
             let run = self.take(directory_bytes.div_ceil(1 << bits)).await?;
             let directory_offset = run.first << bits;
             bytes.resize(to_usize(run.count << bits)?, 0);
-            self.file.write(directory_offset, &bytes, WriteFlags::default()).await?;
+            self.file
+                .write(directory_offset, &bytes, WriteFlags::default())
+                .await?;
             taken.push(run);
-            Some(BitmapsExtension { count, directory_bytes, directory_offset })
+            Some(BitmapsExtension {
+                count,
+                directory_bytes,
+                directory_offset,
+            })
         };
         // Refcounts and data are durable before the header refers to them.
         self.write_back_with(true, true).await?;
         if let Some(old) = lock(&self.meta).header.bitmaps {
             let count = old.directory_bytes.div_ceil(1 << bits);
-            gone.push(Free { first: old.directory_offset >> bits, count, reason: FreeReason::Other });
+            gone.push(Free {
+                first: old.directory_offset >> bits,
+                count,
+                reason: FreeReason::Other,
+            });
         }
         // The header on disk may refer to the new clusters from the next line on, whatever comes of it.
         taken.into_iter().for_each(super::io::Taken::keep);
@@ -526,7 +592,9 @@ impl Qcow2 {
         // Held over awaits: only operations on the image's structure wait for it.
         let _operation = self.operations.lock().await;
         let mut entries = lock(&self.directory).clone();
-        let Some(at) = entries.iter().position(|entry| entry.name == name) else { return Ok(()) };
+        let Some(at) = entries.iter().position(|entry| entry.name == name) else {
+            return Ok(());
+        };
         self.check_writable()?;
         let entry = entries.remove(at);
         let gone = self.bitmap_clusters(&entry).await?;
@@ -550,11 +618,18 @@ mod tests {
             dirty: dirty.clone(),
         };
         for cluster in [512u64, 65536] {
-            let mut ranges = Ranges { size, granularity_bits: 16, list: Vec::new() };
+            let mut ranges = Ranges {
+                size,
+                granularity_bits: 16,
+                list: Vec::new(),
+            };
             for (nth, bytes) in clusters_of(&bitmap, cluster, size) {
                 ranges.push_bytes(nth * cluster * 8, &bytes);
             }
-            assert_eq!(ranges.list, [(0, 65536), (3 * 65536, 2 * 65536), (99 * 65536, 65536 - 512)]);
+            assert_eq!(
+                ranges.list,
+                [(0, 65536), (3 * 65536, 2 * 65536), (99 * 65536, 65536 - 512)]
+            );
         }
     }
 }

@@ -23,7 +23,10 @@ impl Counts {
             .0
             .entry(cluster / PIECE)
             .or_insert_with(|| vec![0; usize::try_from(PIECE).unwrap_or(0)].into_boxed_slice());
-        if let Some(count) = usize::try_from(cluster % PIECE).ok().and_then(|at| piece.get_mut(at)) {
+        if let Some(count) = usize::try_from(cluster % PIECE)
+            .ok()
+            .and_then(|at| piece.get_mut(at))
+        {
             *count = count.saturating_add(1);
         }
     }
@@ -31,7 +34,10 @@ impl Counts {
     fn get(&self, cluster: u64) -> u64 {
         let piece = self.0.get(&(cluster / PIECE));
         let at = usize::try_from(cluster % PIECE).unwrap_or(0);
-        piece.and_then(|piece| piece.get(at)).copied().map_or(0, u64::from)
+        piece
+            .and_then(|piece| piece.get(at))
+            .copied()
+            .map_or(0, u64::from)
     }
 
     fn used(&self) -> impl Iterator<Item = u64> + '_ {
@@ -60,7 +66,10 @@ impl Qcow2 {
         let mut report = CheckReport::default();
         let counts = self.count_references(&mut report).await?;
         if repair && report.broken > 0 {
-            return Err(BlockError::new(ErrorKind::Corrupt, "Entries refer to where nothing can be"));
+            return Err(BlockError::new(
+                ErrorKind::Corrupt,
+                "Entries refer to where nothing can be",
+            ));
         }
         self.check_refcounts(&counts, &mut report, repair).await?;
         report.corruptions += self.check_copied(repair).await?;
@@ -71,7 +80,12 @@ impl Qcow2 {
         let mut counts = Counts::default();
         let (header, l1, reftable, bits) = {
             let meta = lock(&self.meta);
-            (meta.header.clone(), meta.l1.clone(), meta.reftable.clone(), meta.geometry.cluster_bits)
+            (
+                meta.header.clone(),
+                meta.l1.clone(),
+                meta.reftable.clone(),
+                meta.geometry.cluster_bits,
+            )
         };
         // One more cluster than the file has: its last one may not be written whole.
         let end = self.file.length().div_ceil(1 << bits) + 1;
@@ -85,20 +99,40 @@ impl Qcow2 {
             (first..first + clusters).for_each(|cluster| counts.add(cluster));
         };
         span(&mut counts, report, 0, 1);
-        span(&mut counts, report, header.l1_offset, u64::from(header.l1_size) * 8);
-        span(&mut counts, report, header.reftable_offset, u64::from(header.reftable_clusters) << bits);
-        for entry in reftable.iter().map(|entry| entry & !0x1ff).filter(|entry| *entry != 0) {
+        span(
+            &mut counts,
+            report,
+            header.l1_offset,
+            u64::from(header.l1_size) * 8,
+        );
+        span(
+            &mut counts,
+            report,
+            header.reftable_offset,
+            u64::from(header.reftable_clusters) << bits,
+        );
+        for entry in reftable
+            .iter()
+            .map(|entry| entry & !0x1ff)
+            .filter(|entry| *entry != 0)
+        {
             span(&mut counts, report, entry, 1);
         }
         self.count_tree(&l1, end, &mut counts, report).await?;
         let snapshots = lock(&self.snapshots).clone();
-        span(&mut counts, report, header.snapshots_offset, snapshots.table_bytes());
+        span(
+            &mut counts,
+            report,
+            header.snapshots_offset,
+            snapshots.table_bytes(),
+        );
         for snapshot in snapshots.list() {
             let bytes = u64::from(snapshot.l1_size) * 8;
             span(&mut counts, report, snapshot.l1_offset, bytes);
             let mut table = vec![0u8; to_usize(bytes)?];
             self.read_file(snapshot.l1_offset, &mut table).await?;
-            self.count_tree(&decode_table(&table), end, &mut counts, report).await?;
+            self.count_tree(&decode_table(&table), end, &mut counts, report)
+                .await?;
         }
         for (offset, bytes) in self.bitmap_spans().await? {
             span(&mut counts, report, offset, bytes);
@@ -106,7 +140,13 @@ impl Qcow2 {
         Ok(counts)
     }
 
-    async fn count_tree(&self, l1: &[u64], end: u64, counts: &mut Counts, report: &mut CheckReport) -> Result<()> {
+    async fn count_tree(
+        &self,
+        l1: &[u64],
+        end: u64,
+        counts: &mut Counts,
+        report: &mut CheckReport,
+    ) -> Result<()> {
         let geometry = lock(&self.meta).geometry;
         let bits = geometry.cluster_bits;
         let add = |counts: &mut Counts, report: &mut CheckReport, first: u64, count: u64| {
@@ -116,7 +156,11 @@ impl Qcow2 {
                 (first..first + count).for_each(|cluster| counts.add(cluster));
             }
         };
-        for table in l1.iter().map(|entry| entry & OFFSET_MASK).filter(|table| *table != 0) {
+        for table in l1
+            .iter()
+            .map(|entry| entry & OFFSET_MASK)
+            .filter(|table| *table != 0)
+        {
             if geometry.in_cluster(table) != 0 || table >> bits >= end {
                 report.broken += 1;
                 continue;
@@ -178,18 +222,25 @@ impl Qcow2 {
             let (wrong, leaks, low) = self
                 .step(|meta| {
                     let order = meta.geometry.refcount_order;
-                    let Some(bytes) = meta.refblocks.get(block) else { return Err(Need::Refblock(block)) };
+                    let Some(bytes) = meta.refblocks.get(block) else {
+                        return Err(Need::Refblock(block));
+                    };
                     let (mut wrong, mut leaks, mut low) = (Vec::new(), 0, 0);
                     for index in 0..entries {
                         let at = usize::try_from(index).unwrap_or(0);
-                        let (is, should) = (refcount::get(bytes, at, order), counts.get(block * entries + index));
+                        let (is, should) = (
+                            refcount::get(bytes, at, order),
+                            counts.get(block * entries + index),
+                        );
                         if is != should {
                             wrong.push((at, should));
                             *(if is > should { &mut leaks } else { &mut low }) += 1;
                         }
                     }
                     if repair && !wrong.is_empty() {
-                        let Some(bytes) = meta.refblocks.change(block) else { return Err(Need::Refblock(block)) };
+                        let Some(bytes) = meta.refblocks.change(block) else {
+                            return Err(Need::Refblock(block));
+                        };
                         for (at, should) in &wrong {
                             refcount::set(bytes, *at, order, *should);
                         }
@@ -263,9 +314,14 @@ impl Qcow2 {
     /// Writes an L2 table of the active image past the cache, and forgets what is cached of it.
     pub(super) async fn write_table(&self, l1_index: u64, offset: u64, table: &[u64]) -> Result<()> {
         if !lock(&self.meta).owns(offset) {
-            return Err(BlockError::new(ErrorKind::Corrupt, "Metadata would be written outside of its place"));
+            return Err(BlockError::new(
+                ErrorKind::Corrupt,
+                "Metadata would be written outside of its place",
+            ));
         }
-        self.file.write(offset, &encode_table(table), WriteFlags::default()).await?;
+        self.file
+            .write(offset, &encode_table(table), WriteFlags::default())
+            .await?;
         let mut meta = lock(&self.meta);
         let slices = 1u64 << (meta.geometry.l2_bits() - meta.geometry.slice_bits);
         for key in l1_index * slices..(l1_index + 1) * slices {
@@ -276,7 +332,9 @@ impl Qcow2 {
 
     /// Sets an image right that was not closed cleanly.
     pub(super) async fn repair_dirty(&self) -> Result<()> {
-        self.check(true).await.map_err(|error| error.context("Could not repair dirty image"))?;
+        self.check(true)
+            .await
+            .map_err(|error| error.context("Could not repair dirty image"))?;
         self.clean().await
     }
 }

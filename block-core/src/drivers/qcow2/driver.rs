@@ -10,8 +10,8 @@ use super::storage::Storage;
 use super::{BlockError, ErrorKind};
 use super::{OpenOptions, Qcow2, Result};
 use crate::driver::{
-    BlockStatus, Driver, DriverInfo, FormatInfo, ImageStore, IoFuture, Limits, Preallocation, Qcow2Info, SnapshotInfo,
-    StoredBitmap, WriteFlags, WriteMapping, ZeroFlags,
+    BlockStatus, Driver, DriverInfo, FormatInfo, ImageStore, IoFuture, Limits, Preallocation, Qcow2Info,
+    SnapshotInfo, StoredBitmap, WriteFlags, WriteMapping, ZeroFlags,
 };
 use crate::graph::{Child, ChildRole, OpenContext};
 use crate::options::{

@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 use super::bitmaps::read_directory;
 use super::bytes::{be32, decode_table, to_u64, to_usize};
 use super::entry::OFFSET_MASK;
-use super::header::{AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
+use super::header::{
+    AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY,
+};
 use super::meta::Meta;
 use super::snapshots::{Snapshots, read_snapshots};
 use super::storage::Storage;

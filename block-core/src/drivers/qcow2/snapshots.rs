@@ -59,7 +59,11 @@ impl Snapshots {
             out.extend_from_slice(&info.date.1.to_be_bytes());
             out.extend_from_slice(&info.vm_clock_nanoseconds.to_be_bytes());
             out.extend_from_slice(&u32::try_from(info.vm_state_bytes).unwrap_or(0).to_be_bytes());
-            out.extend_from_slice(&u32::try_from(24 + snapshot.more.len()).unwrap_or(24).to_be_bytes());
+            out.extend_from_slice(
+                &u32::try_from(24 + snapshot.more.len())
+                    .unwrap_or(24)
+                    .to_be_bytes(),
+            );
             out.extend_from_slice(&info.vm_state_bytes.to_be_bytes());
             out.extend_from_slice(&info.disk_bytes.to_be_bytes());
             out.extend_from_slice(&info.icount.unwrap_or(u64::MAX).to_be_bytes());
@@ -87,7 +91,9 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
         if at.saturating_add(40) > file.length() || at - header.snapshots_offset > MAX_TABLE_BYTES {
             return Err(unreadable());
         }
-        file.read(at, &mut fixed).await.map_err(|error| error.context("Could not read snapshots"))?;
+        file.read(at, &mut fixed)
+            .await
+            .map_err(|error| error.context("Could not read snapshots"))?;
         let id_len = usize::from(be16(&fixed, 12)?);
         let name_len = usize::from(be16(&fixed, 14)?);
         let extra_len = be32(&fixed, 36)?;
@@ -96,9 +102,17 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
         }
         let extra_len = to_usize(u64::from(extra_len))?;
         let mut rest = vec![0u8; extra_len + id_len + name_len];
-        file.read(at + 40, &mut rest).await.map_err(|error| error.context("Could not read snapshots"))?;
+        file.read(at + 40, &mut rest)
+            .await
+            .map_err(|error| error.context("Could not read snapshots"))?;
         let text = |at, len| part(&rest, at, len).map(|text| String::from_utf8_lossy(text).into_owned());
-        let extra = |at: usize| if extra_len >= at + 8 { be64(&rest, at).ok() } else { None };
+        let extra = |at: usize| {
+            if extra_len >= at + 8 {
+                be64(&rest, at).ok()
+            } else {
+                None
+            }
+        };
         let snapshot = Snapshot {
             l1_offset: be64(&fixed, 0)?,
             l1_size: be32(&fixed, 8)?,
@@ -115,7 +129,10 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
         };
         let l1_bytes = u64::from(snapshot.l1_size) * 8;
         if snapshot.l1_offset % cluster != 0 || l1_bytes > MAX_L1_BYTES || snapshot.l1_offset > 1 << 62 {
-            return Err(BlockError::new(ErrorKind::Invalid, "Snapshot L1 table offset invalid"));
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                "Snapshot L1 table offset invalid",
+            ));
         }
         list.push(snapshot);
         at += to_u64((40 + rest.len()).next_multiple_of(8));
@@ -170,7 +187,11 @@ impl Qcow2 {
         if info.name.len() > usize::from(u16::MAX) {
             return Err(BlockError::from_errno(22, "Invalid argument"));
         }
-        let highest = old.0.iter().filter_map(|snapshot| snapshot.info.id.parse::<u64>().ok()).max();
+        let highest = old
+            .0
+            .iter()
+            .filter_map(|snapshot| snapshot.info.id.parse::<u64>().ok())
+            .max();
         info.id = (highest.unwrap_or(0) + 1).to_string();
         let (l1, bits, size) = {
             let meta = lock(&self.meta);
@@ -183,13 +204,22 @@ impl Qcow2 {
         self.add_references(&l1).await?;
         // 3. The snapshot's own L1 table, and the new snapshot table.
         let mut bytes = encode_table(&l1.iter().map(|entry| entry & !COPIED).collect::<Vec<_>>());
-        let l1_run = self.take((to_u64(bytes.len())).div_ceil(1 << bits).max(1)).await?;
+        let l1_run = self
+            .take((to_u64(bytes.len())).div_ceil(1 << bits).max(1))
+            .await?;
         bytes.resize(to_usize(l1_run.count << bits)?, 0);
-        self.file.write(l1_run.first << bits, &bytes, WriteFlags::default()).await?;
+        self.file
+            .write(l1_run.first << bits, &bytes, WriteFlags::default())
+            .await?;
         let l1_size = u32::try_from(l1.len()).map_err(|_| BlockError::from_errno(27, "File too large"))?;
         let l1_offset = l1_run.first << bits;
         let mut snapshots = old.clone();
-        snapshots.0.push(Snapshot { l1_offset, l1_size, info: info.clone(), more: Vec::new() });
+        snapshots.0.push(Snapshot {
+            l1_offset,
+            l1_size,
+            info: info.clone(),
+            more: Vec::new(),
+        });
         self.switch_snapshots(&old, snapshots, vec![l1_run]).await?;
         self.clean().await?;
         Ok(info)
@@ -237,7 +267,11 @@ impl Qcow2 {
         let old_bytes = old.table_bytes();
         if old_bytes > 0 {
             let count = old_bytes.div_ceil(1 << bits);
-            let free = Free { first: old_offset >> bits, count, reason: FreeReason::Snapshot };
+            let free = Free {
+                first: old_offset >> bits,
+                count,
+                reason: FreeReason::Snapshot,
+            };
             lock(&self.meta).frees.push(free);
         }
         *lock(&self.snapshots) = new;
@@ -286,7 +320,11 @@ impl Qcow2 {
     async fn add_references(&self, l1: &[u64]) -> Result<()> {
         let geometry = lock(&self.meta).geometry;
         let bits = geometry.cluster_bits;
-        for offset in l1.iter().map(|entry| entry & OFFSET_MASK).filter(|offset| *offset != 0) {
+        for offset in l1
+            .iter()
+            .map(|entry| entry & OFFSET_MASK)
+            .filter(|offset| *offset != 0)
+        {
             let crowded = lock(&self.meta).refblocks.crowded();
             if crowded {
                 self.write_back_with(true, true).await?;
@@ -295,7 +333,9 @@ impl Qcow2 {
             self.step(|meta| meta.add_reference(offset >> bits)).await?;
             for raw in table {
                 let (first, count) = match Mapping::decode(&geometry, raw) {
-                    Ok(Mapping::Data { host, .. } | Mapping::Zero { host: Some(host), .. }) => (host >> bits, 1),
+                    Ok(Mapping::Data { host, .. } | Mapping::Zero { host: Some(host), .. }) => {
+                        (host >> bits, 1)
+                    }
                     Ok(Mapping::Compressed(at)) => at.host_clusters(&geometry),
                     _ => continue,
                 };
@@ -331,7 +371,11 @@ impl Qcow2 {
         let l1_bytes = u64::from(gone.l1_size) * 8;
         let mut bytes = vec![0u8; to_usize(l1_bytes)?];
         self.read_file(gone.l1_offset, &mut bytes).await?;
-        let free = |first, count| Free { first, count, reason: FreeReason::Snapshot };
+        let free = |first, count| Free {
+            first,
+            count,
+            reason: FreeReason::Snapshot,
+        };
         for entry in super::bytes::decode_table(&bytes) {
             let offset = entry & OFFSET_MASK;
             if offset == 0 || geometry.in_cluster(offset) != 0 {
@@ -357,7 +401,9 @@ impl Qcow2 {
                 self.write_back_with(true, true).await?;
             }
         }
-        lock(&self.meta).frees.push(free(gone.l1_offset >> bits, l1_bytes.div_ceil(1 << bits).max(1)));
+        lock(&self.meta)
+            .frees
+            .push(free(gone.l1_offset >> bits, l1_bytes.div_ceil(1 << bits).max(1)));
         self.write_back_with(true, true).await?;
         self.write_back_with(true, true).await?;
         // What only the active image has now may be written in place again.

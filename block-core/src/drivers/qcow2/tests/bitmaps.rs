@@ -7,19 +7,32 @@ use crate::driver::{Driver, ImageStore, StoredBitmap};
 use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2};
 
 fn bitmap(name: &str, granularity_bytes: u32, dirty: &[(u64, u64)]) -> StoredBitmap {
-    StoredBitmap { name: name.into(), granularity_bytes, auto: true, inconsistent: false, dirty: dirty.to_vec() }
+    StoredBitmap {
+        name: name.into(),
+        granularity_bytes,
+        auto: true,
+        inconsistent: false,
+        dirty: dirty.to_vec(),
+    }
 }
 
 #[tokio::test]
 async fn stored_bitmaps_come_back() {
     for cluster_bytes in [512, 65536] {
         let size = 64 << 20;
-        let options = CreateOptions { size, cluster_bytes, ..CreateOptions::default() };
+        let options = CreateOptions {
+            size,
+            cluster_bytes,
+            ..CreateOptions::default()
+        };
         let (file, image) = fresh(&options).await;
         let dirty = [(0, 65536), (3 << 20, 1 << 20), (size - 65536, 65536)];
         let all = [(0, size)];
-        let stored =
-            vec![bitmap("some", 65536, &dirty), bitmap("all", 512, &all), bitmap("none", 1 << 20, &[])];
+        let stored = vec![
+            bitmap("some", 65536, &dirty),
+            bitmap("all", 512, &all),
+            bitmap("none", 1 << 20, &[]),
+        ];
         image.store_bitmaps(stored).await.unwrap();
         let mut model = vec![0u8; 64 << 20];
         play(&image, &mut model, &mut Random::new(1), 20).await;
@@ -30,7 +43,10 @@ async fn stored_bitmaps_come_back() {
         assert_check(&path, false);
         if let Some((code, text)) = qemu("qemu-img", &["info", path.to_str().unwrap()]) {
             assert_eq!(code, 0);
-            assert!(text.contains("name: some") && text.contains("granularity: 65536"), "{text}");
+            assert!(
+                text.contains("name: some") && text.contains("granularity: 65536"),
+                "{text}"
+            );
             assert!(!text.contains("in-use"), "{text}");
         }
 
@@ -51,7 +67,11 @@ async fn stored_bitmaps_come_back() {
         image.store_bitmaps(next).await.unwrap();
         image.remove_bitmap("all").await.unwrap();
         image.remove_bitmap("unheard of").await.unwrap();
-        let names: Vec<_> = image.bitmap_infos().into_iter().map(|info| (info.name, info.in_use)).collect();
+        let names: Vec<_> = image
+            .bitmap_infos()
+            .into_iter()
+            .map(|info| (info.name, info.in_use))
+            .collect();
         assert_eq!(names, [("none".to_owned(), true), ("new".to_owned(), false)]);
         image.store_bitmaps(Vec::new()).await.unwrap();
         assert!(image.bitmap_infos().is_empty());
@@ -77,7 +97,9 @@ async fn bitmaps_made_by_qemu_are_read() {
         }
     }
     let io = ["-f", "qcow2", "-c", "write 1M 64k", "-c", "write 10M 200k", name];
-    let Some((code, text)) = qemu("qemu-io", &io) else { return };
+    let Some((code, text)) = qemu("qemu-io", &io) else {
+        return;
+    };
     assert_eq!(code, 0, "{text}");
     let file = Memory::with(std::fs::read(&path).unwrap());
     let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
@@ -92,19 +114,37 @@ async fn bitmaps_made_by_qemu_are_read() {
     let (code, text) = qemu("qemu-img", &["bitmap", "--merge", "b", name, "off"]).unwrap();
     assert_eq!(code, 0, "{text}");
     let file = Memory::with(std::fs::read(&path).unwrap());
-    let image =
-        Qcow2::open(file, OpenOptions { read_only: true, ..OpenOptions::default() }).await.unwrap();
+    let image = Qcow2::open(
+        file,
+        OpenOptions {
+            read_only: true,
+            ..OpenOptions::default()
+        },
+    )
+    .await
+    .unwrap();
     let loaded = image.load_bitmaps().await.unwrap();
     assert_eq!(loaded[1].dirty, [(1 << 20, 65536), (10 << 20, 4 * 65536)]);
 }
 
 #[tokio::test]
 async fn limits_are_told() {
-    let (_, image) = fresh(&CreateOptions { size: 1 << 20, ..CreateOptions::default() }).await;
+    let (_, image) = fresh(&CreateOptions {
+        size: 1 << 20,
+        ..CreateOptions::default()
+    })
+    .await;
     let text = |name: &str, granularity| image.can_store_bitmap(name, granularity).unwrap_err().to_string();
     assert_eq!(text("b", 256), "Granularity is under minimum (512 bytes)");
-    assert_eq!(text(&"x".repeat(1024), 512), "Name length exceeds maximum (1023 characters)");
-    let options = CreateOptions { size: 1 << 20, version: 2, ..CreateOptions::default() };
+    assert_eq!(
+        text(&"x".repeat(1024), 512),
+        "Name length exceeds maximum (1023 characters)"
+    );
+    let options = CreateOptions {
+        size: 1 << 20,
+        version: 2,
+        ..CreateOptions::default()
+    };
     let (_, image) = fresh(&options).await;
     let text = image.can_store_bitmap("b", 65536).unwrap_err().to_string();
     assert_eq!(text, "Cannot store dirty bitmaps in qcow2 v2 files");

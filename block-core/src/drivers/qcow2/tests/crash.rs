@@ -21,11 +21,18 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let len = usize::try_from(SIZE).unwrap();
-        Self { now: vec![0; len], flushed: vec![0; len], touched: vec![false; len / 512] }
+        Self {
+            now: vec![0; len],
+            flushed: vec![0; len],
+            touched: vec![false; len / 512],
+        }
     }
 
     fn write(&mut self, offset: u64, len: u64, value: u8) {
-        let (start, end) = (usize::try_from(offset).unwrap(), usize::try_from(offset + len).unwrap());
+        let (start, end) = (
+            usize::try_from(offset).unwrap(),
+            usize::try_from(offset + len).unwrap(),
+        );
         self.now[start..end].fill(value);
         self.touched[start / 512..end.div_ceil(512)].fill(true);
     }
@@ -62,12 +69,18 @@ async fn script(image: &Qcow2, model: &mut Model, seed: u64, snapshots: bool) ->
             }
             6 => {
                 model.write(offset, len, 0);
-                let flags = ZeroFlags { may_unmap: random.below(2) == 0, ..ZeroFlags::default() };
+                let flags = ZeroFlags {
+                    may_unmap: random.below(2) == 0,
+                    ..ZeroFlags::default()
+                };
                 image.write_zeroes(offset, len, flags).await?;
             }
             7 => {
                 let cluster = u64::from(image.limits().cluster_bytes);
-                let (from, to) = (offset.next_multiple_of(cluster), (offset + len) / cluster * cluster);
+                let (from, to) = (
+                    offset.next_multiple_of(cluster),
+                    (offset + len) / cluster * cluster,
+                );
                 if from < to {
                     model.write(from, to - from, 0);
                     image.discard(from, to - from).await?;
@@ -77,7 +90,10 @@ async fn script(image: &Qcow2, model: &mut Model, seed: u64, snapshots: bool) ->
                 let cluster = u64::from(image.limits().cluster_bytes);
                 let at = offset / cluster * cluster;
                 let data = vec![7; usize::try_from(cluster).unwrap()];
-                let flags = WriteFlags { compressed: true, ..WriteFlags::default() };
+                let flags = WriteFlags {
+                    compressed: true,
+                    ..WriteFlags::default()
+                };
                 // Refused where plain data are already.
                 model.write(at, cluster, 7);
                 if image.write(at, &data, flags).await.is_err() {
@@ -133,7 +149,11 @@ async fn judge(bytes: Vec<u8>, model: &Model, folder: Option<&Folder>, why: &str
     image.close().await.unwrap();
     let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
     let report = image.check(false).await.unwrap();
-    assert_eq!((report.corruptions, report.broken), (0, 0), "after going on {report:?}: {why}");
+    assert_eq!(
+        (report.corruptions, report.broken),
+        (0, 0),
+        "after going on {report:?}: {why}"
+    );
 }
 
 async fn start(options: &CreateOptions) -> (Arc<Memory>, Arc<Qcow2>) {
@@ -170,7 +190,10 @@ async fn killed_after_every_write() {
             let mut model = Model::new();
             let ended = script(&image, &mut model, 11, snapshots).await;
             drop(image);
-            let why = format!("variant {nth}, killed after write {budget} of {total}, script {}", ended.is_ok());
+            let why = format!(
+                "variant {nth}, killed after write {budget} of {total}, script {}",
+                ended.is_ok()
+            );
             // QEMU's own judgement now and then: it takes a process each.
             let folder = (budget % 97 == 0).then_some(&folder);
             // All that was written is there, as after kill -9.
@@ -178,7 +201,13 @@ async fn killed_after_every_write() {
             let mut random = Random::new(budget);
             for cut in 0..3 {
                 let why = format!("{why}, power cut {cut}");
-                judge(file.after_power_cut(&mut random), &model, folder.filter(|_| !snapshots), &why).await;
+                judge(
+                    file.after_power_cut(&mut random),
+                    &model,
+                    folder.filter(|_| !snapshots),
+                    &why,
+                )
+                .await;
             }
         }
     }
@@ -248,7 +277,11 @@ async fn dropped_requests_do_no_harm() {
         image.close().await.unwrap();
         let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
         let report = image.check(false).await.unwrap();
-        assert_eq!((report.corruptions, report.broken, report.leaks), (0, 0, 0), "seed {seed}: {report:?}");
+        assert_eq!(
+            (report.corruptions, report.broken, report.leaks),
+            (0, 0, 0),
+            "seed {seed}: {report:?}"
+        );
     }
 }
 
@@ -259,8 +292,12 @@ async fn futures_poll(future: &mut crate::driver::IoFuture<'_>) -> bool {
 
 #[tokio::test]
 async fn lazy_refcounts_are_repaired() {
-    let options =
-        CreateOptions { size: SIZE, cluster_bytes: 4096, lazy_refcounts: true, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size: SIZE,
+        cluster_bytes: 4096,
+        lazy_refcounts: true,
+        ..CreateOptions::default()
+    };
     for seed in 0..10 {
         let (file, image) = start(&options).await;
         let mut model = Model::new();
@@ -276,17 +313,29 @@ async fn lazy_refcounts_are_repaired() {
         let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
         assert_eq!(image.info().dirty, Some(false));
         let report = image.check(false).await.unwrap();
-        assert_eq!((report.corruptions, report.broken, report.leaks), (0, 0, 0), "{report:?}");
+        assert_eq!(
+            (report.corruptions, report.broken, report.leaks),
+            (0, 0, 0),
+            "{report:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn small_caches_make_progress() {
     let file = Memory::new();
-    let options =
-        CreateOptions { size: 32 << 20, cluster_bytes: 512, refcount_bits: 64, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size: 32 << 20,
+        cluster_bytes: 512,
+        refcount_bits: 64,
+        ..CreateOptions::default()
+    };
     create(file.clone(), &options).await.unwrap();
-    let small = OpenOptions { l2_cache_bytes: Some(512), refcount_cache_bytes: Some(512), ..OpenOptions::default() };
+    let small = OpenOptions {
+        l2_cache_bytes: Some(512),
+        refcount_cache_bytes: Some(512),
+        ..OpenOptions::default()
+    };
     let image = Qcow2::open(file.clone(), small).await.unwrap();
     let mut model = vec![0u8; 32 << 20];
     super::basic::play(&image, &mut model, &mut Random::new(4), 600).await;
@@ -295,6 +344,10 @@ async fn small_caches_make_progress() {
     image.close().await.unwrap();
     let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
     let report = image.check(false).await.unwrap();
-    assert_eq!((report.corruptions, report.broken, report.leaks), (0, 0, 0), "{report:?}");
+    assert_eq!(
+        (report.corruptions, report.broken, report.leaks),
+        (0, 0, 0),
+        "{report:?}"
+    );
     let _: &dyn Storage = image.file.as_ref();
 }

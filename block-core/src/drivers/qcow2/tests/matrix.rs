@@ -26,11 +26,24 @@ async fn qemus_images_are_read_and_written() {
         let path = folder.path("image.qcow2");
         let name = path.to_str().unwrap();
         let arguments = ["create", "-q", "-f", "qcow2", "-o", option, name, "8M"];
-        let Some((code, text)) = qemu("qemu-img", &arguments) else { return };
+        let Some((code, text)) = qemu("qemu-img", &arguments) else {
+            return;
+        };
         assert_eq!(code, 0, "{text}");
         let io = [
-            "-f", "qcow2", "-c", "write -P 1 0 1M", "-c", "write -P 2 3333k 77k", "-c", "write -z 512k 100k", "-c",
-            "write -c -P 3 4M 2M", "-c", "discard 5M 64k", name,
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 1 0 1M",
+            "-c",
+            "write -P 2 3333k 77k",
+            "-c",
+            "write -z 512k 100k",
+            "-c",
+            "write -c -P 3 4M 2M",
+            "-c",
+            "discard 5M 64k",
+            name,
         ];
         // Compressed writes onto preallocated clusters fail; the rest is done all the same.
         let (_, text) = qemu("qemu-io", &io).unwrap();
@@ -59,12 +72,19 @@ async fn shorter_backing_files_show_through() {
     std::fs::write(&base, &content).unwrap();
     for option in ["compat=0.10", "compat=1.1,cluster_size=4k", "compat=1.1"] {
         let (base, name) = (base.to_str().unwrap(), path.to_str().unwrap());
-        let arguments = ["create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", "-o", option, name, "2M"];
-        let Some((code, text)) = qemu("qemu-img", &arguments) else { return };
+        let arguments = [
+            "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", "-o", option, name, "2M",
+        ];
+        let Some((code, text)) = qemu("qemu-img", &arguments) else {
+            return;
+        };
         assert_eq!(code, 0, "{text}");
         let file = Memory::with(std::fs::read(&path).unwrap());
         let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
-        assert_eq!(image.backing_file(), Some((base.to_owned(), Some("raw".to_owned()))));
+        assert_eq!(
+            image.backing_file(),
+            Some((base.to_owned(), Some("raw".to_owned())))
+        );
         image.set_backing(Some(Memory::with(content.clone())));
         let mut model = content.clone();
         model.resize(2 << 20, 0);
@@ -86,9 +106,15 @@ async fn what_is_not_supported_is_refused_by_name() {
     let data = format!("data_file={}", data.to_str().unwrap());
     for (option, text) in [
         (data.as_str(), "Unsupported qcow2 feature(s): external data file"),
-        ("extended_l2=on", "Unsupported qcow2 feature(s): extended L2 entries"),
+        (
+            "extended_l2=on",
+            "Unsupported qcow2 feature(s): extended L2 entries",
+        ),
     ] {
-        let Some((code, said)) = qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-o", option, name, "1M"]) else {
+        let Some((code, said)) = qemu(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", "-o", option, name, "1M"],
+        ) else {
             return;
         };
         assert_eq!(code, 0, "{said}");

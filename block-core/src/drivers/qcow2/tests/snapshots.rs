@@ -6,14 +6,26 @@ use crate::driver::{Driver, ImageStore, SnapshotInfo};
 use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2};
 
 fn named(name: &str) -> SnapshotInfo {
-    SnapshotInfo { name: name.into(), date: (1_700_000_000, 5), ..SnapshotInfo::default() }
+    SnapshotInfo {
+        name: name.into(),
+        date: (1_700_000_000, 5),
+        ..SnapshotInfo::default()
+    }
 }
 
 #[tokio::test]
 async fn snapshots_keep_their_content() {
-    for (cluster_bytes, refcount_bits, version) in [(65536, 16, 3), (512, 8, 3), (4096, 64, 3), (65536, 16, 2)] {
+    for (cluster_bytes, refcount_bits, version) in
+        [(65536, 16, 3), (512, 8, 3), (4096, 64, 3), (65536, 16, 2)]
+    {
         let size = 2 << 20;
-        let options = CreateOptions { size, cluster_bytes, refcount_bits, version, ..CreateOptions::default() };
+        let options = CreateOptions {
+            size,
+            cluster_bytes,
+            refcount_bits,
+            version,
+            ..CreateOptions::default()
+        };
         let (file, image) = fresh(&options).await;
         let mut model = vec![0u8; 2 << 20];
         let mut random = Random::new(3);
@@ -37,8 +49,15 @@ async fn snapshots_keep_their_content() {
         compare(&folder, &path, &model);
         for (name, content) in [("first", &then), ("second", &between)] {
             let raw = folder.path("snapshot.raw");
-            let arguments =
-                ["convert", "-l", name, "-O", "raw", path.to_str().unwrap(), raw.to_str().unwrap()];
+            let arguments = [
+                "convert",
+                "-l",
+                name,
+                "-O",
+                "raw",
+                path.to_str().unwrap(),
+                raw.to_str().unwrap(),
+            ];
             if let Some((code, text)) = qemu("qemu-img", &arguments) {
                 assert_eq!(code, 0, "{text}");
                 assert!(std::fs::read(&raw).unwrap() == *content, "{name}");
@@ -63,7 +82,11 @@ async fn snapshots_keep_their_content() {
 
 #[tokio::test]
 async fn one_bit_refcounts_cannot_share() {
-    let options = CreateOptions { size: 1 << 20, refcount_bits: 1, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size: 1 << 20,
+        refcount_bits: 1,
+        ..CreateOptions::default()
+    };
     let (file, image) = fresh(&options).await;
     let mut model = vec![0u8; 1 << 20];
     play(&image, &mut model, &mut Random::new(9), 40).await;
