@@ -200,6 +200,12 @@ pub trait Driver: Send + Sync + fmt::Debug {
         Box::pin(async { Ok(()) })
     }
 
+    /// The users above are being drained: what waits for a turn inside the driver must go on now.
+    fn drain_begin(&self) {}
+
+    /// A drain is over.
+    fn drain_end(&self) {}
+
     /// Counters of discards, where the driver keeps them.
     fn discard_stats(&self) -> Option<DiscardStats> {
         None

@@ -8,3 +8,4 @@ pub mod null;
 pub mod qcow2;
 pub mod raw;
 pub mod snapshot_access;
+pub mod throttle;

@@ -40,6 +40,9 @@ impl Drop for DrainGuard {
                 None => return,
             }
         };
+        for node in drain.nodes.iter().filter_map(Weak::upgrade) {
+            node.driver().drain_end();
+        }
         for backend in drain.backends.iter().filter_map(Weak::upgrade) {
             backend.end_drain();
         }
@@ -60,6 +63,9 @@ impl Graph {
             }
             for backend in &backends {
                 backend.begin_drain();
+            }
+            for node in &seen {
+                node.driver().drain_begin();
             }
             let id = drains.iter().map(|drain| drain.id).max().map_or(0, |id| id + 1);
             drains.push(Drain {

@@ -19,6 +19,7 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use crate::drivers::throttle::ThrottleGroups;
 use crate::engine::Engines;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::event::{Event, EventSink};
@@ -50,6 +51,7 @@ pub struct Graph {
     topology: Mutex<Topology>,
     drains: Mutex<Vec<drain::Drain>>,
     engines: Engines,
+    throttle_groups: ThrottleGroups,
     /// One change that waits for I/O (open, close, reopen, replace) at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -69,6 +71,7 @@ impl Graph {
             topology: Mutex::default(),
             drains: Mutex::default(),
             engines: Engines::default(),
+            throttle_groups: ThrottleGroups::default(),
             change: tokio::sync::Mutex::default(),
         })
     }
@@ -81,6 +84,11 @@ impl Graph {
     /// The engines that do file I/O.
     pub fn engines(&self) -> &Engines {
         &self.engines
+    }
+
+    /// The groups of `throttle` nodes.
+    pub fn throttle_groups(&self) -> &ThrottleGroups {
+        &self.throttle_groups
     }
 
     /// Sends an event.
