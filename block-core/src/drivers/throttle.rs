@@ -36,7 +36,11 @@ pub struct Rate {
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { average: 0, max: 0, max_length_seconds: 1 }
+        Self {
+            average: 0,
+            max: 0,
+            max_length_seconds: 1,
+        }
     }
 }
 
@@ -61,7 +65,14 @@ pub struct ThrottleLimits {
 
 impl ThrottleLimits {
     fn rates(&self) -> [Rate; 6] {
-        [self.bps_total, self.bps_read, self.bps_write, self.iops_total, self.iops_read, self.iops_write]
+        [
+            self.bps_total,
+            self.bps_read,
+            self.bps_write,
+            self.iops_total,
+            self.iops_read,
+            self.iops_write,
+        ]
     }
 
     /// Whether the limits make sense together.
@@ -80,7 +91,9 @@ impl ThrottleLimits {
             }
         }
         if self.iops_size != 0
-            && [self.iops_total, self.iops_read, self.iops_write].iter().all(|rate| rate.average == 0)
+            && [self.iops_total, self.iops_read, self.iops_write]
+                .iter()
+                .all(|rate| rate.average == 0)
         {
             return refuse("iops size requires an iops value to be set");
         }
@@ -134,8 +147,11 @@ impl Bucket {
         let max = number(rate.max);
         let long = (self.level - max * number(rate.max_length_seconds)) / average;
         // A burst that may last is itself limited to its rate.
-        let short =
-            if rate.max_length_seconds > 1 { (self.burst_level - max / 10.0) / max } else { 0.0 };
+        let short = if rate.max_length_seconds > 1 {
+            (self.burst_level - max / 10.0) / max
+        } else {
+            0.0
+        };
         long.max(short).max(0.0)
     }
 
@@ -149,7 +165,10 @@ impl Bucket {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates are at most 10^15 and need no exact arithmetic")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates are at most 10^15 and need no exact arithmetic"
+)]
 fn number(value: u64) -> f64 {
     value as f64
 }
@@ -197,7 +216,11 @@ impl State {
             // At least a little, so that rounding cannot make a busy loop; at most a while, to be sure to look again.
             return Some(Duration::from_secs_f64(delay.clamp(0.000_05, 10.0)));
         }
-        let count = if self.limits.iops_size == 0 { 1 } else { len.div_ceil(self.limits.iops_size).max(1) };
+        let count = if self.limits.iops_size == 0 {
+            1
+        } else {
+            len.div_ceil(self.limits.iops_size).max(1)
+        };
         for index in bytes {
             self.buckets[index].fill(rates[index], number(len));
         }
@@ -287,7 +310,11 @@ impl ThrottleGroups {
         }
         let group = Arc::new(ThrottleGroup {
             name: name.to_owned(),
-            state: Mutex::new(State { limits, buckets: Default::default(), drained: Instant::now() }),
+            state: Mutex::new(State {
+                limits,
+                buckets: Default::default(),
+                drained: Instant::now(),
+            }),
             queues: Default::default(),
             changed: Notify::new(),
         });
@@ -309,10 +336,14 @@ impl ThrottleGroups {
     pub fn remove(&self, name: &str) -> Result<()> {
         let mut groups = lock(&self.groups);
         match groups.get(name) {
-            None => Err(BlockError::new(ErrorKind::NotFound, format!("object '{name}' not found"))),
-            Some(group) if Arc::strong_count(group) > 1 => {
-                Err(BlockError::new(ErrorKind::Busy, format!("object '{name}' is in use, can not be deleted")))
-            }
+            None => Err(BlockError::new(
+                ErrorKind::NotFound,
+                format!("object '{name}' not found"),
+            )),
+            Some(group) if Arc::strong_count(group) > 1 => Err(BlockError::new(
+                ErrorKind::Busy,
+                format!("object '{name}' is in use, can not be deleted"),
+            )),
             Some(_) => {
                 groups.remove(name);
                 Ok(())
@@ -325,9 +356,16 @@ impl ThrottleGroups {
 pub async fn open(context: &OpenContext<'_>, file: &NodeRef, group: &str) -> Result<Arc<dyn Driver>> {
     let child = context.child("file", ChildRole::Filtered, file).await?;
     let group = context.graph().throttle_groups().get(group).ok_or_else(|| {
-        BlockError::new(ErrorKind::NotFound, format!("Throttle group '{group}' does not exist"))
+        BlockError::new(
+            ErrorKind::NotFound,
+            format!("Throttle group '{group}' does not exist"),
+        )
     })?;
-    Ok(Arc::new(Throttle { child, group: Mutex::new(Some(group)), bypass: AtomicUsize::new(0) }))
+    Ok(Arc::new(Throttle {
+        child,
+        group: Mutex::new(Some(group)),
+        bypass: AtomicUsize::new(0),
+    }))
 }
 
 #[derive(Debug)]
@@ -358,7 +396,10 @@ impl Driver for Throttle {
     }
 
     fn limits(&self) -> Limits {
-        Limits { request_alignment: 1, ..self.child.limits() }
+        Limits {
+            request_alignment: 1,
+            ..self.child.limits()
+        }
     }
 
     fn is_filter(&self) -> bool {
@@ -432,7 +473,10 @@ impl Driver for Throttle {
     }
 
     fn info(&self) -> DriverInfo {
-        DriverInfo { filename: self.child.info().filename, ..DriverInfo::default() }
+        DriverInfo {
+            filename: self.child.info().filename,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -449,16 +493,26 @@ mod tests {
     }
 
     fn rate(average: u64) -> Rate {
-        Rate { average, ..Rate::default() }
+        Rate {
+            average,
+            ..Rate::default()
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_average_holds_in_the_long_run() {
-        let group = group(ThrottleLimits { iops_total: rate(100), ..ThrottleLimits::default() });
+        let group = group(ThrottleLimits {
+            iops_total: rate(100),
+            ..ThrottleLimits::default()
+        });
         let start = Instant::now();
         let free = AtomicUsize::new(0);
         for at in 0..500 {
-            let direction = if at % 2 == 0 { Direction::Read } else { Direction::Write };
+            let direction = if at % 2 == 0 {
+                Direction::Read
+            } else {
+                Direction::Write
+            };
             group.wait(direction, 4096, &free).await;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -467,8 +521,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_goes_at_its_own_rate() {
-        let burst = Rate { average: 100, max: 1000, max_length_seconds: 2 };
-        let group = group(ThrottleLimits { bps_write: burst, ..ThrottleLimits::default() });
+        let burst = Rate {
+            average: 100,
+            max: 1000,
+            max_length_seconds: 2,
+        };
+        let group = group(ThrottleLimits {
+            bps_write: burst,
+            ..ThrottleLimits::default()
+        });
         let start = Instant::now();
         let free = AtomicUsize::new(0);
         for _ in 0..20 {
@@ -488,7 +549,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_lets_waiters_go() {
-        let group = group(ThrottleLimits { bps_total: rate(1), ..ThrottleLimits::default() });
+        let group = group(ThrottleLimits {
+            bps_total: rate(1),
+            ..ThrottleLimits::default()
+        });
         let bypass = Arc::new(AtomicUsize::new(0));
         group.wait(Direction::Read, 1 << 20, &bypass).await;
         let waiter = {
@@ -499,7 +563,10 @@ mod tests {
         assert!(!waiter.is_finished());
         bypass.store(1, Ordering::SeqCst);
         group.changed.notify_waiters();
-        tokio::time::timeout(Duration::from_millis(10), waiter).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_millis(10), waiter)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     #[test]
@@ -507,31 +574,54 @@ mod tests {
         let text = |limits: ThrottleLimits| limits.check().unwrap_err().to_string();
         let none = ThrottleLimits::default();
         assert_eq!(
-            text(ThrottleLimits { iops_total: rate(100), iops_read: rate(5), ..none }),
+            text(ThrottleLimits {
+                iops_total: rate(100),
+                iops_read: rate(5),
+                ..none
+            }),
             "bps/iops/max total values and read/write values cannot be used at the same time"
         );
         let burst = |average, max, length| ThrottleLimits {
-            iops_total: Rate { average, max, max_length_seconds: length },
+            iops_total: Rate {
+                average,
+                max,
+                max_length_seconds: length,
+            },
             ..none
         };
-        assert_eq!(text(burst(0, 100, 1)), "bps_max/iops_max require corresponding bps/iops values");
-        assert_eq!(text(burst(100, 10, 1)), "bps_max/iops_max cannot be lower than bps/iops");
+        assert_eq!(
+            text(burst(0, 100, 1)),
+            "bps_max/iops_max require corresponding bps/iops values"
+        );
+        assert_eq!(
+            text(burst(100, 10, 1)),
+            "bps_max/iops_max cannot be lower than bps/iops"
+        );
         assert_eq!(text(burst(100, 1000, 0)), "the burst length cannot be 0");
         assert_eq!(text(burst(100, 0, 2)), "burst length set without burst rate");
         assert_eq!(
             text(burst(u64::MAX, 0, 1)),
             "bps/iops/max values must be within [0, 1000000000000000]"
         );
-        assert_eq!(text(ThrottleLimits { iops_size: 9, ..none }), "iops size requires an iops value to be set");
+        assert_eq!(
+            text(ThrottleLimits { iops_size: 9, ..none }),
+            "iops size requires an iops value to be set"
+        );
     }
 
     #[test]
     fn a_group_in_use_stays() {
         let groups = ThrottleGroups::default();
         let group = groups.create("g", ThrottleLimits::default()).unwrap();
-        assert_eq!(groups.remove("g").unwrap_err().to_string(), "object 'g' is in use, can not be deleted");
+        assert_eq!(
+            groups.remove("g").unwrap_err().to_string(),
+            "object 'g' is in use, can not be deleted"
+        );
         drop(group);
         groups.remove("g").unwrap();
-        assert_eq!(groups.remove("g").unwrap_err().to_string(), "object 'g' not found");
+        assert_eq!(
+            groups.remove("g").unwrap_err().to_string(),
+            "object 'g' not found"
+        );
     }
 }

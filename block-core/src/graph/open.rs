@@ -247,7 +247,9 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
         DriverOptions::Qcow2(options) => drivers::qcow2::open(context, options).await,
         DriverOptions::CopyBeforeWrite(options) => drivers::copy_before_write::open(context, options).await,
         DriverOptions::SnapshotAccess { file } => drivers::snapshot_access::open(context, file).await,
-        DriverOptions::Throttle { file, throttle_group } => drivers::throttle::open(context, file, throttle_group).await,
+        DriverOptions::Throttle { file, throttle_group } => {
+            drivers::throttle::open(context, file, throttle_group).await
+        }
         DriverOptions::Blkdebug(options) => drivers::blkdebug::open(context, options).await,
         DriverOptions::Nbd(_) => Err(missing("nbd")),
     }
