@@ -4,6 +4,7 @@
 //! first, module after module, then types in the order in which they are first mentioned, each numbered
 //! when it first is. Conditions take entries away but change no number.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
@@ -30,9 +31,25 @@ impl Options<'_> {
 
 /// The array as JSON, one line an entry.
 pub fn introspect(schema: &Schema, options: Options<'_>) -> String {
+    write(schema, options, None)
+}
+
+/// What begins and what ends the number of a mark, and what ends the marked text.
+pub(crate) const MARKS: [char; 3] = ['\u{1}', '\u{2}', '\u{3}'];
+
+/// The whole array with every condition true, where each text that stands under a condition (its comma
+/// included) is marked with the condition's position in the list that comes along.
+pub(crate) fn marked(schema: &Schema) -> (String, Vec<Condition>) {
+    let conditions = RefCell::default();
+    let text = write(schema, Options::EVERYTHING, Some(&conditions));
+    (text, conditions.into_inner())
+}
+
+fn write(schema: &Schema, options: Options<'_>, marks: Option<&RefCell<Vec<Condition>>>) -> String {
     let mut writer = Writer {
         schema,
         options,
+        marks,
         numbers: HashMap::new(),
         used: Vec::new(),
         known: HashSet::new(),
@@ -67,6 +84,8 @@ enum Used {
 struct Writer<'s, 'o> {
     schema: &'s Schema,
     options: Options<'o>,
+    /// The conditions that marks stand for, if there are to be marks.
+    marks: Option<&'o RefCell<Vec<Condition>>>,
     numbers: HashMap<&'s str, usize>,
     used: Vec<Used>,
     known: HashSet<Used>,
@@ -79,6 +98,29 @@ const EMPTY: &str = "q_empty";
 impl<'s> Writer<'s, '_> {
     fn holds(&self, condition: &Condition) -> bool {
         condition.is_always() || (self.options.holds)(condition)
+    }
+
+    /// Begins what stands under a condition.
+    fn open(&self, condition: &Condition, out: &mut String) {
+        if let Some(marks) = self.marks
+            && !condition.is_always()
+        {
+            let mut marks = marks.borrow_mut();
+            let known = marks.iter().position(|mark| mark == condition);
+            let number = known.unwrap_or_else(|| {
+                marks.push(condition.clone());
+                marks.len() - 1
+            });
+            let [begin, end, _] = MARKS;
+            let _ = write!(out, "{begin}{number}{end}");
+        }
+    }
+
+    /// Ends what stands under a condition.
+    fn close(&self, condition: &Condition, out: &mut String) {
+        if self.marks.is_some() && !condition.is_always() {
+            out.push(MARKS[2]);
+        }
     }
 
     /// The name of a type, or the number that stands for it.
@@ -134,14 +176,19 @@ impl<'s> Writer<'s, '_> {
         if !self.holds(condition) {
             return;
         }
+        let mut out = std::mem::take(&mut self.out);
+        self.open(condition, &mut out);
+        self.out = out;
         self.out.push_str(if self.entries == 0 { "\n" } else { ",\n" });
         self.entries += 1;
         self.out.push_str("{\"name\": ");
         string(&mut self.out, name);
         let _ = write!(self.out, ", \"meta-type\": \"{meta}\"{rest}");
-        let features = self.features(features);
-        self.out.push_str(&features);
-        self.out.push('}');
+        let mut out = std::mem::take(&mut self.out);
+        out.push_str(&self.features(features));
+        out.push('}');
+        self.close(condition, &mut out);
+        self.out = out;
     }
 
     fn features(&self, features: &[Feature]) -> String {
@@ -152,10 +199,12 @@ impl<'s> Writer<'s, '_> {
         out.push_str(", \"features\": [");
         let held = features.iter().filter(|feature| self.holds(&feature.condition));
         for (index, feature) in held.enumerate() {
+            self.open(&feature.condition, &mut out);
             if index > 0 {
                 out.push_str(", ");
             }
             string(&mut out, &feature.name);
+            self.close(&feature.condition, &mut out);
         }
         out.push(']');
         out
@@ -230,17 +279,21 @@ impl<'s> Writer<'s, '_> {
                         let values: Vec<_> = enumeration.values.iter().filter(held).collect();
                         rest.push_str(", \"members\": [");
                         for (index, value) in values.iter().enumerate() {
+                            self.open(&value.condition, &mut rest);
                             rest.push_str(if index > 0 { ", {\"name\": " } else { "{\"name\": " });
                             string(&mut rest, &value.name);
                             rest.push_str(&self.features(&value.features));
                             rest.push('}');
+                            self.close(&value.condition, &mut rest);
                         }
                         rest.push_str("], \"values\": [");
                         for (index, value) in values.iter().enumerate() {
+                            self.open(&value.condition, &mut rest);
                             if index > 0 {
                                 rest.push_str(", ");
                             }
                             string(&mut rest, &value.name);
+                            self.close(&value.condition, &mut rest);
                         }
                         rest.push(']');
                         "enum"
@@ -260,12 +313,14 @@ impl<'s> Writer<'s, '_> {
                             if !self.holds(&branch.condition) {
                                 continue;
                             }
+                            self.open(&branch.condition, &mut rest);
                             rest.push_str(if first { "{\"case\": " } else { ", {\"case\": " });
                             first = false;
                             string(&mut rest, &branch.name);
                             rest.push_str(", \"type\": ");
                             string(&mut rest, &named);
                             rest.push('}');
+                            self.close(&branch.condition, &mut rest);
                         }
                         rest.push(']');
                         "object"
@@ -278,10 +333,12 @@ impl<'s> Writer<'s, '_> {
                             if !self.holds(&alternative.condition) {
                                 continue;
                             }
+                            self.open(&alternative.condition, &mut rest);
                             rest.push_str(if first { "{\"type\": " } else { ", {\"type\": " });
                             first = false;
                             string(&mut rest, &named);
                             rest.push('}');
+                            self.close(&alternative.condition, &mut rest);
                         }
                         rest.push(']');
                         "alternate"
@@ -301,6 +358,7 @@ impl<'s> Writer<'s, '_> {
             if !self.holds(&member.condition) {
                 continue;
             }
+            self.open(&member.condition, out);
             out.push_str(if first { "{\"name\": " } else { ", {\"name\": " });
             first = false;
             string(out, &member.name);
@@ -311,6 +369,7 @@ impl<'s> Writer<'s, '_> {
             }
             out.push_str(&self.features(&member.features));
             out.push('}');
+            self.close(&member.condition, out);
         }
         out.push(']');
     }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod execute;
 pub mod introspect;
+pub mod join;
 pub mod listen;
 mod output;
 pub mod peer;
