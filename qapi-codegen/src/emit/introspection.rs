@@ -27,20 +27,32 @@ impl Context<'_> {
         let decided = self.options.conditions.clone();
         if !decided.are_mapped() {
             let holds = |condition: &Condition| decided.reduce(condition).is_some();
-            let options = introspect::Options { unmask: false, holds: &holds };
+            let options = introspect::Options {
+                unmask: false,
+                holds: &holds,
+            };
             let bytes = literal(&introspect::introspect(self.schema, options));
             items.push(quote! { #doc pub const INTROSPECTION: &[u8] = #bytes; });
             return;
         }
         let (text, conditions) = introspect::marked(self.schema);
         let pieces = pieces(&text).into_iter().map(|piece| {
-            let all: Vec<Condition> =
-                piece.conditions.iter().filter_map(|number| conditions.get(*number).cloned()).collect();
-            let cfg = self.options.conditions.reduce(&Condition::All(all)).unwrap_or_default();
+            let all: Vec<Condition> = piece
+                .conditions
+                .iter()
+                .filter_map(|number| conditions.get(*number).cloned())
+                .collect();
+            let cfg = self
+                .options
+                .conditions
+                .reduce(&Condition::All(all))
+                .unwrap_or_default();
             let (cfg, bytes) = (self.attribute(&cfg), literal(&piece.text));
             quote!(#cfg #bytes)
         });
-        let pieces_doc = self.doc(vec!["The answer in pieces, some of which depend on conditions.".to_owned()]);
+        let pieces_doc = self.doc(vec![
+            "The answer in pieces, some of which depend on conditions.".to_owned(),
+        ]);
         let joined_doc = self.doc(vec!["The answer in one piece.".to_owned()]);
         items.push(quote! { #pieces_doc const PIECES: &[&[u8]] = &[#(#pieces),*]; });
         items.push(quote! {
@@ -64,7 +76,10 @@ fn pieces(text: &str) -> Vec<Piece> {
     while let Some(at) = rest.find([begin, close]) {
         let (before, after) = rest.split_at(at);
         if !before.is_empty() {
-            pieces.push(Piece { text: before.to_owned(), conditions: open.clone() });
+            pieces.push(Piece {
+                text: before.to_owned(),
+                conditions: open.clone(),
+            });
         }
         rest = match after.strip_prefix(begin).and_then(|after| after.split_once(end)) {
             Some((number, after)) => {
@@ -78,7 +93,10 @@ fn pieces(text: &str) -> Vec<Piece> {
         };
     }
     if !rest.is_empty() {
-        pieces.push(Piece { text: rest.to_owned(), conditions: open });
+        pieces.push(Piece {
+            text: rest.to_owned(),
+            conditions: open,
+        });
     }
     pieces
 }
@@ -90,9 +108,19 @@ mod tests {
     #[test]
     fn marked_text_comes_apart() {
         let found = pieces("[a\u{1}3\u{2}, b\u{1}0\u{2}, c\u{3}\u{3}, d]");
-        let expected = [("[a", vec![]), (", b", vec![3]), (", c", vec![3, 0]), (", d]", vec![])];
-        let expected: Vec<Piece> =
-            expected.into_iter().map(|(text, conditions)| Piece { text: text.into(), conditions }).collect();
+        let expected = [
+            ("[a", vec![]),
+            (", b", vec![3]),
+            (", c", vec![3, 0]),
+            (", d]", vec![]),
+        ];
+        let expected: Vec<Piece> = expected
+            .into_iter()
+            .map(|(text, conditions)| Piece {
+                text: text.into(),
+                conditions,
+            })
+            .collect();
         assert_eq!(found, expected);
     }
 }
