@@ -399,8 +399,8 @@ mod tests {
 
     #[test]
     fn numbers_follow_first_mention() {
-        let text = "{ 'command': 'a', 'data': { 'x': 'int8', 'y': ['S'] }, 'returns': 'S' }
-            { 'struct': 'S', 'data': { '*z': 'str' } }";
+        let text = "{ 'command': 'a', 'data': { 'x': 'int8', 'y': ['So'] }, 'returns': 'So' }
+            { 'struct': 'So', 'data': { '*z': 'str' } }";
         assert_eq!(
             array(text, Options::EVERYTHING),
             r#"[
@@ -416,17 +416,14 @@ mod tests {
 
     #[test]
     fn conditions_take_entries_and_leave_numbers() {
-        let text =
-            "{ 'command': 'a', 'data': { 'x': { 'type': 'E', 'if': 'NO' }, 'y': 'F' }, 'boxed': true }";
-        let text = text
-            .replace("'data': {", "'data': 'D' } { 'struct': 'D', 'data': {")
-            .replace(", 'boxed': true }", " }");
-        let text = text.replace("'data': 'D' }", "'data': 'D', 'boxed': true }")
-            + "{ 'enum': 'E', 'data': [], 'if': 'NO' } { 'enum': 'F', 'data': [ { 'name': 'n', 'if': { 'not': 'NO' } } ] }";
+        let text = "{ 'command': 'a', 'data': 'Da', 'boxed': true }
+            { 'struct': 'Da', 'data': { 'x': { 'type': 'Ea', 'if': 'NO' }, 'y': 'Fa' } }
+            { 'enum': 'Ea', 'data': [], 'if': 'NO' }
+            { 'enum': 'Fa', 'data': [ { 'name': 'n', 'if': { 'not': 'NO' } } ] }";
         let none = |condition: &Condition| condition.holds(&|_| false);
         assert_eq!(
             array(
-                &text,
+                text,
                 Options {
                     unmask: false,
                     holds: &none

@@ -69,6 +69,7 @@ pub fn lex(file: FileId, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<T
         text,
         diagnostics,
         tokens: Vec::with_capacity(text.len() / 12 + 1),
+            double_quotes: false,
     };
     lexer.run();
     lexer.tokens
@@ -79,6 +80,8 @@ struct Lexer<'a, 'd> {
     text: &'a str,
     diagnostics: &'d mut Vec<Diagnostic>,
     tokens: Vec<Token>,
+    /// Double quotes were met and reported.
+    double_quotes: bool,
 }
 
 impl<'a> Lexer<'a, '_> {
@@ -272,7 +275,7 @@ impl<'a> Lexer<'a, '_> {
             _ => {
                 let span = self.span(input, rest);
                 let diagnostic =
-                    Diagnostic::error(codes::STRAY, span, format!("stray `{}`", word.escape_debug()));
+                    Diagnostic::error(codes::STRAY, span, format!("stray `{word}`"));
                 let letters = word.chars().any(|c| c.is_ascii_alphabetic());
                 let number = word.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
                 let diagnostic = if word == "\u{feff}" {
@@ -303,18 +306,21 @@ impl<'a> Lexer<'a, '_> {
         rest
     }
 
+    /// A string in double quotes is taken as a string. A whole file of them is one mistake.
     fn double_quoted(&mut self, input: &'a str) -> &'a str {
         let (rest, whole) = double_quoted(input).unwrap_or(("", input));
-        let span = self.span(input, rest);
-        self.diagnostics.push(
-            Diagnostic::error(codes::STRAY, span, format!("stray `{}`", whole.escape_debug()))
-                .note("double quotes")
-                .help(format!(
-                    "strings are written in single quotes: `'{}'`",
-                    whole.trim_matches('"')
-                )),
-        );
-        self.push(Kind::Bad, input, rest);
+        let closed = whole.len() > 1 && whole.ends_with('"');
+        let plain = whole.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\');
+        if !self.double_quotes {
+            self.double_quotes = true;
+            let span = self.span(input, rest);
+            self.diagnostics.push(
+                Diagnostic::error(codes::STRAY, span, format!("stray `{whole}`"))
+                    .note("double quotes")
+                    .help(format!("strings are written in single quotes: `'{}'`", whole.trim_matches('"'))),
+            );
+        }
+        self.push(if closed && plain { Kind::Str } else { Kind::Bad }, input, rest);
         rest
     }
 }

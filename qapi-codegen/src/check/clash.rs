@@ -74,18 +74,30 @@ fn enum_clash(name: &str, span: Span, other: &str, place: Span) -> Diagnostic {
     diagnostic.also(place, "the first one")
 }
 
-fn member_clash(name: &str, span: Span, whose: &str, other: &str, place: Span, where_: &str) -> Diagnostic {
-    let message = if name == other {
-        format!("member '{name}'{whose} is there already{where_}")
-    } else {
-        format!("member '{name}'{whose} and member '{other}'{where_} have the same name in generated code")
+/// How two members meet.
+enum Meeting<'a> {
+    /// In one list.
+    Same,
+    /// One in a struct, the other in its base.
+    Base(&'a str),
+    /// One in a branch, the other in what is common to all branches.
+    Branch(&'a str),
+}
+
+fn member_clash(name: &str, span: Span, other: &str, place: Span, meeting: &Meeting<'_>) -> Diagnostic {
+    let message = match (name == other, meeting) {
+        (true, Meeting::Same) => format!("member '{name}' is there twice"),
+        (true, Meeting::Base(base)) => format!("member '{name}' is in base '{base}' already"),
+        (true, Meeting::Branch(branch)) => {
+            format!("branch '{branch}' adds member '{name}', which the union has already")
+        }
+        (false, Meeting::Branch(branch)) => format!(
+            "member '{name}' of branch '{branch}' and member '{other}' of the union have the same name in generated code"
+        ),
+        (false, _) => format!("members '{name}' and '{other}' have the same name in generated code"),
     };
-    let diagnostic = Diagnostic::error(codes::MEMBER_CLASH, span, message).also(place, "the other one");
-    if name == other {
-        diagnostic
-    } else {
-        diagnostic.help(format!("both become `{}`", mangle(name)))
-    }
+    let diagnostic = Diagnostic::error(codes::MEMBER_CLASH, span, message).also(place, "the first one");
+    if name == other { diagnostic } else { diagnostic.help(format!("both become `{}`", mangle(name))) }
 }
 
 fn own_members(
@@ -103,12 +115,8 @@ fn own_members(
     }
     for member in members {
         if let Some((other, place, from_base)) = seen.get(&mangle(member.name)) {
-            let where_ = if *from_base {
-                format!(" in base '{base_name}'")
-            } else {
-                String::new()
-            };
-            diagnostics.push(member_clash(member.name, member.span, "", other, *place, &where_));
+            let meeting = if *from_base { Meeting::Base(base_name) } else { Meeting::Same };
+            diagnostics.push(member_clash(member.name, member.span, other, *place, &meeting));
         } else {
             seen.insert(mangle(member.name), (member.name, member.span, false));
         }
@@ -127,11 +135,11 @@ fn union_branches(schema: &Schema, id: TypeId, diagnostics: &mut Vec<Diagnostic>
         let (Some(branch_type), Some(origin)) = (branch.branch_type, branch.origin) else {
             continue;
         };
-        let whose = format!(" of branch '{}'", branch.name);
+        let meeting = Meeting::Branch(&branch.name);
         let mut levels = vec![&common];
         within_branch(schema, branch_type, &mut levels, &mut |member, other| {
             diagnostics.push(
-                member_clash(&member.name, origin.span, &whose, other.0, other.1, "")
+                member_clash(&member.name, origin.span, other.0, other.1, &meeting)
                     .also(member.origin.span, "the member of the branch"),
             );
         });

@@ -1,12 +1,14 @@
 //! The parts that definitions have in common: members, types, features, conditions, sets of keys.
 
+use std::fmt::Display;
+
 use crate::ast::{Entry, Object, Value, ValueKind, get};
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::Condition;
 use crate::source::Span;
 
-use super::names;
+use super::names::{self, What};
 use super::shape::{Data, RawBranch, RawFeature, RawMember, RawType, RawValue};
 use super::suggest;
 
@@ -34,7 +36,7 @@ impl<'g> Members<'g, '_> {
     pub fn keys(
         &mut self,
         object: &[Entry<'_>],
-        what: &str,
+        what: &dyn Display,
         place: Option<Span>,
         required: &[&str],
         optional: &[&str],
@@ -106,7 +108,7 @@ impl<'g> Members<'g, '_> {
             condition: Condition::Always,
             features: Vec::new(),
         };
-        let what = format!("member '{name}'");
+        let what = What("member", name);
         match &entry.value.kind {
             ValueKind::Object(object) => {
                 if self.long_form(object, &entry.value, &what, &["if", "features"]) {
@@ -126,7 +128,7 @@ impl<'g> Members<'g, '_> {
         &mut self,
         object: &'g Object<'_>,
         value: &Value<'_>,
-        what: &str,
+        what: &dyn Display,
         optional: &[&str],
     ) -> bool {
         let known = |key: &str| key == "type" || optional.contains(&key);
@@ -159,7 +161,7 @@ impl<'g> Members<'g, '_> {
 
     /// A branch of a union or an alternative.
     pub fn branch(&mut self, entry: &'g Entry<'_>, word: &str, arrays: bool) -> RawBranch<'g> {
-        let what = format!("{word} '{}'", entry.key);
+        let what = What(word, &entry.key);
         let mut branch = RawBranch {
             name: &entry.key,
             span: entry.key_span,
@@ -214,13 +216,13 @@ impl<'g> Members<'g, '_> {
         };
         self.keys(
             object,
-            "a value of an enum",
+            &"a value of an enum",
             Some(value.span),
             &["name"],
             &["if", "features"],
         );
-        let named = self.name_of(object, "a value of an enum");
-        let what = named.map_or_else(|| "a value".to_owned(), |(name, _)| format!("value '{name}'"));
+        let named = self.name_of(object, &"a value of an enum");
+        let what = named.map_or(What("a value", ""), |(name, _)| What("value", name));
         let condition = self.condition(object, &what);
         let features = self.features(object);
         let (name, span) = named?;
@@ -233,7 +235,7 @@ impl<'g> Members<'g, '_> {
         })
     }
 
-    fn name_of(&mut self, object: &'g Object<'_>, what: &str) -> Option<(&'g str, Span)> {
+    fn name_of(&mut self, object: &'g Object<'_>, what: &dyn Display) -> Option<(&'g str, Span)> {
         let value = &get(object, "name")?.value;
         match &value.kind {
             ValueKind::Str(name) => Some((name, value.span)),
@@ -277,10 +279,10 @@ impl<'g> Members<'g, '_> {
         let (name, span, condition) = match &value.kind {
             ValueKind::Str(name) => (&**name, value.span, Condition::Always),
             ValueKind::Object(object) => {
-                self.keys(object, "a feature", Some(value.span), &["name"], &["if"]);
-                let named = self.name_of(object, "a feature");
+                self.keys(object, &"a feature", Some(value.span), &["name"], &["if"]);
+                let named = self.name_of(object, &"a feature");
                 let what =
-                    named.map_or_else(|| "a feature".to_owned(), |(name, _)| format!("feature '{name}'"));
+                    named.map_or(What("a feature", ""), |(name, _)| What("feature", name));
                 let condition = self.condition(object, &what);
                 let (name, span) = named?;
                 (name, span, condition)
@@ -299,7 +301,7 @@ impl<'g> Members<'g, '_> {
                 return None;
             }
         };
-        names::check_lower(name, span, &format!("feature '{name}'"), None, self.diagnostics);
+        names::check_lower(name, span, &What("feature", name), None, self.diagnostics);
         Some(RawFeature {
             name,
             span,
@@ -333,7 +335,7 @@ impl<'g> Members<'g, '_> {
     }
 
     /// The name of a type; no array.
-    pub fn type_name(&mut self, value: &'g Value<'_>, what: &str) -> Option<RawType<'g>> {
+    pub fn type_name(&mut self, value: &'g Value<'_>, what: &dyn Display) -> Option<RawType<'g>> {
         match &value.kind {
             ValueKind::Str(name) => Some(RawType {
                 name,
@@ -354,7 +356,7 @@ impl<'g> Members<'g, '_> {
     }
 
     /// The name of a type, or an array of one.
-    pub fn type_ref(&mut self, value: &'g Value<'_>, what: &str) -> Option<RawType<'g>> {
+    pub fn type_ref(&mut self, value: &'g Value<'_>, what: &dyn Display) -> Option<RawType<'g>> {
         match &value.kind {
             ValueKind::Str(name) => Some(RawType {
                 name,
@@ -413,14 +415,14 @@ impl<'g> Members<'g, '_> {
     }
 
     /// The condition of something that `what` describes.
-    pub fn condition(&mut self, object: &[Entry<'_>], what: &str) -> Condition {
+    pub fn condition(&mut self, object: &[Entry<'_>], what: &dyn Display) -> Condition {
         match get(object, "if") {
             Some(entry) => self.condition_value(&entry.value, what),
             None => Condition::Always,
         }
     }
 
-    fn condition_value(&mut self, value: &Value<'_>, what: &str) -> Condition {
+    fn condition_value(&mut self, value: &Value<'_>, what: &dyn Display) -> Condition {
         match &value.kind {
             ValueKind::Str(symbol) => self.symbol(symbol, value.span),
             ValueKind::Object(object) => self.operator(object, value.span, what),
@@ -474,9 +476,9 @@ impl<'g> Members<'g, '_> {
         Condition::Symbol(symbol.to_owned())
     }
 
-    fn operator(&mut self, object: &Object<'_>, span: Span, what: &str) -> Condition {
+    fn operator(&mut self, object: &Object<'_>, span: Span, what: &dyn Display) -> Condition {
         let before = self.diagnostics.len();
-        self.keys(object, "a condition", Some(span), &[], &["all", "any", "not"]);
+        self.keys(object, &"a condition", Some(span), &[], &["all", "any", "not"]);
         if self.diagnostics.len() > before {
             return Condition::Always;
         }

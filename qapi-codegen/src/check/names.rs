@@ -4,6 +4,7 @@
 //! prefix `__RFQDN_`, and then `x-`; the rules about case look at what is behind both.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display};
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
@@ -105,20 +106,20 @@ pub(crate) fn check_definition(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let word = meta.word();
-    let Some(stem) = check_valid(name, span, word, diagnostics) else {
+    let Some(stem) = check_valid(name, span, &word, diagnostics) else {
         return;
     };
     let has = |wrong: fn(&u8) -> bool| stem.as_bytes().iter().any(wrong);
     let wrong = match meta {
         Meta::Event => has(|byte| byte.is_ascii_lowercase() || *byte == b'-')
-            .then_some(("upper case with `_` between words", shout(name))),
+            .then(|| ("upper case with `_` between words", shout(name))),
         Meta::Command => (has(u8::is_ascii_uppercase) || (!underscore && stem.contains('_')))
-            .then_some(("lower case with `-` between words", kebab(name))),
+            .then(|| ("lower case with `-` between words", kebab(name))),
         _ => {
             let camel = stem.starts_with(|c: char| c.is_ascii_uppercase())
                 && stem.bytes().all(|byte| byte.is_ascii_alphanumeric())
                 && has(u8::is_ascii_lowercase);
-            (!camel).then_some(("CamelCase", camel_case(name)))
+            (!camel).then(|| ("CamelCase", camel_case(name)))
         }
     };
     if let Some((rule, better)) = wrong {
@@ -144,12 +145,22 @@ pub(crate) fn check_definition(
     }
 }
 
+/// Somebody's description, made only when somebody complains: `member 'foo'`.
+#[derive(Clone, Copy)]
+pub(crate) struct What<'a>(pub &'a str, pub &'a str);
+
+impl Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.1.is_empty() { f.write_str(self.0) } else { write!(f, "{} '{}'", self.0, self.1) }
+    }
+}
+
 /// Checks the name of a member, value, alternative or feature, which `what` describes. `permissive` lifts
 /// the rules about case.
 pub(crate) fn check_lower(
     name: &str,
     span: Span,
-    what: &str,
+    what: &dyn Display,
     permissive: Option<&str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
@@ -191,7 +202,7 @@ pub(crate) fn check_value(
         let fine = check_lower(
             &as_name,
             span,
-            &format!("value '{name}'"),
+            &What("value", name),
             permissive,
             diagnostics,
         );
@@ -203,7 +214,7 @@ pub(crate) fn check_value(
         }
         return fine;
     }
-    check_lower(name, span, &format!("value '{name}'"), permissive, diagnostics)
+    check_lower(name, span, &What("value", name), permissive, diagnostics)
 }
 
 /// Checks a member of an object, whose name has lost its `*`.
@@ -213,7 +224,7 @@ pub(crate) fn check_member(
     permissive: Option<&str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
-    let what = format!("member '{name}'");
+    let what = What("member", name);
     if !check_lower(name, span, &what, permissive, diagnostics) {
         return false;
     }
@@ -236,7 +247,7 @@ pub(crate) fn check_member(
 fn check_valid<'n>(
     name: &'n str,
     span: Span,
-    what: &str,
+    what: &dyn Display,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<&'n str> {
     let Some(stem) = stem(name) else {
@@ -244,7 +255,7 @@ fn check_valid<'n>(
             Diagnostic::error(
                 codes::INVALID_NAME,
                 span,
-                format!("invalid name '{name}' of {}", bare(what, name)),
+                format!("invalid name '{name}' of {}", bare(&what.to_string(), name)),
             )
             .help(why_invalid(name)),
         );

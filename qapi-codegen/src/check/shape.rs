@@ -191,7 +191,7 @@ pub(crate) fn shape<'g>(
     let body = shaper.body();
     let condition = shaper
         .members
-        .condition(&expression.object, &format!("the {}", meta.word()));
+        .condition(&expression.object, &names::What("the definition of", name));
     let features = shaper.members.features(&expression.object);
     Some(RawDefinition {
         meta,
@@ -275,7 +275,7 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
     fn keys(&mut self, required: &[&str], optional: &[&str]) {
         let what = self.meta.with_article();
         self.members
-            .keys(self.object, what, Some(self.name_span), required, optional);
+            .keys(self.object, &what, Some(self.name_span), required, optional);
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
@@ -357,7 +357,7 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
         };
         let base = self
             .value("base")
-            .and_then(|value| self.members.type_name(value, "'base'"));
+            .and_then(|value| self.members.type_name(value, &"'base'"));
         Body::Struct { base, members }
     }
 
@@ -413,7 +413,7 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
                 object
                     .iter()
                     .map(|entry| {
-                        let what = format!("alternative '{}'", entry.key);
+                        let what = names::What("alternative", &entry.key);
                         names::check_lower(&entry.key, entry.key_span, &what, None, self.members.diagnostics);
                         self.members.branch(entry, "alternative", true)
                     })
@@ -481,7 +481,7 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
                 );
                 return None;
             }
-            self.members.type_ref(value, "'returns'")
+            self.members.type_ref(value, &"'returns'")
         });
         Body::Command { data, returns, flags }
     }
@@ -550,7 +550,7 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
             return self
                 .members
-                .type_name(value, "'data'")
+                .type_name(value, &"'data'")
                 .map_or(Data::None, Data::Named);
         }
         self.members.data(value, "'data'", false)
