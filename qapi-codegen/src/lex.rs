@@ -69,7 +69,7 @@ pub fn lex(file: FileId, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<T
         text,
         diagnostics,
         tokens: Vec::with_capacity(text.len() / 12 + 1),
-            double_quotes: false,
+        double_quotes: false,
     };
     lexer.run();
     lexer.tokens
@@ -274,8 +274,7 @@ impl<'a> Lexer<'a, '_> {
             "false" => self.push(Kind::False, input, rest),
             _ => {
                 let span = self.span(input, rest);
-                let diagnostic =
-                    Diagnostic::error(codes::STRAY, span, format!("stray `{word}`"));
+                let diagnostic = Diagnostic::error(codes::STRAY, span, format!("stray `{word}`"));
                 let letters = word.chars().any(|c| c.is_ascii_alphabetic());
                 let number = word.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
                 let diagnostic = if word == "\u{feff}" {
@@ -310,14 +309,19 @@ impl<'a> Lexer<'a, '_> {
     fn double_quoted(&mut self, input: &'a str) -> &'a str {
         let (rest, whole) = double_quoted(input).unwrap_or(("", input));
         let closed = whole.len() > 1 && whole.ends_with('"');
-        let plain = whole.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\');
+        let plain = whole
+            .bytes()
+            .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\');
         if !self.double_quotes {
             self.double_quotes = true;
             let span = self.span(input, rest);
             self.diagnostics.push(
                 Diagnostic::error(codes::STRAY, span, format!("stray `{whole}`"))
                     .note("double quotes")
-                    .help(format!("strings are written in single quotes: `'{}'`", whole.trim_matches('"'))),
+                    .help(format!(
+                        "strings are written in single quotes: `'{}'`",
+                        whole.trim_matches('"')
+                    )),
             );
         }
         self.push(if closed && plain { Kind::Str } else { Kind::Bad }, input, rest);

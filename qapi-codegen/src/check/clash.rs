@@ -97,7 +97,11 @@ fn member_clash(name: &str, span: Span, other: &str, place: Span, meeting: &Meet
         (false, _) => format!("members '{name}' and '{other}' have the same name in generated code"),
     };
     let diagnostic = Diagnostic::error(codes::MEMBER_CLASH, span, message).also(place, "the first one");
-    if name == other { diagnostic } else { diagnostic.help(format!("both become `{}`", mangle(name))) }
+    if name == other {
+        diagnostic
+    } else {
+        diagnostic.help(format!("both become `{}`", mangle(name)))
+    }
 }
 
 fn own_members(
@@ -115,7 +119,11 @@ fn own_members(
     }
     for member in members {
         if let Some((other, place, from_base)) = seen.get(&mangle(member.name)) {
-            let meeting = if *from_base { Meeting::Base(base_name) } else { Meeting::Same };
+            let meeting = if *from_base {
+                Meeting::Base(base_name)
+            } else {
+                Meeting::Same
+            };
             diagnostics.push(member_clash(member.name, member.span, other, *place, &meeting));
         } else {
             seen.insert(mangle(member.name), (member.name, member.span, false));

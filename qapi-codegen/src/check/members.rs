@@ -281,8 +281,7 @@ impl<'g> Members<'g, '_> {
             ValueKind::Object(object) => {
                 self.keys(object, &"a feature", Some(value.span), &["name"], &["if"]);
                 let named = self.name_of(object, &"a feature");
-                let what =
-                    named.map_or(What("a feature", ""), |(name, _)| What("feature", name));
+                let what = named.map_or(What("a feature", ""), |(name, _)| What("feature", name));
                 let condition = self.condition(object, &what);
                 let (name, span) = named?;
                 (name, span, condition)

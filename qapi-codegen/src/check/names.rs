@@ -151,7 +151,11 @@ pub(crate) struct What<'a>(pub &'a str, pub &'a str);
 
 impl Display for What<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.1.is_empty() { f.write_str(self.0) } else { write!(f, "{} '{}'", self.0, self.1) }
+        if self.1.is_empty() {
+            f.write_str(self.0)
+        } else {
+            write!(f, "{} '{}'", self.0, self.1)
+        }
     }
 }
 
@@ -199,13 +203,7 @@ pub(crate) fn check_value(
         // The digit makes no difference to the rules; a letter in front of it hides it from them.
         let as_name = format!("d{name}");
         let before = diagnostics.len();
-        let fine = check_lower(
-            &as_name,
-            span,
-            &What("value", name),
-            permissive,
-            diagnostics,
-        );
+        let fine = check_lower(&as_name, span, &What("value", name), permissive, diagnostics);
         for diagnostic in diagnostics.iter_mut().skip(before) {
             diagnostic.message = diagnostic
                 .message
