@@ -300,13 +300,33 @@ impl Scanner {
                 } => {
                     let mut ended = false;
                     while let Some(&byte) = bytes.get(at) {
-                        if !(0x20..0xFE).contains(&byte) {
+                        if escaped {
+                            if is_never_in_strings(byte) {
+                                return (at + 1, Some(Err(self.stray(bytes, from, at))));
+                            }
+                            escaped = false;
+                            at += 1;
+                            continue;
+                        }
+                        // Most of a string is neither quote nor escape: that is passed over in one go.
+                        let rest = bytes.get(at..).unwrap_or_default();
+                        let special = if plain {
+                            &SPECIAL_IN_ASCII
+                        } else {
+                            &SPECIAL_IN_TEXT
+                        };
+                        let run = rest.iter().position(|&byte| special[usize::from(byte)]);
+                        let Some(run) = run else {
+                            at = bytes.len();
+                            break;
+                        };
+                        at += run;
+                        let Some(&byte) = bytes.get(at) else { break };
+                        if is_never_in_strings(byte) {
                             return (at + 1, Some(Err(self.stray(bytes, from, at))));
                         }
                         at += 1;
-                        if escaped {
-                            escaped = false;
-                        } else if byte == quote {
+                        if byte == quote {
                             ended = true;
                             break;
                         } else if byte == b'\\' {
@@ -332,30 +352,39 @@ impl Scanner {
                     }
                 }
                 State::Keyword => {
-                    if byte.is_ascii_lowercase() {
-                        at += 1;
-                    } else if let Some(outcome) = self.token(bytes, from, at, |grammar, token, limits| {
-                        grammar.keyword(token, limits)
-                    }) {
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let run = rest.iter().position(|byte| !byte.is_ascii_lowercase());
+                    at += run.unwrap_or(rest.len());
+                    if run.is_some()
+                        && let Some(outcome) = self.token(bytes, from, at, |grammar, token, limits| {
+                            grammar.keyword(token, limits)
+                        })
+                    {
                         return (at, Some(outcome));
                     }
                 }
-                State::Number(number) => match number.step(byte) {
-                    Step::Goto(next) => {
+                State::Number(mut number) => {
+                    let mut step = Step::Goto(number);
+                    while let Some(&byte) = bytes.get(at) {
+                        step = number.step(byte);
+                        let Step::Goto(next) = step else { break };
+                        number = next;
                         at += 1;
-                        self.state = State::Number(next);
                     }
-                    Step::Bad => return (at + 1, Some(Err(self.stray(bytes, from, at)))),
-                    Step::End => {
-                        let integral = matches!(number, Number::Zero | Number::Integer);
-                        let outcome = self.token(bytes, from, at, |grammar, token, limits| {
-                            grammar.number(token, integral, limits)
-                        });
-                        if outcome.is_some() {
-                            return (at, outcome);
+                    match step {
+                        Step::Goto(_) => self.state = State::Number(number),
+                        Step::Bad => return (at + 1, Some(Err(self.stray(bytes, from, at)))),
+                        Step::End => {
+                            let integral = matches!(number, Number::Zero | Number::Integer);
+                            let outcome = self.token(bytes, from, at, |grammar, token, limits| {
+                                grammar.number(token, integral, limits)
+                            });
+                            if outcome.is_some() {
+                                return (at, outcome);
+                            }
                         }
                     }
-                },
+                }
             }
         }
         if !matches!(self.state, State::Start | State::Recovery) {
@@ -396,6 +425,31 @@ impl Scanner {
         token.extend_from_slice(bytes.get(from..=at).unwrap_or_default());
         SyntaxError::Stray(lexeme::for_message(&token))
     }
+}
+
+/// Bytes that end a string as bad.
+fn is_never_in_strings(byte: u8) -> bool {
+    byte < 0x20 || byte >= 0xFE
+}
+
+/// Bytes of a string that need a look.
+const SPECIAL_IN_TEXT: [bool; 256] = special_bytes(false);
+/// The same as long as the string is ASCII, which the first byte beyond it ends.
+const SPECIAL_IN_ASCII: [bool; 256] = special_bytes(true);
+
+const fn special_bytes(beyond_ascii: bool) -> [bool; 256] {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < special.len() {
+        special[byte] = byte < 0x20
+            || byte >= 0xFE
+            || byte == b'"' as usize
+            || byte == b'\'' as usize
+            || byte == b'\\' as usize
+            || (beyond_ascii && byte >= 0x80);
+        byte += 1;
+    }
+    special
 }
 
 /// Bytes at which scanning begins again after a bad one: structural characters, control characters
