@@ -1,0 +1,120 @@
+//! Dirty bitmaps.
+
+use std::sync::Arc;
+
+use block_core::bitmap::{action, BitmapHandle, BitmapSpec, default_granularity};
+use block_core::graph::Node;
+use qapi_runtime::Error;
+use schema::BlockDirtyBitmapOrStr;
+
+use crate::convert::error::generic;
+use crate::daemon::Daemon;
+
+/// What a new bitmap is like, checked against its node.
+pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<BitmapSpec, Error> {
+    if args.name.is_empty() {
+        return Err(Error::generic("Bitmap name cannot be empty"));
+    }
+    let granularity_bytes = match args.granularity {
+        Some(bytes) if bytes >= 512 && bytes.is_power_of_two() => bytes,
+        Some(bytes) if bytes < 512 && bytes.is_power_of_two() => {
+            return Err(Error::generic("Granularity must be at least 512"));
+        }
+        Some(_) => return Err(Error::generic("Granularity must be power of 2")),
+        None => default_granularity(node.driver().info().cluster_bytes),
+    };
+    let persistent = args.persistent.unwrap_or(false);
+    if persistent {
+        match node.driver().image_store() {
+            Some(store) => store.can_store_bitmap(&args.name, granularity_bytes).map_err(generic)?,
+            None => {
+                return Err(Error::generic(format!(
+                    "Driver '{}' does not support persistent bitmaps",
+                    node.driver().name()
+                )));
+            }
+        }
+    }
+    Ok(BitmapSpec {
+        name: args.name.as_str().into(),
+        granularity_bytes,
+        persistent,
+        disabled: args.disabled.unwrap_or(false),
+    })
+}
+
+/// The bitmaps to merge from, looked up before anything is changed.
+pub fn sources(
+    daemon: &Daemon,
+    node: &Arc<Node>,
+    given: &[BlockDirtyBitmapOrStr],
+) -> Result<Vec<BitmapHandle>, Error> {
+    given
+        .iter()
+        .map(|source| match source {
+            BlockDirtyBitmapOrStr::Local(name) => node.bitmaps().get(name).map_err(generic),
+            BlockDirtyBitmapOrStr::External(external) => {
+                daemon.device(&external.node)?.bitmaps().get(&external.name).map_err(generic)
+            }
+        })
+        .collect()
+}
+
+pub(super) async fn add(daemon: &Daemon, args: schema::BlockDirtyBitmapAdd) -> Result<(), Error> {
+    let node = daemon.device(&args.node)?;
+    daemon
+        .on_data(async move {
+            let spec = spec(&node, &args)?;
+            node.bitmaps().add(node.length(), &spec).map(drop).map_err(generic)
+        })
+        .await
+}
+
+pub(super) async fn remove(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Result<(), Error> {
+    let node = daemon.device(&args.node)?;
+    daemon.on_data(async move { remove_now(&node, &args.name).await }).await
+}
+
+/// Removes a bitmap, from the image first: what is left after a failure there is a bitmap that still works.
+async fn remove_now(node: &Arc<Node>, name: &str) -> Result<(), Error> {
+    let bitmap = node.bitmaps().get(name).map_err(generic)?;
+    let undo = action::remove(node.bitmaps(), name).map_err(generic)?;
+    let stored = bitmap.info().is_some_and(|info| info.persistent);
+    if stored && let Some(store) = node.driver().image_store() {
+        if let Err(error) = store.remove_bitmap(name).await {
+            undo.abort();
+            return Err(generic(error));
+        }
+    }
+    undo.commit();
+    Ok(())
+}
+
+pub(super) async fn clear(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Result<(), Error> {
+    let node = daemon.device(&args.node)?;
+    daemon
+        .on_data(async move {
+            action::clear(node.bitmaps(), &args.name).map_err(generic)?.commit();
+            Ok(())
+        })
+        .await
+}
+
+pub(super) async fn set_enabled(daemon: &Daemon, args: schema::BlockDirtyBitmap, enabled: bool) -> Result<(), Error> {
+    let node = daemon.device(&args.node)?;
+    action::set_enabled(node.bitmaps(), &args.name, enabled).map_err(generic)?.commit();
+    Ok(())
+}
+
+pub(super) async fn merge(daemon: &Daemon, args: schema::BlockDirtyBitmapMerge) -> Result<(), Error> {
+    let node = daemon.device(&args.node)?;
+    // The target is looked for first: its absence is the error that is told.
+    node.bitmaps().get(&args.target).map_err(generic)?;
+    let sources = sources(daemon, &node, &args.bitmaps)?;
+    daemon
+        .on_data(async move {
+            action::merge(node.bitmaps(), &args.target, &sources).map_err(generic)?.commit();
+            Ok(())
+        })
+        .await
+}

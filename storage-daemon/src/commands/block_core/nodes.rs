@@ -1,0 +1,112 @@
+//! Nodes: open, close, reopen, resize, and what queries show of them.
+
+use std::sync::Arc;
+
+use block_core::graph::{Node, Parent};
+use qapi_runtime::{Error, ErrorClass};
+
+use crate::convert::error::generic;
+use crate::convert::options::node_options;
+use crate::convert::{nodes, stats as counters};
+use crate::daemon::Daemon;
+
+pub(super) fn query(daemon: &Daemon, flat: bool) -> Vec<schema::BlockDeviceInfo> {
+    // Newest first, as clients know it.
+    daemon.graph.nodes().iter().rev().map(|node| nodes::device_info(node, flat)).collect()
+}
+
+pub(super) fn stats(daemon: &Daemon, query_nodes: bool) -> Vec<schema::BlockStats> {
+    if query_nodes {
+        daemon.graph.nodes().iter().map(counters::node_stats).collect()
+    } else {
+        // Only guest devices have counters of their own, and this program has none.
+        Vec::new()
+    }
+}
+
+pub(super) async fn add(daemon: &Daemon, options: schema::BlockdevOptions) -> Result<(), Error> {
+    if options.node_name.is_none() {
+        return Err(Error::generic("'node-name' must be specified for the root node"));
+    }
+    let options = node_options(options)?;
+    let graph = Arc::clone(&daemon.graph);
+    daemon.on_data(async move { graph.add(options).await.map(drop).map_err(generic) }).await
+}
+
+pub(super) async fn reopen(daemon: &Daemon, options: Vec<schema::BlockdevOptions>) -> Result<(), Error> {
+    let options = options
+        .into_iter()
+        .map(|options| {
+            if options.node_name.is_none() {
+                return Err(Error::generic("node-name not specified"));
+            }
+            node_options(options)
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let graph = Arc::clone(&daemon.graph);
+    daemon.on_data(async move { graph.reopen(options).await.map_err(generic) }).await
+}
+
+pub(super) async fn del(daemon: &Daemon, name: String) -> Result<(), Error> {
+    let graph = Arc::clone(&daemon.graph);
+    daemon
+        .on_data(async move {
+            if graph.find(&name).is_none() {
+                return Err(Error::generic(format!("Failed to find node with node-name='{name}'")));
+            }
+            graph.remove(&name.into()).await.map_err(generic)
+        })
+        .await
+}
+
+pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result<(), Error> {
+    let node = daemon.device_or_node(args.device.as_deref(), args.node_name.as_deref())?;
+    let Ok(size) = u64::try_from(args.size) else {
+        return Err(Error::generic("Parameter 'size' expects a >0 size"));
+    };
+    let graph = Arc::clone(&daemon.graph);
+    daemon.on_data(async move { graph.resize(&node, size).await.map_err(generic) }).await
+}
+
+pub(super) fn set_write_threshold(daemon: &Daemon, args: &schema::BlockSetWriteThreshold) -> Result<(), Error> {
+    match daemon.graph.find(&args.node_name) {
+        Some(node) => {
+            node.set_write_threshold(args.write_threshold);
+            Ok(())
+        }
+        None => Err(Error::new(
+            ErrorClass::GenericError,
+            format!("Device '{}' not found", args.node_name),
+        )),
+    }
+}
+
+impl Daemon {
+    /// The node that a command names as its device.
+    pub fn device(&self, name: &str) -> Result<Arc<Node>, Error> {
+        self.graph
+            .find(name)
+            .ok_or_else(|| Error::generic(format!("Cannot find device='{name}' nor node-name='{name}'")))
+    }
+
+    /// The node of a command that takes a device or a node. There are no devices here, so only the node counts.
+    pub fn device_or_node(&self, device: Option<&str>, node_name: Option<&str>) -> Result<Arc<Node>, Error> {
+        let device = device.unwrap_or_default();
+        let name = node_name.unwrap_or_default();
+        self.graph
+            .find(name)
+            .ok_or_else(|| Error::generic(format!("Cannot find device='{device}' nor node-name='{name}'")))
+    }
+
+    /// The node of a command that works on the top of a tree only.
+    pub fn root_device(&self, name: &str) -> Result<Arc<Node>, Error> {
+        let node = self.device(name)?;
+        let below_another = node.parents().iter().any(|edge| matches!(edge.parent(), Parent::Node(_)));
+        if below_another { Err(Error::generic("Need a root block node")) } else { Ok(node) }
+    }
+
+    /// Opens a node from the command line.
+    pub async fn add_node(&self, options: schema::BlockdevOptions) -> Result<(), Error> {
+        add(self, options).await
+    }
+}

@@ -1,0 +1,41 @@
+//! job.json: jobs of every kind.
+
+use qapi_runtime::{Call, Error};
+use schema::{
+    JobCancel, JobCommands, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, QueryJobs,
+};
+
+use crate::convert::error::generic;
+use crate::convert::jobs;
+use crate::daemon::Daemon;
+
+impl JobCommands for Daemon {
+    async fn job_pause(&self, _call: &Call, args: JobPause) -> Result<(), Error> {
+        self.jobs.pause(&args.id).map_err(generic)
+    }
+
+    async fn job_resume(&self, _call: &Call, args: JobResume) -> Result<(), Error> {
+        self.jobs.resume(&args.id).map_err(generic)
+    }
+
+    async fn job_cancel(&self, _call: &Call, args: JobCancel) -> Result<(), Error> {
+        self.jobs.cancel(&args.id, jobs::deadline(args.deadline_ms)).map_err(generic)
+    }
+
+    async fn job_complete(&self, _call: &Call, args: JobComplete) -> Result<(), Error> {
+        self.jobs.complete(&args.id).map_err(generic)
+    }
+
+    async fn job_dismiss(&self, _call: &Call, args: JobDismiss) -> Result<(), Error> {
+        self.jobs.dismiss(&args.id).map_err(generic)
+    }
+
+    async fn job_finalize(&self, _call: &Call, args: JobFinalize) -> Result<(), Error> {
+        self.jobs.finalize(&args.id).map_err(generic)
+    }
+
+    async fn query_jobs(&self, _call: &Call, args: QueryJobs) -> Result<Vec<JobInfo>, Error> {
+        let latency = args.latency.unwrap_or(false);
+        Ok(self.jobs.list().into_iter().map(|job| jobs::job_info(job, latency)).collect())
+    }
+}

@@ -1,0 +1,119 @@
+//! Jobs and bitmaps as queries show them, and the words of jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use block_core::event::{JobKind, JobStatus};
+use block_core::graph::Node;
+use block_core::job::{IoStatus, JobInfo};
+
+use super::nodes::signed;
+
+/// A job as `query-jobs` shows it; the guest's delay only for those who ask.
+pub fn job_info(job: JobInfo, with_latency: bool) -> schema::JobInfo {
+    let (sync_taken, sync_reason) = job.auto.unzip();
+    schema::JobInfo {
+        id: job.id.as_str().to_owned(),
+        r#type: job_type(job.kind),
+        status: job_status(job.status),
+        current_progress: signed(job.current),
+        total_progress: signed(job.total),
+        error: job.error,
+        sync_taken: sync_taken.as_deref().map(sync_mode_name),
+        sync_reason,
+        guest_delay_max_ns: (with_latency && job.kind == JobKind::Backup).then_some(job.guest_delay_max_ns),
+    }
+}
+
+/// A job as `query-block-jobs` shows it; nothing for jobs of other kinds.
+pub fn block_job_info(job: JobInfo) -> Option<schema::BlockJobInfo> {
+    let block = job.block?;
+    let (sync_taken, sync_reason) = job.auto.unzip();
+    Some(schema::BlockJobInfo {
+        device: job.id.as_str().to_owned(),
+        len: signed(block.len),
+        offset: signed(block.offset),
+        busy: block.busy,
+        paused: block.paused,
+        speed: signed(block.speed),
+        io_status: match block.io_status {
+            IoStatus::Ok => schema::BlockDeviceIoStatus::Ok,
+            IoStatus::Failed => schema::BlockDeviceIoStatus::Failed,
+            IoStatus::NoSpace => schema::BlockDeviceIoStatus::Nospace,
+        },
+        ready: block.ready,
+        status: job_status(job.status),
+        auto_finalize: block.auto_finalize,
+        auto_dismiss: block.auto_dismiss,
+        error: job.error,
+        sync_taken: sync_taken.as_deref().map(sync_mode_name),
+        sync_reason,
+        branch: match job.kind {
+            JobKind::Commit => schema::BlockJobInfoBranch::Commit,
+            JobKind::Stream => schema::BlockJobInfoBranch::Stream,
+            JobKind::Mirror => {
+                schema::BlockJobInfoBranch::Mirror(schema::BlockJobInfoMirror { actively_synced: false })
+            }
+            JobKind::Create => schema::BlockJobInfoBranch::Create,
+            _ => schema::BlockJobInfoBranch::Backup,
+        },
+    })
+}
+
+/// The kind of a job.
+pub fn job_type(kind: JobKind) -> schema::JobType {
+    match kind {
+        JobKind::Create => schema::JobType::Create,
+        JobKind::Mirror => schema::JobType::Mirror,
+        JobKind::Commit => schema::JobType::Commit,
+        JobKind::Stream => schema::JobType::Stream,
+        _ => schema::JobType::Backup,
+    }
+}
+
+/// Where a job is in its life.
+pub fn job_status(status: JobStatus) -> schema::JobStatus {
+    match status {
+        JobStatus::Undefined => schema::JobStatus::Undefined,
+        JobStatus::Created => schema::JobStatus::Created,
+        JobStatus::Running => schema::JobStatus::Running,
+        JobStatus::Paused => schema::JobStatus::Paused,
+        JobStatus::Ready => schema::JobStatus::Ready,
+        JobStatus::Standby => schema::JobStatus::Standby,
+        JobStatus::Waiting => schema::JobStatus::Waiting,
+        JobStatus::Pending => schema::JobStatus::Pending,
+        JobStatus::Aborting => schema::JobStatus::Aborting,
+        JobStatus::Concluded => schema::JobStatus::Concluded,
+        JobStatus::Null => schema::JobStatus::Null,
+    }
+}
+
+/// The mode that `sync: auto` took, from the block layer's word for it.
+pub fn sync_mode_name(name: &str) -> schema::MirrorSyncMode {
+    match name {
+        "incremental" => schema::MirrorSyncMode::Incremental,
+        _ => schema::MirrorSyncMode::Full,
+    }
+}
+
+/// How long a cancelled job may wait for its requests.
+pub fn deadline(milliseconds: Option<u32>) -> Option<Duration> {
+    milliseconds.map(|milliseconds| Duration::from_millis(u64::from(milliseconds)))
+}
+
+/// A node's bitmaps, newest first.
+pub fn dirty_bitmaps(node: &Arc<Node>) -> Vec<schema::BlockDirtyInfo> {
+    node.bitmaps()
+        .infos()
+        .into_iter()
+        .map(|bitmap| schema::BlockDirtyInfo {
+            name: Some(bitmap.name.as_str().to_owned()),
+            count: signed(bitmap.dirty_bytes),
+            granularity: bitmap.granularity_bytes,
+            recording: bitmap.recording,
+            busy: bitmap.busy,
+            persistent: bitmap.persistent,
+            inconsistent: bitmap.inconsistent.then_some(true),
+        })
+        .collect()
+}
