@@ -207,7 +207,11 @@ impl Drop for Listener {
 }
 
 /// Removes a socket file that nobody listens on.
-fn remove_stale(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+///
+/// `AddrInUse` when somebody listens there, `AlreadyExists` when the file is no socket.
+pub fn remove_stale(path: &Path) -> io::Result<()> {
     let file = match std::fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

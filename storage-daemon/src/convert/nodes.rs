@@ -65,7 +65,7 @@ pub fn device_info(node: &Arc<Node>, flat: bool) -> schema::BlockDeviceInfo {
 }
 
 /// The child whose content shows through: the backing file, or what a filter filters.
-fn child_below(node: &Arc<Node>) -> Option<Arc<Child>> {
+pub fn child_below(node: &Arc<Node>) -> Option<Arc<Child>> {
     let filter = is_filter(node.driver().name());
     node.children()
         .into_iter()

@@ -3,7 +3,7 @@
 //! The trait is answered here, method by method; each subject has a file below.
 
 mod backup;
-mod bitmaps;
+pub mod bitmaps;
 mod block_jobs;
 mod create;
 mod graph_query;

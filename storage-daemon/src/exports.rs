@@ -1,0 +1,422 @@
+//! Exports and the NBD servers that offer them: who listens where, and which export is on its way out.
+//!
+//! The NBD protocol itself is the block layer's; here are sockets, TLS, ids and the order of events.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use block_core::bitmap::BitmapHandle;
+use block_core::event::Event;
+use block_core::graph::{Graph, Node};
+use block_core::nbd::{self, Export, ExportOptions, MultiConn, ServerConfig, Stream, TlsUpgrade, UpgradeFuture};
+use qapi_runtime::Error;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::cli::CliError;
+use crate::cli::chardev::Address;
+use crate::convert::error::generic;
+use crate::names;
+use crate::objects::ObjectUse;
+use crate::process::os_text;
+
+/// Clients at once, where a server says nothing about it.
+pub const DEFAULT_CONNECTIONS: u32 = 100;
+/// Seconds for the handshake, where a server says nothing about it.
+pub const DEFAULT_HANDSHAKE_SECONDS: u32 = 10;
+/// How long to wait after an accept that failed (no descriptors left, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A server to start.
+pub struct ServerOptions {
+    /// Its id; the one without an id has the empty one.
+    pub id: String,
+    /// Where it listens.
+    pub address: Address,
+    /// How it treats its clients.
+    pub config: ServerConfig,
+    /// Keeps its credentials.
+    pub credentials: Option<ObjectUse>,
+}
+
+struct RunningServer {
+    id: String,
+    server: Arc<nbd::Server>,
+    accepting: Vec<JoinHandle<()>>,
+    /// Removed when the server stops.
+    socket_path: Option<String>,
+    _credentials: Option<ObjectUse>,
+}
+
+/// An export to add.
+pub struct NewExport {
+    /// Its id.
+    pub id: String,
+    /// Id of the server; the one without an id has the empty one.
+    pub server: String,
+    /// The name that clients ask for.
+    pub name: String,
+    /// A text for people.
+    pub description: Option<String>,
+    /// Clients may write.
+    pub writable: bool,
+    /// Every write is made durable.
+    pub writethrough: bool,
+    /// Bitmaps to show, by their names.
+    pub bitmaps: Vec<(String, BitmapHandle)>,
+    /// Offer the depth of allocation.
+    pub allocation_depth: bool,
+}
+
+struct RunningExport {
+    id: String,
+    server: String,
+    node_name: String,
+    export: Arc<Export>,
+    shutting_down: bool,
+}
+
+/// An export, as queries show it.
+#[derive(Debug)]
+pub struct ExportInfo {
+    /// Its id.
+    pub id: String,
+    /// The node.
+    pub node_name: String,
+    /// It is on its way out.
+    pub shutting_down: bool,
+}
+
+#[derive(Default)]
+struct State {
+    servers: Vec<RunningServer>,
+    /// Oldest first.
+    exports: Vec<RunningExport>,
+}
+
+/// All exports and NBD servers.
+pub struct Exports {
+    graph: Arc<Graph>,
+    data: Handle,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Exports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+impl Exports {
+    /// No servers and no exports. Connections are served on `data`.
+    pub fn new(graph: Arc<Graph>, data: Handle) -> Arc<Self> {
+        Arc::new(Self { graph, data, state: Mutex::default() })
+    }
+
+    /// Nothing panics while it is held, so a poisoned lock holds a sound state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a server.
+    pub async fn start_server(&self, options: ServerOptions) -> Result<(), Error> {
+        self.check_not_running(&options.id)?;
+        let listeners = listen(&options.address).await.map_err(|CliError(text)| Error::generic(text))?;
+        // Whoever came first while the name was being resolved stays.
+        self.check_not_running(&options.id)?;
+        let server = nbd::Server::new(options.config, self.data.clone());
+        let socket_path = match &options.address {
+            Address::Unix { path, is_abstract: false } => Some(path.clone()),
+            _ => None,
+        };
+        let accepting = listeners
+            .into_iter()
+            .map(|listener| {
+                let server = Arc::clone(&server);
+                // Registered with the data runtime, which serves the connections.
+                self.data.spawn(async move {
+                    match listener.register() {
+                        Ok(listener) => accept_all(&listener, &server).await,
+                        Err(error) => tracing::error!(%error, "cannot listen for NBD clients"),
+                    }
+                })
+            })
+            .collect();
+        self.lock().servers.push(RunningServer {
+            id: options.id,
+            server,
+            accepting,
+            socket_path,
+            _credentials: options.credentials,
+        });
+        Ok(())
+    }
+
+    fn check_not_running(&self, id: &str) -> Result<(), Error> {
+        if self.lock().servers.iter().any(|server| server.id == id) {
+            Err(Error::generic("NBD server already running"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the server of that id runs.
+    pub fn has_server(&self, id: &str) -> bool {
+        self.lock().servers.iter().any(|server| server.id == id)
+    }
+
+    /// Stops a server and takes its exports away.
+    pub async fn stop_server(self: &Arc<Self>, id: &str) -> Result<(), Error> {
+        let server = {
+            let mut state = self.lock();
+            let Some(at) = state.servers.iter().position(|server| server.id == id) else {
+                return Err(Error::generic("NBD server not running"));
+            };
+            state.servers.remove(at)
+        };
+        self.end_server(server).await;
+        Ok(())
+    }
+
+    async fn end_server(self: &Arc<Self>, server: RunningServer) {
+        for task in &server.accepting {
+            task.abort();
+        }
+        if let Some(path) = &server.socket_path {
+            // It may have been removed by hand.
+            let _ = std::fs::remove_file(path);
+        }
+        let ids: Vec<String> = {
+            let state = self.lock();
+            state.exports.iter().rev().filter(|export| export.server == server.id).map(|one| one.id.clone()).collect()
+        };
+        for id in ids {
+            self.close(&id).await;
+        }
+        server.server.close().await;
+    }
+
+    /// Whether the id can be given to a new export.
+    pub fn check_id(&self, id: &str) -> Result<(), Error> {
+        if !names::is_id(id) {
+            return Err(Error::generic("Invalid block export id"));
+        }
+        if self.lock().exports.iter().any(|export| export.id == id) {
+            return Err(Error::generic(format!("Block export id '{id}' is already in use")));
+        }
+        Ok(())
+    }
+
+    /// Adds an export.
+    pub fn add(&self, node: &Arc<Node>, new: NewExport) -> Result<(), Error> {
+        self.check_id(&new.id)?;
+        let Some(server) =
+            self.lock().servers.iter().find(|server| server.id == new.server).map(|one| Arc::clone(&one.server))
+        else {
+            return Err(Error::generic("NBD server not running"));
+        };
+        if server.find(&new.name).is_some() {
+            return Err(Error::generic(format!("NBD server already has export named '{}'", new.name)));
+        }
+        let options = ExportOptions {
+            id: new.id.as_str().into(),
+            name: new.name,
+            description: new.description,
+            writable: new.writable,
+            writethrough: new.writethrough,
+            bitmaps: new.bitmaps,
+            allocation_depth: new.allocation_depth,
+            multi_conn: MultiConn::Auto,
+        };
+        let export = Export::new(&self.graph, node, options).map_err(generic)?;
+        if let Err(error) = server.add(Arc::clone(&export)) {
+            self.data.spawn(async move { export.close().await });
+            return Err(generic(error));
+        }
+        self.lock().exports.push(RunningExport {
+            id: new.id,
+            server: new.server,
+            node_name: node.name().as_str().to_owned(),
+            export,
+            shutting_down: false,
+        });
+        Ok(())
+    }
+
+    /// Takes an export away. With clients it is gone only some time later, when its event comes.
+    pub async fn remove(self: &Arc<Self>, id: &str, hard: bool) -> Result<(), Error> {
+        let idle = {
+            let mut state = self.lock();
+            let Some(found) = state.exports.iter_mut().find(|export| export.id == id) else {
+                return Err(Error::generic(format!("Export '{id}' is not found")));
+            };
+            if found.shutting_down {
+                return Err(Error::generic(format!("Export '{id}' is already shutting down")));
+            }
+            let idle = found.export.clients() == 0;
+            if !idle && !hard {
+                return Err(Error::generic(format!("export '{id}' still in use")));
+            }
+            found.shutting_down = true;
+            idle
+        };
+        let this = Arc::clone(self);
+        let id = id.to_owned();
+        let closing = self.data.spawn(async move { this.close(&id).await });
+        if idle {
+            // Nothing to wait for: it is gone before the reply.
+            let _ = closing.await;
+        }
+        Ok(())
+    }
+
+    /// Sends an export's clients away, gives its node up, tells that it is gone.
+    async fn close(&self, id: &str) {
+        let found = {
+            let mut state = self.lock();
+            let State { servers, exports } = &mut *state;
+            exports.iter_mut().find(|export| export.id == id).map(|found| {
+                found.shutting_down = true;
+                if let Some(server) = servers.iter().find(|server| server.id == found.server) {
+                    server.server.remove(found.export.name());
+                }
+                Arc::clone(&found.export)
+            })
+        };
+        let Some(export) = found else {
+            return;
+        };
+        export.close().await;
+        let was_there = {
+            let mut state = self.lock();
+            let before = state.exports.len();
+            state.exports.retain(|other| other.id != id);
+            state.exports.len() < before
+        };
+        // Two may have closed it at once; it is told once.
+        if was_there {
+            self.graph.emit(Event::BlockExportDeleted { id: id.into() });
+        }
+    }
+
+    /// All exports, newest first.
+    pub fn list(&self) -> Vec<ExportInfo> {
+        self.lock()
+            .exports
+            .iter()
+            .rev()
+            .map(|export| ExportInfo {
+                id: export.id.clone(),
+                node_name: export.node_name.clone(),
+                shutting_down: export.shutting_down,
+            })
+            .collect()
+    }
+
+    /// Takes everything away: the end of the program.
+    pub async fn close_all(self: &Arc<Self>) {
+        let servers = std::mem::take(&mut self.lock().servers);
+        for server in servers {
+            self.end_server(server).await;
+        }
+    }
+}
+
+/// A socket that is bound, but not yet registered with a runtime.
+enum Bound {
+    Unix(std::os::unix::net::UnixListener),
+    Tcp(std::net::TcpListener),
+}
+
+enum Registered {
+    Unix(tokio::net::UnixListener),
+    Tcp(tokio::net::TcpListener),
+}
+
+impl Bound {
+    fn register(self) -> std::io::Result<Registered> {
+        match self {
+            Self::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener).map(Registered::Unix)
+            }
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener).map(Registered::Tcp)
+            }
+        }
+    }
+}
+
+async fn accept_all(listener: &Registered, server: &Arc<nbd::Server>) {
+    loop {
+        server.ready().await;
+        let accepted = match listener {
+            Registered::Unix(listener) => listener.accept().await.map(|(stream, _)| server.serve(stream)),
+            Registered::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                // Small replies must not wait for more to send.
+                let _ = stream.set_nodelay(true);
+                server.serve(stream);
+            }),
+        };
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "cannot accept an NBD client");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
+    match address {
+        Address::Unix { path, is_abstract } => {
+            let bound = if *is_abstract {
+                use std::os::linux::net::SocketAddrExt;
+                std::os::unix::net::SocketAddr::from_abstract_name(path)
+                    .and_then(|address| std::os::unix::net::UnixListener::bind_addr(&address))
+            } else {
+                qapi_runtime::listen::remove_stale(std::path::Path::new(path))
+                    .and_then(|()| std::os::unix::net::UnixListener::bind(path))
+            };
+            let bound = bound
+                .map_err(|error| CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error))))?;
+            Ok(vec![Bound::Unix(bound)])
+        }
+        Address::Inet { host, port, .. } => {
+            // A name can have several addresses (IPv4 and IPv6): all of one port that are free.
+            let mut listeners = Vec::new();
+            let mut on_port = None;
+            let mut failure = None;
+            for candidate in crate::net::resolve(address).await? {
+                if on_port.is_some_and(|port| port != candidate.port()) {
+                    break;
+                }
+                match std::net::TcpListener::bind(candidate) {
+                    Ok(listener) => {
+                        on_port = Some(candidate.port());
+                        listeners.push(Bound::Tcp(listener));
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if listeners.is_empty() {
+                let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
+                return Err(CliError::new(format!("Failed to find an available port at {host}:{port}: {why}")));
+            }
+            Ok(listeners)
+        }
+        Address::Descriptor(_) => Err(CliError::new("Only 'inet' and 'unix' sockets are supported here")),
+    }
+}
+
+/// TLS for the clients of a server.
+pub struct ServerTls(pub tokio_rustls::TlsAcceptor);
+
+impl TlsUpgrade for ServerTls {
+    fn upgrade(&self, stream: Box<dyn Stream>) -> UpgradeFuture<'_> {
+        Box::pin(async move {
+            let stream = self.0.accept(stream).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
