@@ -1,39 +1,60 @@
 //! What all command handlers share.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use block_core::event::{Event, EventSink};
+use block_core::event::EventSink;
 use block_core::graph::{Graph, GraphContext};
+use block_core::job::JobManager;
 use qapi_runtime::{Error, EventHub, Stop};
 use tokio::runtime::Handle;
+
+use crate::convert::events::QmpEvents;
+use crate::exports::Exports;
+use crate::objects::Objects;
+
+/// How long a job may take to let go at the end of the program.
+const LAST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The daemon: everything that commands act on.
 pub struct Daemon {
     /// The block nodes.
     pub graph: Arc<Graph>,
-    /// Where events are told to clients.
-    pub events: Arc<EventHub>,
+    /// The jobs.
+    pub jobs: Arc<JobManager>,
+    /// Exports and NBD servers.
+    pub exports: Arc<Exports>,
+    /// Objects by id.
+    pub objects: Arc<Objects>,
     /// Ends the program.
     stop: Stop,
     /// The runtime that block I/O, jobs and exports live on.
     data: Handle,
+    /// This daemon, for work that outlives the call it was started by.
+    this: Weak<Daemon>,
 }
 
 impl Daemon {
     /// A daemon without nodes. `data` is the runtime for block I/O.
     pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop) -> Arc<Self> {
-        let sink: Arc<dyn EventSink> = Arc::new(Events(Arc::clone(&events)));
-        let graph = Graph::new(GraphContext {
-            handle: data.clone(),
-            events: sink,
-        });
-        Arc::new(Self {
+        let sink: Arc<dyn EventSink> = Arc::new(QmpEvents(events));
+        let graph = Graph::new(GraphContext { handle: data.clone(), events: Arc::clone(&sink) });
+        let jobs = JobManager::new(data.clone(), sink);
+        Arc::new_cyclic(|this| Self {
+            exports: Exports::new(Arc::clone(&graph), data.clone()),
+            objects: Arc::default(),
             graph,
-            events,
+            jobs,
             stop,
             data,
+            this: this.clone(),
         })
+    }
+
+    /// The daemon, shared.
+    pub fn shared(&self) -> Result<Arc<Self>, Error> {
+        self.this.upgrade().ok_or_else(|| Error::generic("The daemon is ending"))
     }
 
     /// Asks the program to end, as `quit` and the signals do.
@@ -43,7 +64,7 @@ impl Daemon {
 
     /// Runs block layer work where it belongs, so that the loop that serves QMP clients never waits for it.
     ///
-    /// A panic in there becomes an error of this one command.
+    /// A panic in there becomes an error of this one command. The work goes on when the caller is dropped.
     pub async fn on_data<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -52,33 +73,24 @@ impl Daemon {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "a command's work has ended without a result");
-                Err(Error::generic(
-                    "Internal error: the operation has ended without a result",
-                ))
+                Err(Error::generic("Internal error: the operation has ended without a result"))
             }
         }
     }
 
-    /// Closes everything in order: exports, jobs, the NBD server, then the nodes.
+    /// Closes everything in order: exports and their servers, jobs, then the nodes. Harmless when repeated.
     pub async fn close(&self) {
-        let graph = Arc::clone(&self.graph);
+        let (exports, jobs, graph) = (Arc::clone(&self.exports), Arc::clone(&self.jobs), Arc::clone(&self.graph));
         let closed = self
             .on_data(async move {
+                exports.close_all().await;
+                jobs.cancel_all(LAST_DEADLINE).await;
                 graph.close_all().await;
                 Ok(())
             })
             .await;
         if let Err(error) = closed {
-            tracing::error!(%error, "cannot close all nodes");
+            tracing::error!(%error, "cannot close everything");
         }
-    }
-}
-
-/// The block layer's events on their way to QMP clients.
-struct Events(Arc<EventHub>);
-
-impl EventSink for Events {
-    fn emit(&self, event: Event) {
-        let _ = (&self.0, event);
     }
 }

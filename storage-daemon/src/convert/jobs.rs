@@ -11,7 +11,7 @@ use super::nodes::signed;
 
 /// A job as `query-jobs` shows it; the guest's delay only for those who ask.
 pub fn job_info(job: JobInfo, with_latency: bool) -> schema::JobInfo {
-    let (sync_taken, sync_reason) = job.auto.unzip();
+    let (sync_taken, sync_reason) = job.details.auto.unzip();
     schema::JobInfo {
         id: job.id.as_str().to_owned(),
         r#type: job_type(job.kind),
@@ -21,30 +21,32 @@ pub fn job_info(job: JobInfo, with_latency: bool) -> schema::JobInfo {
         error: job.error,
         sync_taken: sync_taken.as_deref().map(sync_mode_name),
         sync_reason,
-        guest_delay_max_ns: (with_latency && job.kind == JobKind::Backup).then_some(job.guest_delay_max_ns),
+        guest_delay_max_ns: job.details.guest_delay_max_ns.filter(|_| with_latency),
     }
 }
 
 /// A job as `query-block-jobs` shows it; nothing for jobs of other kinds.
 pub fn block_job_info(job: JobInfo) -> Option<schema::BlockJobInfo> {
-    let block = job.block?;
-    let (sync_taken, sync_reason) = job.auto.unzip();
+    if !job.is_block_job {
+        return None;
+    }
+    let (sync_taken, sync_reason) = job.details.auto.unzip();
     Some(schema::BlockJobInfo {
         device: job.id.as_str().to_owned(),
-        len: signed(block.len),
-        offset: signed(block.offset),
-        busy: block.busy,
-        paused: block.paused,
-        speed: signed(block.speed),
-        io_status: match block.io_status {
+        len: signed(job.total),
+        offset: signed(job.current),
+        busy: job.busy,
+        paused: job.paused,
+        speed: signed(job.speed),
+        io_status: match job.io_status {
             IoStatus::Ok => schema::BlockDeviceIoStatus::Ok,
             IoStatus::Failed => schema::BlockDeviceIoStatus::Failed,
             IoStatus::NoSpace => schema::BlockDeviceIoStatus::Nospace,
         },
-        ready: block.ready,
+        ready: job.ready,
         status: job_status(job.status),
-        auto_finalize: block.auto_finalize,
-        auto_dismiss: block.auto_dismiss,
+        auto_finalize: job.auto_finalize,
+        auto_dismiss: job.auto_dismiss,
         error: job.error,
         sync_taken: sync_taken.as_deref().map(sync_mode_name),
         sync_reason,

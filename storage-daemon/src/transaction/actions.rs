@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use block_core::bitmap::action::{self, Undo};
 use block_core::graph::{Graph, Node};
-use block_core::job::{JobGroup, PreparedJob};
+use block_core::backup::PreparedJob;
+use block_core::job::JobGroup;
 use qapi_runtime::Error;
 use qapi_runtime::transaction::{Action, Prepared, Preparing};
 

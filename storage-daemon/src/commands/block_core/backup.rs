@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use block_core::bitmap::BitmapMode;
 use block_core::graph::{Node, OpKind};
-use block_core::job::{BackupOptions, BackupPerf, JobGroup, OnError, PreparedJob, SyncMode};
+use block_core::backup::{self, BackupOptions, BackupPerf, OnError, PreparedJob, SyncMode};
+use block_core::job::JobGroup;
 use block_core::options::{BackingRef, DetectZeroes, NodeOptions, NodeRef};
 use qapi_runtime::Error;
 use schema::{BlockdevOnError, MirrorSyncMode, NewImageMode};
 
 use super::create;
 use crate::convert::error::generic;
-use crate::convert::options::{natural, on_cbw_error};
+use crate::convert::options::on_cbw_error;
 use crate::daemon::Daemon;
 
 /// A backup as either command asks for it.
@@ -58,7 +59,7 @@ pub async fn backup_job(
     daemon
         .on_data(async move {
             let target = Arc::clone(&options.target);
-            let prepared = jobs.prepare_backup(options, group.as_ref()).await.map_err(generic);
+            let prepared = backup::prepare(&jobs, &graph, options, group.as_ref()).await.map_err(generic);
             if prepared.is_err() && temporary {
                 graph.close_if_unused(target).await;
             }
@@ -86,7 +87,7 @@ fn common(args: schema::BackupCommon, device: Arc<Node>, target: Arc<Node>) -> R
         on_target_error: on_error(args.on_target_error),
         on_cbw_error: args.on_cbw_error.map(on_cbw_error).unwrap_or_default(),
         cbw_timeout: args.cbw_timeout.unwrap_or(0),
-        speed: natural("speed", args.speed)?.unwrap_or(0),
+        speed: args.speed.unwrap_or(0),
         auto_finalize: args.auto_finalize.unwrap_or(true),
         auto_dismiss: args.auto_dismiss.unwrap_or(true),
         filter_node_name: args.filter_node_name,

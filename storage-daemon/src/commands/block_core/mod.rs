@@ -13,6 +13,7 @@ mod snapshots;
 pub use backup::{backup_job, BackupRequest};
 pub use snapshots::{append_overlay, delete_snapshot, internal_snapshot, open_overlay, Overlay};
 
+use block_core::job::Verb;
 use qapi_runtime::{Call, Error};
 use schema::{
     BlockCoreCommands, BlockDeviceInfo, BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge, BlockInfo,
@@ -96,35 +97,35 @@ impl BlockCoreCommands for Daemon {
     }
 
     async fn block_job_set_speed(&self, _call: &Call, args: BlockJobSetSpeed) -> Result<(), Error> {
-        block_jobs::set_speed(self, &args)
+        block_jobs::verb(self, &args.device, Verb::SetSpeed(args.speed)).await
     }
 
     async fn block_job_cancel(&self, _call: &Call, args: BlockJobCancel) -> Result<(), Error> {
-        block_jobs::cancel(self, &args)
+        block_jobs::cancel(self, &args).await
     }
 
     async fn block_job_pause(&self, _call: &Call, args: BlockJobPause) -> Result<(), Error> {
-        block_jobs::pause(self, &args.device)
+        block_jobs::verb(self, &args.device, Verb::Pause).await
     }
 
     async fn block_job_resume(&self, _call: &Call, args: BlockJobResume) -> Result<(), Error> {
-        block_jobs::resume(self, &args.device)
+        block_jobs::verb(self, &args.device, Verb::Resume).await
     }
 
     async fn block_job_complete(&self, _call: &Call, args: BlockJobComplete) -> Result<(), Error> {
-        block_jobs::complete(self, &args.device)
+        block_jobs::verb(self, &args.device, Verb::Complete).await
     }
 
     async fn block_job_dismiss(&self, _call: &Call, args: BlockJobDismiss) -> Result<(), Error> {
-        block_jobs::dismiss(self, &args.id)
+        block_jobs::verb(self, &args.id, Verb::Dismiss).await
     }
 
     async fn block_job_finalize(&self, _call: &Call, args: BlockJobFinalize) -> Result<(), Error> {
-        block_jobs::finalize(self, &args.id)
+        block_jobs::verb(self, &args.id, Verb::Finalize).await
     }
 
     async fn block_job_change(&self, _call: &Call, args: BlockJobChangeOptions) -> Result<(), Error> {
-        block_jobs::change(self, &args)
+        block_jobs::change(self, &args).await
     }
 
     async fn blockdev_add(&self, _call: &Call, args: BlockdevOptions) -> Result<(), Error> {
