@@ -5,10 +5,13 @@
 
 pub mod cli;
 pub mod commands;
+pub mod convert;
 pub mod daemon;
+pub mod exports;
 pub mod membership;
 pub mod names;
 pub mod net;
+pub mod objects;
 pub mod process;
 pub mod startup;
 pub mod tls;

@@ -253,7 +253,7 @@ impl Startup {
             Name::Monitor => self.monitor(&option.value)?,
             Name::Blockdev => commands::startup::blockdev(&self.daemon, &option.value).await?,
             Name::NbdServer => commands::startup::nbd_server(&self.daemon, &option.value).await?,
-            Name::Export => commands::startup::export(&self.daemon, &option.value).await?,
+            Name::Export => commands::startup::export(&self.daemon, &option.value)?,
             Name::Object => {
                 if let Some(text) = commands::startup::object(&self.daemon, &option.value)? {
                     print(&text)?;

@@ -8,7 +8,7 @@ use block_core::graph::Node;
 use block_core::nbd::{ServerConfig, TlsUpgrade};
 use qapi_runtime::{Call, Error};
 use schema::{
-    BlockDirtyBitmapOrStr, BlockExportAdd, BlockExportCommands, BlockExportDel, BlockExportInfo, BlockExportOptions,
+    BlockDirtyBitmapOrStr, BlockExportCommands, BlockExportDel, BlockExportInfo, BlockExportOptions,
     BlockExportOptionsBranch, BlockExportRemoveMode, BlockExportType, NbdServerAddOptions, NbdServerOptionsBase,
     NbdServerOptionsLegacy, NbdServerRemove, NbdServerStop, SocketAddress, SocketAddressLegacy,
 };

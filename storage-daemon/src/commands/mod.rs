@@ -1,37 +1,26 @@
 //! The QMP commands, one file a schema module, and what the command line shares with them.
 
+pub mod block_core;
+mod block_export;
+mod control;
+mod job;
+mod qom;
 pub mod startup;
+mod transaction;
 
-use qapi_runtime::{Call, CommandTable, Cursor, Error, EventHub, Flags, Pending, Reply, Row};
-use std::sync::Arc;
+use std::time::Duration;
+
+use qapi_runtime::{CommandTable, EventHub};
 
 use crate::cli::help::QEMU_VERSION;
 use crate::daemon::Daemon;
 
 /// The reply of `query-qmp-schema`.
-pub const INTROSPECTION: &[u8] = b"[]";
+pub const INTROSPECTION: &[u8] = schema::INTROSPECTION;
 
 /// Every command.
 pub fn table() -> CommandTable<Daemon> {
-    let row = |name, call: fn(&Arc<Daemon>, Call, Option<Cursor<'_>>) -> Result<Pending, Error>| Row {
-        name,
-        flags: Flags::default(),
-        features: &[],
-        call,
-    };
-    let mut table = CommandTable::new();
-    table.extend([
-        row("query-version", |_, _, _| {
-            Ok(Box::pin(async {
-                Ok(Reply::Encoded(version_json().into_bytes()))
-            }))
-        }),
-        row("quit", |daemon, _, _| {
-            daemon.request_shutdown();
-            Ok(Box::pin(async { Ok(Reply::Encoded(b"{}".to_vec())) }))
-        }),
-    ]);
-    table
+    schema::commands()
 }
 
 /// The version object of the greeting.
@@ -43,7 +32,7 @@ pub fn version_json() -> String {
     )
 }
 
-/// Events that could come in floods are told at most once a second each.
+/// Events that could come in floods are told at most once a second for each node.
 pub fn limit_event_rates(hub: &EventHub) {
-    let _ = hub;
+    hub.limit_rate("BLOCK_IO_ERROR", Duration::from_secs(1), Some("node-name"));
 }
