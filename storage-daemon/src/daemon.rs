@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use block_core::event::EventSink;
 use block_core::graph::{Graph, GraphContext};
@@ -13,9 +12,6 @@ use tokio::runtime::Handle;
 use crate::convert::events::QmpEvents;
 use crate::exports::Exports;
 use crate::objects::Objects;
-
-/// How long a job may take to let go at the end of the program.
-const LAST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The daemon: everything that commands act on.
 pub struct Daemon {
@@ -39,8 +35,8 @@ impl Daemon {
     /// A daemon without nodes. `data` is the runtime for block I/O.
     pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop) -> Arc<Self> {
         let sink: Arc<dyn EventSink> = Arc::new(QmpEvents(events));
-        let graph = Graph::new(GraphContext { handle: data.clone(), events: Arc::clone(&sink) });
-        let jobs = JobManager::new(data.clone(), sink);
+        let graph = Graph::new(GraphContext { handle: data.clone(), events: sink });
+        let jobs = JobManager::new(&graph);
         Arc::new_cyclic(|this| Self {
             exports: Exports::new(Arc::clone(&graph), data.clone()),
             objects: Arc::default(),
@@ -84,7 +80,7 @@ impl Daemon {
         let closed = self
             .on_data(async move {
                 exports.close_all().await;
-                jobs.cancel_all(LAST_DEADLINE).await;
+                jobs.shutdown().await;
                 graph.close_all().await;
                 Ok(())
             })

@@ -6,6 +6,7 @@ mod control;
 mod job;
 mod qom;
 pub mod startup;
+mod throttle;
 mod transaction;
 
 use std::time::Duration;

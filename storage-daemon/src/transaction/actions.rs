@@ -219,8 +219,9 @@ impl Prepared for BackupJob {
     }
 
     fn abort(&mut self) {
-        if let Some(job) = self.job.take() {
-            self.settling.later(job.abort());
+        // What the job holds (its bitmap) is given back at once, for the actions before it to undo theirs.
+        if let Some(ending) = self.job.take().and_then(PreparedJob::begin_abort) {
+            self.settling.later(async move { ending.ended().await });
         }
     }
 }

@@ -94,10 +94,10 @@ fn common(args: schema::BackupCommon, device: Arc<Node>, target: Arc<Node>) -> R
         discard_source: args.discard_source.unwrap_or(false),
         perf: match perf {
             Some(perf) => BackupPerf {
-                use_copy_range: perf.use_copy_range.unwrap_or(true),
+                use_copy_range: perf.use_copy_range,
                 max_workers: perf.max_workers.unwrap_or(64),
                 max_chunk: perf.max_chunk.unwrap_or(0),
-                min_cluster_size: perf.min_cluster_size.unwrap_or(0),
+                min_cluster_size: perf.min_cluster_size,
             },
             None => BackupPerf::default(),
         },
@@ -118,10 +118,9 @@ fn sync_mode(mode: MirrorSyncMode) -> SyncMode {
 
 fn on_error(policy: Option<BlockdevOnError>) -> OnError {
     match policy {
-        // What is left to the job's default is reported.
-        None | Some(BlockdevOnError::Report | BlockdevOnError::Auto) => OnError::Report,
+        None | Some(BlockdevOnError::Report) => OnError::Report,
         Some(BlockdevOnError::Ignore) => OnError::Ignore,
-        Some(BlockdevOnError::Enospc) => OnError::Enospc,
+        Some(BlockdevOnError::Enospc | BlockdevOnError::Auto) => OnError::Enospc,
         Some(BlockdevOnError::Stop) => OnError::Stop,
     }
 }

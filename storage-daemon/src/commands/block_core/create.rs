@@ -5,8 +5,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use block_core::driver::Preallocation;
-use block_core::drivers::file::{self, CreateFile};
-use block_core::drivers::qcow2::{self, CreateOptions};
+use block_core::drivers::create_file::{self as file, CreateFile};
+use block_core::drivers::qcow2::{self, CreateOptions, Storage};
 use block_core::graph::{Backend, BackendUser, Graph, Node, Perm};
 use block_core::options::{BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions};
 use block_core::{BlockError, ErrorKind};
@@ -22,7 +22,7 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
     let graph = Arc::clone(&daemon.graph);
     match args.options {
         BlockdevCreateOptions::File(options) => {
-            daemon.jobs.create(&args.job_id, async move {
+            daemon.jobs.create_image(&args.job_id, async move {
                 file::create(&CreateFile {
                     filename: options.filename,
                     size: options.size,
@@ -35,7 +35,7 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
         }
         BlockdevCreateOptions::Qcow2(options) => {
             let reference = node_reference(options.file.clone())?;
-            daemon.jobs.create(&args.job_id, async move {
+            daemon.jobs.create_image(&args.job_id, async move {
                 let options = qcow2_options(&options)?;
                 match reference {
                     NodeRef::Name(name) => write_qcow2(&graph, &graph.get(name.as_str())?, &options).await,
@@ -65,18 +65,9 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
         return unsupported("Extended L2 entries are not supported");
     }
     let defaults = CreateOptions::default();
-    let number = |value: u64, name: &str| {
-        u32::try_from(value)
-            .map_err(|_| BlockError::new(ErrorKind::Invalid, format!("Parameter '{name}' is out of range")))
-    };
-    let cluster_bytes = match options.cluster_size {
-        Some(bytes) => number(bytes, "cluster-size")?,
-        None => defaults.cluster_bytes,
-    };
-    let refcount_bits = match options.refcount_bits {
-        Some(bits) => u32::try_from(bits).unwrap_or(0),
-        None => defaults.refcount_bits,
-    };
+    let cluster_bytes = options.cluster_size.unwrap_or(defaults.cluster_bytes);
+    // No width is negative: it is refused as any other that does not exist.
+    let refcount_bits = options.refcount_bits.map_or(defaults.refcount_bits, |bits| u64::try_from(bits).unwrap_or(0));
     Ok(CreateOptions {
         size: options.size,
         version: if options.version == Some(schema::BlockdevQcow2Version::V2) { 2 } else { 3 },
@@ -97,7 +88,8 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
 /// Writes an empty qcow2 image to a node.
 async fn write_qcow2(graph: &Arc<Graph>, node: &Arc<Node>, options: &CreateOptions) -> Result<(), BlockError> {
     let backend = Backend::new(graph, node, BackendUser::unnamed(), Perm::WRITE | Perm::RESIZE, Perm::ALL)?;
-    let result = qcow2::create(Arc::clone(backend.child()), options).await;
+    let storage: Arc<dyn Storage> = Arc::clone(backend.child()) as _;
+    let result = qcow2::create(&storage, options).await;
     backend.detach().await;
     result
 }

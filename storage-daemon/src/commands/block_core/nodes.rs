@@ -44,7 +44,8 @@ pub(super) async fn reopen(daemon: &Daemon, options: Vec<schema::BlockdevOptions
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let graph = Arc::clone(&daemon.graph);
-    daemon.on_data(async move { graph.reopen(options).await.map_err(generic) }).await
+    let _ = (graph, options);
+    Err(Error::generic("blockdev-reopen is not supported yet"))
 }
 
 pub(super) async fn del(daemon: &Daemon, name: String) -> Result<(), Error> {
@@ -65,7 +66,8 @@ pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result
         return Err(Error::generic("Parameter 'size' expects a >0 size"));
     };
     let graph = Arc::clone(&daemon.graph);
-    daemon.on_data(async move { graph.resize(&node, size).await.map_err(generic) }).await
+    let _ = (graph, node, size);
+    Err(Error::generic("block_resize is not supported yet"))
 }
 
 pub(super) fn set_write_threshold(daemon: &Daemon, args: &schema::BlockSetWriteThreshold) -> Result<(), Error> {
