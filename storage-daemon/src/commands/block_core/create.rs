@@ -89,7 +89,7 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
 async fn write_qcow2(graph: &Arc<Graph>, node: &Arc<Node>, options: &CreateOptions) -> Result<(), BlockError> {
     let backend = Backend::new(graph, node, BackendUser::unnamed(), Perm::WRITE | Perm::RESIZE, Perm::ALL)?;
     let storage: Arc<dyn Storage> = Arc::clone(backend.child()) as _;
-    let result = qcow2::create(&storage, options).await;
+    let result = qcow2::create(storage, options).await;
     backend.detach().await;
     result
 }
