@@ -35,7 +35,10 @@ impl Daemon {
     /// A daemon without nodes. `data` is the runtime for block I/O.
     pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop) -> Arc<Self> {
         let sink: Arc<dyn EventSink> = Arc::new(QmpEvents(events));
-        let graph = Graph::new(GraphContext { handle: data.clone(), events: sink });
+        let graph = Graph::new(GraphContext {
+            handle: data.clone(),
+            events: sink,
+        });
         let jobs = JobManager::new(&graph);
         Arc::new_cyclic(|this| Self {
             exports: Exports::new(Arc::clone(&graph), data.clone()),
@@ -50,7 +53,9 @@ impl Daemon {
 
     /// The daemon, shared.
     pub fn shared(&self) -> Result<Arc<Self>, Error> {
-        self.this.upgrade().ok_or_else(|| Error::generic("The daemon is ending"))
+        self.this
+            .upgrade()
+            .ok_or_else(|| Error::generic("The daemon is ending"))
     }
 
     /// Asks the program to end, as `quit` and the signals do.
@@ -69,14 +74,20 @@ impl Daemon {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "a command's work has ended without a result");
-                Err(Error::generic("Internal error: the operation has ended without a result"))
+                Err(Error::generic(
+                    "Internal error: the operation has ended without a result",
+                ))
             }
         }
     }
 
     /// Closes everything in order: exports and their servers, jobs, then the nodes. Harmless when repeated.
     pub async fn close(&self) {
-        let (exports, jobs, graph) = (Arc::clone(&self.exports), Arc::clone(&self.jobs), Arc::clone(&self.graph));
+        let (exports, jobs, graph) = (
+            Arc::clone(&self.exports),
+            Arc::clone(&self.jobs),
+            Arc::clone(&self.graph),
+        );
         let closed = self
             .on_data(async move {
                 exports.close_all().await;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use block_core::bitmap::BitmapHandle;
 use block_core::event::Event;
 use block_core::graph::{Graph, Node};
-use block_core::nbd::{self, Export, ExportOptions, MultiConn, ServerConfig, Stream, TlsUpgrade, UpgradeFuture};
+use block_core::nbd::{
+    self, Export, ExportOptions, MultiConn, ServerConfig, Stream, TlsUpgrade, UpgradeFuture,
+};
 use qapi_runtime::Error;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -111,7 +113,11 @@ impl fmt::Debug for Exports {
 impl Exports {
     /// No servers and no exports. Connections are served on `data`.
     pub fn new(graph: Arc<Graph>, data: Handle) -> Arc<Self> {
-        Arc::new(Self { graph, data, state: Mutex::default() })
+        Arc::new(Self {
+            graph,
+            data,
+            state: Mutex::default(),
+        })
     }
 
     /// Nothing panics while it is held, so a poisoned lock holds a sound state.
@@ -122,12 +128,17 @@ impl Exports {
     /// Starts a server.
     pub async fn start_server(&self, options: ServerOptions) -> Result<(), Error> {
         self.check_not_running(&options.id)?;
-        let listeners = listen(&options.address).await.map_err(|CliError(text)| Error::generic(text))?;
+        let listeners = listen(&options.address)
+            .await
+            .map_err(|CliError(text)| Error::generic(text))?;
         // Whoever came first while the name was being resolved stays.
         self.check_not_running(&options.id)?;
         let server = nbd::Server::new(options.config, self.data.clone());
         let socket_path = match &options.address {
-            Address::Unix { path, is_abstract: false } => Some(path.clone()),
+            Address::Unix {
+                path,
+                is_abstract: false,
+            } => Some(path.clone()),
             _ => None,
         };
         let accepting = listeners
@@ -189,7 +200,13 @@ impl Exports {
         }
         let ids: Vec<String> = {
             let state = self.lock();
-            state.exports.iter().rev().filter(|export| export.server == server.id).map(|one| one.id.clone()).collect()
+            state
+                .exports
+                .iter()
+                .rev()
+                .filter(|export| export.server == server.id)
+                .map(|one| one.id.clone())
+                .collect()
         };
         for id in ids {
             self.close(&id).await;
@@ -203,7 +220,9 @@ impl Exports {
             return Err(Error::generic("Invalid block export id"));
         }
         if self.lock().exports.iter().any(|export| export.id == id) {
-            return Err(Error::generic(format!("Block export id '{id}' is already in use")));
+            return Err(Error::generic(format!(
+                "Block export id '{id}' is already in use"
+            )));
         }
         Ok(())
     }
@@ -211,13 +230,20 @@ impl Exports {
     /// Adds an export.
     pub fn add(&self, node: &Arc<Node>, new: NewExport) -> Result<(), Error> {
         self.check_id(&new.id)?;
-        let Some(server) =
-            self.lock().servers.iter().find(|server| server.id == new.server).map(|one| Arc::clone(&one.server))
+        let Some(server) = self
+            .lock()
+            .servers
+            .iter()
+            .find(|server| server.id == new.server)
+            .map(|one| Arc::clone(&one.server))
         else {
             return Err(Error::generic("NBD server not running"));
         };
         if server.find(&new.name).is_some() {
-            return Err(Error::generic(format!("NBD server already has export named '{}'", new.name)));
+            return Err(Error::generic(format!(
+                "NBD server already has export named '{}'",
+                new.name
+            )));
         }
         let options = ExportOptions {
             id: new.id.as_str().into(),
@@ -378,8 +404,9 @@ async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
                 qapi_runtime::listen::remove_stale(std::path::Path::new(path))
                     .and_then(|()| std::os::unix::net::UnixListener::bind(path))
             };
-            let bound = bound
-                .map_err(|error| CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error))))?;
+            let bound = bound.map_err(|error| {
+                CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))
+            })?;
             Ok(vec![Bound::Unix(bound)])
         }
         Address::Inet { host, port, .. } => {
@@ -401,7 +428,9 @@ async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
             }
             if listeners.is_empty() {
                 let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
-                return Err(CliError::new(format!("Failed to find an available port at {host}:{port}: {why}")));
+                return Err(CliError::new(format!(
+                    "Failed to find an available port at {host}:{port}: {why}"
+                )));
             }
             Ok(listeners)
         }

@@ -63,7 +63,9 @@ pub struct Objects {
 
 impl fmt::Debug for Objects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.lock().iter().map(|(id, entry)| (id, &entry.object))).finish()
+        f.debug_map()
+            .entries(self.lock().iter().map(|(id, entry)| (id, &entry.object)))
+            .finish()
     }
 }
 
@@ -94,7 +96,10 @@ impl Objects {
 
     /// Ids and types, by id.
     pub fn list(&self) -> Vec<(String, &'static str)> {
-        self.lock().iter().map(|(id, entry)| (id.clone(), entry.object.type_name())).collect()
+        self.lock()
+            .iter()
+            .map(|(id, entry)| (id.clone(), entry.object.type_name()))
+            .collect()
     }
 
     /// The object of that id.
@@ -138,19 +143,32 @@ impl Objects {
     }
 
     /// TLS credentials for a server, held until the returned use is dropped.
-    pub fn use_server_credentials(self: &Arc<Self>, id: &str) -> Result<(Arc<rustls::ServerConfig>, ObjectUse), Error> {
+    pub fn use_server_credentials(
+        self: &Arc<Self>,
+        id: &str,
+    ) -> Result<(Arc<rustls::ServerConfig>, ObjectUse), Error> {
         let mut entries = self.lock();
-        let entry = entries.get_mut(id).ok_or_else(|| Error::generic(format!("No TLS credentials with id '{id}'")))?;
+        let entry = entries
+            .get_mut(id)
+            .ok_or_else(|| Error::generic(format!("No TLS credentials with id '{id}'")))?;
         match &entry.object {
             Object::TlsCreds(Credentials::Server(config)) => {
                 let config = Arc::clone(config);
                 entry.users += 1;
-                Ok((config, ObjectUse { objects: Arc::clone(self), id: id.to_owned() }))
+                Ok((
+                    config,
+                    ObjectUse {
+                        objects: Arc::clone(self),
+                        id: id.to_owned(),
+                    },
+                ))
             }
             Object::TlsCreds(Credentials::Client(_)) => {
                 Err(Error::generic("Expecting TLS credentials with a server endpoint"))
             }
-            _ => Err(Error::generic(format!("Object with id '{id}' is not TLS credentials"))),
+            _ => Err(Error::generic(format!(
+                "Object with id '{id}' is not TLS credentials"
+            ))),
         }
     }
 
@@ -161,7 +179,9 @@ impl Objects {
             Some(Object::TlsCreds(Credentials::Server(_))) => {
                 Err(Error::generic("Expecting TLS credentials with a client endpoint"))
             }
-            Some(_) => Err(Error::generic(format!("Object with id '{id}' is not TLS credentials"))),
+            Some(_) => Err(Error::generic(format!(
+                "Object with id '{id}' is not TLS credentials"
+            ))),
             None => Err(Error::generic(format!("No TLS credentials with id '{id}'"))),
         }
     }
@@ -191,7 +211,9 @@ pub fn make(options: &ObjectOptions) -> Result<Object, Error> {
                 Some(schema::QCryptoTLSCredsEndpoint::Server) => tls::load_server(&dir, verify_peer),
                 Some(schema::QCryptoTLSCredsEndpoint::Client) | None => tls::load_client(&dir, verify_peer),
             };
-            Ok(Object::TlsCreds(credentials.map_err(|CliError(text)| Error::generic(text))?))
+            Ok(Object::TlsCreds(
+                credentials.map_err(|CliError(text)| Error::generic(text))?,
+            ))
         }
     }
 }
@@ -206,7 +228,10 @@ fn secret_bytes(secret: &schema::SecretProperties) -> Result<Vec<u8>, Error> {
         (Some(data), None) => data.clone().into_bytes(),
         (None, Some(file)) => {
             let fail = |error: std::io::Error| {
-                Error::generic(format!("Unable to read {file}: Failed to open file “{file}”: {}", os_text(&error)))
+                Error::generic(format!(
+                    "Unable to read {file}: Failed to open file “{file}”: {}",
+                    os_text(&error)
+                ))
             };
             if std::fs::metadata(file).map_err(fail)?.len() > MAX_SECRET_BYTES {
                 return Err(Error::generic(format!("Secret file {file} is too large")));
@@ -215,9 +240,9 @@ fn secret_bytes(secret: &schema::SecretProperties) -> Result<Vec<u8>, Error> {
         }
     };
     match secret.format {
-        Some(schema::QCryptoSecretFormat::Base64) => decode_base64(&raw).ok_or_else(|| {
-            Error::generic("Base64 data is not valid")
-        }),
+        Some(schema::QCryptoSecretFormat::Base64) => {
+            decode_base64(&raw).ok_or_else(|| Error::generic("Base64 data is not valid"))
+        }
         Some(schema::QCryptoSecretFormat::Raw) | None => {
             if std::str::from_utf8(&raw).is_err() {
                 return Err(Error::generic("Data from secret is not valid UTF-8"));
@@ -271,7 +296,13 @@ mod tests {
 
     #[test]
     fn base64() {
-        for (text, bytes) in [("", &b""[..]), ("TQ==", b"M"), ("TWE=", b"Ma"), ("TWFu", b"Man"), ("TWFu\nTQ==\n", b"ManM")] {
+        for (text, bytes) in [
+            ("", &b""[..]),
+            ("TQ==", b"M"),
+            ("TWE=", b"Ma"),
+            ("TWFu", b"Man"),
+            ("TWFu\nTQ==\n", b"ManM"),
+        ] {
             assert_eq!(decode_base64(text.as_bytes()).as_deref(), Some(bytes), "{text}");
         }
         for text in ["T", "TQ=", "TQ", "T=Q=", "TW*u", "TWFu="] {
@@ -284,7 +315,10 @@ mod tests {
         let objects = Arc::new(Objects::default());
         objects.insert("i".into(), Object::Iothread);
         objects.lock().get_mut("i").unwrap().users = 1;
-        let held = ObjectUse { objects: Arc::clone(&objects), id: "i".into() };
+        let held = ObjectUse {
+            objects: Arc::clone(&objects),
+            id: "i".into(),
+        };
         assert!(objects.remove("i").unwrap_err().to_string().contains("is in use"));
         drop(held);
         objects.remove("i").unwrap();

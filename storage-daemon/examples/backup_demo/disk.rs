@@ -31,7 +31,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Disk {
     /// The disk behind the export of that name, empty.
     pub fn new(name: &'static str, socket: &Path, bytes: usize) -> Result<Self> {
-        Ok(Self { name, socket: socket.to_owned(), model: Arc::new(Mutex::new(vec![0; bytes])), moment: Mutex::default() })
+        Ok(Self {
+            name,
+            socket: socket.to_owned(),
+            model: Arc::new(Mutex::new(vec![0; bytes])),
+            moment: Mutex::default(),
+        })
     }
 
     /// Its name.
@@ -78,11 +83,21 @@ impl Disk {
         let mut found = vec![0; CHUNK_BYTES];
         let mut offset = 0;
         for expected in moment.chunks(CHUNK_BYTES) {
-            let Some(found) = found.get_mut(..expected.len()) else { continue };
+            let Some(found) = found.get_mut(..expected.len()) else {
+                continue;
+            };
             nbd.read(offset, found)?;
             if found != expected {
-                let at = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
-                ensure!(false, "{export} differs from its disk at byte {}", offset + u64::try_from(at)?);
+                let at = found
+                    .iter()
+                    .zip(expected)
+                    .take_while(|(found, expected)| found == expected)
+                    .count();
+                ensure!(
+                    false,
+                    "{export} differs from its disk at byte {}",
+                    offset + u64::try_from(at)?
+                );
             }
             offset += u64::try_from(expected.len())?;
         }
@@ -124,7 +139,11 @@ impl Writer {
             }
             Ok(())
         });
-        Ok(Self { stop, written, thread })
+        Ok(Self {
+            stop,
+            written,
+            thread,
+        })
     }
 
     /// Bytes written so far.
@@ -148,7 +167,9 @@ struct Random(u64);
 
 impl Random {
     fn new(seed: &str) -> Self {
-        Self(seed.bytes().fold(0x9E37_79B9_7F4A_7C15, |state, byte| state.rotate_left(8) ^ u64::from(byte)))
+        Self(seed.bytes().fold(0x9E37_79B9_7F4A_7C15, |state, byte| {
+            state.rotate_left(8) ^ u64::from(byte)
+        }))
     }
 
     fn next(&mut self) -> u64 {

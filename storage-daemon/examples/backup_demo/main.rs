@@ -40,7 +40,10 @@ fn run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut demo = Demo::start(dir.path())?;
     demo.make_disks()?;
-    let disks = [Disk::new("raw", &demo.nbd, DISK_BYTES)?, Disk::new("cow", &demo.nbd, DISK_BYTES)?];
+    let disks = [
+        Disk::new("raw", &demo.nbd, DISK_BYTES)?,
+        Disk::new("cow", &demo.nbd, DISK_BYTES)?,
+    ];
     for disk in &disks {
         disk.fill()?;
     }
@@ -53,7 +56,10 @@ fn run() -> Result<()> {
     println!("\n1. full backup of both and a new bitmap on each, in one transaction");
     demo.make_targets("full", None)?;
     let full = demo.backup("full", "full", None, &disks, true)?;
-    ensure!(full.iter().all(|end| *end == JobEnd::Completed), "the full backup ended with {full:?}");
+    ensure!(
+        full.iter().all(|end| *end == JobEnd::Completed),
+        "the full backup ended with {full:?}"
+    );
     let first = disks[0].take_moment().len() + disks[1].take_moment().len();
     let mut verified = demo.verify("full", &disks)?;
     println!("  {} MiB restored and equal", first >> 20);
@@ -66,18 +72,33 @@ fn run() -> Result<()> {
     for (disk, end) in disks.iter().zip(&failed) {
         println!("  {}: {}", disk.name(), describe(end));
     }
-    ensure!(failed.iter().all(|end| *end != JobEnd::Completed), "a member of a failed group has completed");
+    ensure!(
+        failed.iter().all(|end| *end != JobEnd::Completed),
+        "a member of a failed group has completed"
+    );
     let after = demo.dirty()?;
     for (index, disk) in disks.iter().enumerate() {
         let (before, after) = (before[index], after[index]);
-        ensure!(before > 0 && after >= before, "the bitmap of {} has lost changes: {before} -> {after}", disk.name());
-        println!("  {}: bitmap kept: {} KiB dirty before, {} KiB now", disk.name(), before >> 10, after >> 10);
+        ensure!(
+            before > 0 && after >= before,
+            "the bitmap of {} has lost changes: {before} -> {after}",
+            disk.name()
+        );
+        println!(
+            "  {}: bitmap kept: {} KiB dirty before, {} KiB now",
+            disk.name(),
+            before >> 10,
+            after >> 10
+        );
     }
 
     println!("\n3. the same again, with targets that work");
     demo.make_targets("incremental", Some("full"))?;
     let done = demo.backup("incremental", "incremental", None, &disks, false)?;
-    ensure!(done.iter().all(|end| *end == JobEnd::Completed), "the incremental backup ended with {done:?}");
+    ensure!(
+        done.iter().all(|end| *end == JobEnd::Completed),
+        "the incremental backup ended with {done:?}"
+    );
     verified += demo.verify("incremental", &disks)?;
 
     let mut written = 0;
@@ -97,7 +118,11 @@ fn run() -> Result<()> {
 fn wait_for_writes(writers: &[Writer; 2]) -> Result<()> {
     let begin: Vec<u64> = writers.iter().map(Writer::written).collect();
     let deadline = Instant::now() + PATIENCE;
-    while writers.iter().zip(&begin).any(|(writer, begin)| writer.written() < begin + (2 << 20)) {
+    while writers
+        .iter()
+        .zip(&begin)
+        .any(|(writer, begin)| writer.written() < begin + (2 << 20))
+    {
         ensure!(Instant::now() < deadline, "the disks are not being written");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -129,7 +154,10 @@ impl Demo {
         println!("starting {} in {}", program.display(), dir.display());
         let daemon = Command::new(&program)
             .arg("--chardev")
-            .arg(format!("socket,id=qmp,path={},server=on,wait=off", qmp_path.display()))
+            .arg(format!(
+                "socket,id=qmp,path={},server=on,wait=off",
+                qmp_path.display()
+            ))
             .args(["--monitor", "chardev=qmp", "--nbd-server"])
             .arg(format!("addr.type=unix,addr.path={}", nbd.display()))
             .spawn()
@@ -145,7 +173,12 @@ impl Demo {
                 Err(error) => return Err(error.into()),
             }
         };
-        Ok(Self { daemon, qmp, dir: dir.to_owned(), nbd })
+        Ok(Self {
+            daemon,
+            qmp,
+            dir: dir.to_owned(),
+            nbd,
+        })
     }
 
     fn path(&self, name: &str) -> String {
@@ -153,12 +186,17 @@ impl Demo {
     }
 
     fn qmp(&self, command: &str, arguments: &Value) -> Result<Document> {
-        self.qmp.execute(command, Some(arguments.to_string().as_bytes())).with_context(|| format!("{command} {arguments}"))
+        self.qmp
+            .execute(command, Some(arguments.to_string().as_bytes()))
+            .with_context(|| format!("{command} {arguments}"))
     }
 
     fn create(&self, options: &Value) -> Result<()> {
         let mut job = self.qmp.job("create")?;
-        self.qmp("blockdev-create", &json!({"job-id": "create", "options": options}))?;
+        self.qmp(
+            "blockdev-create",
+            &json!({"job-id": "create", "options": options}),
+        )?;
         let end = job.wait()?;
         ensure!(end == JobEnd::Completed, "an image cannot be made: {end:?}");
         self.qmp("job-dismiss", &json!({"id": "create"}))?;
@@ -168,10 +206,16 @@ impl Demo {
     fn make_disks(&mut self) -> Result<()> {
         let raw = self.path("disk.raw");
         self.create(&json!({"driver": "file", "filename": raw, "size": DISK_BYTES}))?;
-        self.qmp("blockdev-add", &json!({"driver": "raw", "node-name": "raw", "file": {"driver": "file", "filename": raw}}))?;
+        self.qmp(
+            "blockdev-add",
+            &json!({"driver": "raw", "node-name": "raw", "file": {"driver": "file", "filename": raw}}),
+        )?;
         self.make_qcow2("disk.qcow2", None)?;
         let cow = self.path("disk.qcow2");
-        self.qmp("blockdev-add", &json!({"driver": "qcow2", "node-name": "cow", "file": {"driver": "file", "filename": cow}}))?;
+        self.qmp(
+            "blockdev-add",
+            &json!({"driver": "qcow2", "node-name": "cow", "file": {"driver": "file", "filename": cow}}),
+        )?;
         for node in ["raw", "cow"] {
             self.export(node, true)?;
         }
@@ -192,7 +236,10 @@ impl Demo {
 
     fn export(&self, node: &str, writable: bool) -> Result<()> {
         let id = format!("export-{node}");
-        self.qmp("block-export-add", &json!({"type": "nbd", "id": id, "node-name": node, "name": node, "writable": writable}))?;
+        self.qmp(
+            "block-export-add",
+            &json!({"type": "nbd", "id": id, "node-name": node, "name": node, "writable": writable}),
+        )?;
         Ok(())
     }
 
@@ -207,7 +254,11 @@ impl Demo {
             self.make_qcow2(&file, below_file.as_deref())?;
             let protocol = json!({"driver": "file", "filename": self.path(&file)});
             let faulty = name == "failing" && disk == "cow";
-            let format_name = if faulty { format!("{node}-image") } else { node.clone() };
+            let format_name = if faulty {
+                format!("{node}-image")
+            } else {
+                node.clone()
+            };
             let mut options = json!({"driver": "qcow2", "node-name": format_name, "file": protocol});
             if let (Some(below), Some(members)) = (below, options.as_object_mut()) {
                 members.insert("backing".into(), json!(below));
@@ -238,7 +289,9 @@ impl Demo {
         for disk in disks {
             let node = disk.name();
             if new_bitmaps {
-                actions.push(json!({"type": "block-dirty-bitmap-add", "data": {"node": node, "name": "changes"}}));
+                actions.push(
+                    json!({"type": "block-dirty-bitmap-add", "data": {"node": node, "name": "changes"}}),
+                );
             }
             let mut backup = json!({
                 "job-id": format!("{targets}-{node}"), "device": node, "target": format!("{targets}-{node}"),
@@ -248,7 +301,10 @@ impl Demo {
                 members.insert("bitmap".into(), json!("changes"));
             }
             actions.push(json!({"type": "blockdev-backup", "data": backup}));
-            jobs.push((format!("{targets}-{node}"), self.qmp.job(&format!("{targets}-{node}"))?));
+            jobs.push((
+                format!("{targets}-{node}"),
+                self.qmp.job(&format!("{targets}-{node}"))?,
+            ));
         }
         {
             // Nothing is written while the transaction is sent: what the disks hold now is what it must keep.
@@ -268,7 +324,11 @@ impl Demo {
             let waiting: Vec<_> = jobs
                 .iter_mut()
                 .map(|(id, job)| {
-                    let bar = bars.add(ProgressBar::new(1).with_style(style.clone()).with_message(id.clone()));
+                    let bar = bars.add(
+                        ProgressBar::new(1)
+                            .with_style(style.clone())
+                            .with_message(id.clone()),
+                    );
                     scope.spawn(move || {
                         while let Some(progress) = job.progress() {
                             bar.set_length(u64::try_from(progress.len).unwrap_or(0));
@@ -299,9 +359,15 @@ impl Demo {
         let nodes = self.qmp("query-named-block-nodes", &json!({"flat": true}))?;
         let count = |wanted: &str| -> Result<i64> {
             let root = nodes.root().context("an empty reply")?;
-            let node = root.elements().find(|node| text(*node, "node-name") == Some(wanted)).context("a node is gone")?;
+            let node = root
+                .elements()
+                .find(|node| text(*node, "node-name") == Some(wanted))
+                .context("a node is gone")?;
             let bitmaps = member(node, "dirty-bitmaps").context("a node without bitmaps")?;
-            let bitmap = bitmaps.elements().find(|one| text(*one, "name") == Some("changes")).context("the bitmap is gone")?;
+            let bitmap = bitmaps
+                .elements()
+                .find(|one| text(*one, "name") == Some("changes"))
+                .context("the bitmap is gone")?;
             match member(bitmap, "count").map(Cursor::token) {
                 Some(Token::Int(count)) => Ok(count),
                 _ => bail!("a bitmap without a count"),
@@ -317,7 +383,10 @@ impl Demo {
             let node = format!("{targets}-{}", disk.name());
             self.export(&node, false)?;
             bytes += disk.compare(&self.nbd, &node)?;
-            self.qmp("block-export-del", &json!({"id": format!("export-{node}"), "mode": "hard"}))?;
+            self.qmp(
+                "block-export-del",
+                &json!({"id": format!("export-{node}"), "mode": "hard"}),
+            )?;
         }
         Ok(bytes)
     }
@@ -339,7 +408,10 @@ impl Drop for Demo {
 }
 
 fn member<'a>(object: Cursor<'a>, name: &str) -> Option<Cursor<'a>> {
-    object.members().find(|(key, _)| *key == name).map(|(_, value)| value)
+    object
+        .members()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 fn text<'a>(object: Cursor<'a>, name: &str) -> Option<&'a str> {
@@ -349,11 +421,21 @@ fn text<'a>(object: Cursor<'a>, name: &str) -> Option<&'a str> {
 /// The daemon that was built beside this example.
 fn daemon_program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let profile = here.parent().and_then(Path::parent).context("this program has no folder")?;
+    let profile = here
+        .parent()
+        .and_then(Path::parent)
+        .context("this program has no folder")?;
     let program = profile.join("storage-daemon");
     if !program.exists() {
-        let release = if profile.ends_with("release") { " --release" } else { "" };
-        bail!("{} is not there: run `cargo build{release} --workspace --bins` first", program.display());
+        let release = if profile.ends_with("release") {
+            " --release"
+        } else {
+            ""
+        };
+        bail!(
+            "{} is not there: run `cargo build{release} --workspace --bins` first",
+            program.display()
+        );
     }
     Ok(program)
 }

@@ -44,12 +44,19 @@ impl Nbd {
         loop {
             let mut header = [0; 20];
             stream.read_exact(&mut header)?;
-            ensure!(header.starts_with(&OPTION_REPLY_MAGIC.to_be_bytes()), "a strange option reply");
+            ensure!(
+                header.starts_with(&OPTION_REPLY_MAGIC.to_be_bytes()),
+                "a strange option reply"
+            );
             let [.., r0, r1, r2, r3, l0, l1, l2, l3] = header;
             let reply = u32::from_be_bytes([r0, r1, r2, r3]);
             let mut data = vec![0; usize::try_from(u32::from_be_bytes([l0, l1, l2, l3]))?.min(4096)];
             stream.read_exact(&mut data)?;
-            ensure!(reply & REP_ERR_BIT == 0, "export {name} is refused: {}", String::from_utf8_lossy(&data));
+            ensure!(
+                reply & REP_ERR_BIT == 0,
+                "export {name} is refused: {}",
+                String::from_utf8_lossy(&data)
+            );
             if reply == REP_ACK {
                 return Ok(Self { stream, handle: 0 });
             }
@@ -74,7 +81,10 @@ impl Nbd {
         let mut reply = [0; 16];
         self.stream.read_exact(&mut reply)?;
         ensure!(reply.starts_with(&REPLY_MAGIC.to_be_bytes()), "a strange reply");
-        ensure!(reply.ends_with(&self.handle.to_be_bytes()), "a reply to another request");
+        ensure!(
+            reply.ends_with(&self.handle.to_be_bytes()),
+            "a reply to another request"
+        );
         let [_, _, _, _, e0, e1, e2, e3, ..] = reply;
         let error = u32::from_be_bytes([e0, e1, e2, e3]);
         ensure!(error == 0, "the server reports error {error}");

@@ -9,17 +9,16 @@ use block_core::nbd::{ServerConfig, TlsUpgrade};
 use qapi_runtime::{Call, Error};
 use schema::{
     BlockDirtyBitmapOrStr, BlockExportCommands, BlockExportDel, BlockExportInfo, BlockExportOptions,
-    BlockExportOptionsBranch, BlockExportRemoveMode, BlockExportType, NbdServerAddOptions, NbdServerOptionsBase,
-    NbdServerOptionsLegacy, NbdServerRemove, NbdServerStop, SocketAddress, SocketAddressLegacy,
+    BlockExportOptionsBranch, BlockExportRemoveMode, BlockExportType, NbdServerAddOptions,
+    NbdServerOptionsBase, NbdServerOptionsLegacy, NbdServerRemove, NbdServerStop, SocketAddress,
+    SocketAddressLegacy,
 };
 
 use crate::cli::chardev::Address;
 use crate::convert::error::generic;
 use crate::convert::nodes::child_below;
 use crate::daemon::Daemon;
-use crate::exports::{
-    DEFAULT_CONNECTIONS, DEFAULT_HANDSHAKE_SECONDS, NewExport, ServerOptions, ServerTls,
-};
+use crate::exports::{DEFAULT_CONNECTIONS, DEFAULT_HANDSHAKE_SECONDS, NewExport, ServerOptions, ServerTls};
 use crate::objects::Object;
 
 impl BlockExportCommands for Daemon {
@@ -41,7 +40,11 @@ impl BlockExportCommands for Daemon {
             return Err(Error::generic("NBD server not running"));
         }
         self.exports.check_id(&name)?;
-        let bitmaps: Vec<_> = args.bitmap.into_iter().map(BlockDirtyBitmapOrStr::Local).collect();
+        let bitmaps: Vec<_> = args
+            .bitmap
+            .into_iter()
+            .map(BlockDirtyBitmapOrStr::Local)
+            .collect();
         // It exports read-only nodes as such, whatever was asked.
         let writable = args.writable.unwrap_or(false) && !node.is_read_only();
         let export = NewExport {
@@ -58,12 +61,15 @@ impl BlockExportCommands for Daemon {
     }
 
     async fn nbd_server_remove(&self, _call: &Call, args: NbdServerRemove) -> Result<(), Error> {
-        self.exports.remove(&args.name, args.mode == Some(BlockExportRemoveMode::Hard)).await
+        self.exports
+            .remove(&args.name, args.mode == Some(BlockExportRemoveMode::Hard))
+            .await
     }
 
     async fn nbd_server_stop(&self, _call: &Call, args: NbdServerStop) -> Result<(), Error> {
         let exports = Arc::clone(&self.exports);
-        self.on_data(async move { exports.stop_server(args.id.as_deref().unwrap_or_default()).await }).await
+        self.on_data(async move { exports.stop_server(args.id.as_deref().unwrap_or_default()).await })
+            .await
     }
 
     async fn block_export_add(&self, _call: &Call, args: BlockExportOptions) -> Result<(), Error> {
@@ -71,7 +77,9 @@ impl BlockExportCommands for Daemon {
     }
 
     async fn block_export_del(&self, _call: &Call, args: BlockExportDel) -> Result<(), Error> {
-        self.exports.remove(&args.id, args.mode == Some(BlockExportRemoveMode::Hard)).await
+        self.exports
+            .remove(&args.id, args.mode == Some(BlockExportRemoveMode::Hard))
+            .await
     }
 
     async fn query_block_exports(&self, _call: &Call) -> Result<Vec<BlockExportInfo>, Error> {
@@ -91,28 +99,38 @@ impl BlockExportCommands for Daemon {
 
 impl Daemon {
     /// Starts an NBD server; the command line does it too.
-    pub async fn start_nbd_server(&self, options: NbdServerOptionsBase, address: SocketAddress) -> Result<(), Error> {
+    pub async fn start_nbd_server(
+        &self,
+        options: NbdServerOptionsBase,
+        address: SocketAddress,
+    ) -> Result<(), Error> {
         let id = options.id.unwrap_or_default();
         if self.exports.has_server(&id) {
             return Err(Error::generic("NBD server already running"));
         }
         if let Some(authz) = options.tls_authz {
-            return Err(Error::generic(format!("No authorization object with id '{authz}'")));
+            return Err(Error::generic(format!(
+                "No authorization object with id '{authz}'"
+            )));
         }
         let (tls, credentials) = match &options.tls_creds {
             Some(id) => {
                 let (config, held) = self.objects.use_server_credentials(id)?;
                 let acceptor = tokio_rustls::TlsAcceptor::from(config);
-                (Some(Arc::new(ServerTls(acceptor)) as Arc<dyn TlsUpgrade>), Some(held))
+                (
+                    Some(Arc::new(ServerTls(acceptor)) as Arc<dyn TlsUpgrade>),
+                    Some(held),
+                )
             }
             None => (None, None),
         };
         let seconds = options.handshake_max_seconds.unwrap_or(DEFAULT_HANDSHAKE_SECONDS);
         let connections = options.max_connections.unwrap_or(DEFAULT_CONNECTIONS);
         let address = match address {
-            SocketAddress::Unix(unix) => {
-                Address::Unix { path: unix.path, is_abstract: unix.r#abstract.unwrap_or(false) }
-            }
+            SocketAddress::Unix(unix) => Address::Unix {
+                path: unix.path,
+                is_abstract: unix.r#abstract.unwrap_or(false),
+            },
             SocketAddress::Inet(inet) => Address::Inet {
                 host: inet.base.host,
                 port: inet.base.port,
@@ -121,7 +139,9 @@ impl Daemon {
                 ipv6: inet.ipv6,
             },
             SocketAddress::Vsock(_) | SocketAddress::Fd(_) => {
-                return Err(Error::generic("Only 'inet' and 'unix' sockets are supported here"));
+                return Err(Error::generic(
+                    "Only 'inet' and 'unix' sockets are supported here",
+                ));
             }
         };
         self.exports
@@ -183,7 +203,10 @@ impl Daemon {
                 let (name, bitmap) = match one {
                     BlockDirtyBitmapOrStr::External(external) => {
                         let bitmaps = self.device(&external.node)?;
-                        (&external.name, bitmaps.bitmaps().get(&external.name).map_err(generic)?)
+                        (
+                            &external.name,
+                            bitmaps.bitmaps().get(&external.name).map_err(generic)?,
+                        )
                     }
                     BlockDirtyBitmapOrStr::Local(name) => {
                         let mut at = Some(Arc::clone(node));
@@ -195,12 +218,17 @@ impl Daemon {
                                 None => child_below(&node).map(|child| child.node()),
                             };
                         }
-                        (name, found.ok_or_else(|| Error::generic(format!("Bitmap '{name}' is not found")))?)
+                        (
+                            name,
+                            found.ok_or_else(|| Error::generic(format!("Bitmap '{name}' is not found")))?,
+                        )
                     }
                 };
                 let recording = bitmap.info().is_some_and(|info| info.recording);
                 if !writable && recording && !node.is_read_only() {
-                    return Err(Error::generic(format!("Enabled bitmap '{name}' incompatible with readonly export")));
+                    return Err(Error::generic(format!(
+                        "Enabled bitmap '{name}' incompatible with readonly export"
+                    )));
                 }
                 Ok((name.clone(), bitmap))
             })

@@ -20,7 +20,10 @@ impl JobCommands for Daemon {
     }
 
     async fn job_cancel(&self, _call: &Call, args: JobCancel) -> Result<(), Error> {
-        self.jobs.cancel(&args.id, true, jobs::deadline(args.deadline_ms)).await.map_err(generic)
+        self.jobs
+            .cancel(&args.id, true, jobs::deadline(args.deadline_ms))
+            .await
+            .map_err(generic)
     }
 
     async fn job_complete(&self, _call: &Call, args: JobComplete) -> Result<(), Error> {
@@ -37,6 +40,11 @@ impl JobCommands for Daemon {
 
     async fn query_jobs(&self, _call: &Call, args: QueryJobs) -> Result<Vec<JobInfo>, Error> {
         let latency = args.latency.unwrap_or(false);
-        Ok(self.jobs.infos().into_iter().map(|job| jobs::job_info(job, latency)).collect())
+        Ok(self
+            .jobs
+            .infos()
+            .into_iter()
+            .map(|job| jobs::job_info(job, latency))
+            .collect())
     }
 }

@@ -4,8 +4,8 @@
 
 use qapi_runtime::{Call, Error, Value};
 use schema::{
-    ObjectDel, ObjectOptions, ObjectPropertyInfo, ObjectTypeInfo, QomCommands, QomGet, QomList, QomListProperties,
-    QomListTypes, QomSet,
+    ObjectDel, ObjectOptions, ObjectPropertyInfo, ObjectTypeInfo, QomCommands, QomGet, QomList,
+    QomListProperties, QomListTypes, QomSet,
 };
 
 use crate::daemon::Daemon;
@@ -79,11 +79,16 @@ impl Daemon {
         let id = match inside {
             "" if path.starts_with('/') => return Ok(Place::Root),
             "objects" => return Ok(Place::Objects),
-            _ => inside.strip_prefix("objects/").unwrap_or(if path.starts_with('/') { "" } else { inside }),
+            _ => inside
+                .strip_prefix("objects/")
+                .unwrap_or(if path.starts_with('/') { "" } else { inside }),
         };
         match self.objects.get(id) {
             Some(object) => Ok(Place::Object(id.to_owned(), object.type_name())),
-            None => Err(Error::new(qapi_runtime::ErrorClass::DeviceNotFound, format!("Device '{path}' not found"))),
+            None => Err(Error::new(
+                qapi_runtime::ErrorClass::DeviceNotFound,
+                format!("Device '{path}' not found"),
+            )),
         }
     }
 }
@@ -100,13 +105,23 @@ fn property(name: &str, type_name: &str) -> ObjectPropertyInfo {
 impl QomCommands for Daemon {
     async fn qom_list(&self, _call: &Call, args: QomList) -> Result<Vec<ObjectPropertyInfo>, Error> {
         Ok(match self.place(&args.path)? {
-            Place::Root => vec![property("type", "string"), property("objects", "child<container>")],
+            Place::Root => vec![
+                property("type", "string"),
+                property("objects", "child<container>"),
+            ],
             Place::Objects => std::iter::once(property("type", "string"))
-                .chain(self.objects.list().into_iter().map(|(id, kind)| property(&id, &format!("child<{kind}>"))))
+                .chain(
+                    self.objects
+                        .list()
+                        .into_iter()
+                        .map(|(id, kind)| property(&id, &format!("child<{kind}>"))),
+                )
                 .collect(),
-            Place::Object(_, kind) => {
-                properties(kind).unwrap_or_default().iter().map(|(name, kind)| property(name, kind)).collect()
-            }
+            Place::Object(_, kind) => properties(kind)
+                .unwrap_or_default()
+                .iter()
+                .map(|(name, kind)| property(name, kind))
+                .collect(),
         })
     }
 
@@ -119,8 +134,15 @@ impl QomCommands for Daemon {
         match (args.property.as_str(), place) {
             ("type", _) => Ok(Value::from(kind)),
             ("limits", Place::Object(id, "throttle-group")) => self.throttle_limits(&id),
-            (name, _) if properties(kind).unwrap_or_default().iter().any(|(known, _)| *known == name) => {
-                Err(Error::generic(format!("Property '{kind}.{name}' is not readable")))
+            (name, _)
+                if properties(kind)
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|(known, _)| *known == name) =>
+            {
+                Err(Error::generic(format!(
+                    "Property '{kind}.{name}' is not readable"
+                )))
             }
             (name, _) => Err(Error::generic(format!("Property '{kind}.{name}' not found"))),
         }
@@ -134,15 +156,27 @@ impl QomCommands for Daemon {
         };
         match (args.property.as_str(), &place) {
             ("limits", Place::Object(id, "throttle-group")) => self.set_throttle_limits(id, &args.value),
-            (name, _) if properties(kind).unwrap_or_default().iter().any(|(known, _)| *known == name) => {
-                Err(Error::generic(format!("Property '{kind}.{name}' is not writable")))
+            (name, _)
+                if properties(kind)
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|(known, _)| *known == name) =>
+            {
+                Err(Error::generic(format!(
+                    "Property '{kind}.{name}' is not writable"
+                )))
             }
             (name, _) => Err(Error::generic(format!("Property '{kind}.{name}' not found"))),
         }
     }
 
     async fn qom_list_types(&self, _call: &Call, args: QomListTypes) -> Result<Vec<ObjectTypeInfo>, Error> {
-        let parent = |name: &str| TYPES.iter().find(|(known, ..)| *known == name).map(|(_, parent, _)| *parent);
+        let parent = |name: &str| {
+            TYPES
+                .iter()
+                .find(|(known, ..)| *known == name)
+                .map(|(_, parent, _)| *parent)
+        };
         let implements = |name: &'static str| {
             let Some(wanted) = args.implements.as_deref() else {
                 return true;

@@ -57,9 +57,14 @@ pub async fn blockdev(daemon: &Daemon, text: &str) -> Result<(), CliError> {
 /// `--nbd-server`: the address is not nested as deep as in the command of that name.
 pub async fn nbd_server(daemon: &Daemon, text: &str) -> Result<(), CliError> {
     let document = document(text, None)?;
-    let root = document.root().ok_or_else(|| CliError::new("Parameter 'addr' is missing"))?;
+    let root = document
+        .root()
+        .ok_or_else(|| CliError::new("Parameter 'addr' is missing"))?;
     let options = NbdServerOptions::decode(root).map_err(CliError::new)?;
-    daemon.start_nbd_server(options.base, options.addr).await.map_err(CliError::new)
+    daemon
+        .start_nbd_server(options.base, options.addr)
+        .await
+        .map_err(CliError::new)
 }
 
 /// `--export`
@@ -100,14 +105,18 @@ fn object_help(kind: Option<&str>) -> Result<String, CliError> {
                 .collect();
             Ok(format!("{kind} options:\n{list}"))
         }
-        _ => Err(CliError::new(format!("Parameter 'qom-type' does not accept value '{kind}'"))),
+        _ => Err(CliError::new(format!(
+            "Parameter 'qom-type' does not accept value '{kind}'"
+        ))),
     }
 }
 
 /// An option's value as one of the schema's types.
 fn decode<T: Decode>(text: &str, implied_key: Option<&str>) -> Result<T, CliError> {
     let document = document(text, implied_key)?;
-    let root = document.root().ok_or_else(|| CliError::new("Expecting at least one JSON value"))?;
+    let root = document
+        .root()
+        .ok_or_else(|| CliError::new("Expecting at least one JSON value"))?;
     T::decode(root).map_err(CliError::new)
 }
 
@@ -115,7 +124,11 @@ fn decode<T: Decode>(text: &str, implied_key: Option<&str>) -> Result<T, CliErro
 fn document(text: &str, implied_key: Option<&str>) -> Result<Document, CliError> {
     if !text.starts_with('{') {
         let given = Keyval::parse(text, implied_key)?;
-        return if given.help { Err(no_help()) } else { given.document() };
+        return if given.help {
+            Err(no_help())
+        } else {
+            given.document()
+        };
     }
     let mut scanner = Scanner::default();
     // A message ends with its last brace; blanks after it are nothing.

@@ -13,7 +13,11 @@ impl Daemon {
         Err(Error::generic("Throttle groups are not supported yet"))
     }
 
-    pub(super) fn add_throttle_group(&self, _id: &str, _group: &schema::ThrottleGroupProperties) -> Result<(), Error> {
+    pub(super) fn add_throttle_group(
+        &self,
+        _id: &str,
+        _group: &schema::ThrottleGroupProperties,
+    ) -> Result<(), Error> {
         Err(Error::generic("Throttle groups are not supported yet"))
     }
 

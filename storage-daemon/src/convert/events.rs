@@ -16,10 +16,19 @@ impl EventSink for QmpEvents {
         let hub = &self.0;
         match event {
             Event::JobStatusChange { id, status } => {
-                hub.emit(&schema::JobStatusChange { id: id.as_str().to_owned(), status: job_status(status) });
+                hub.emit(&schema::JobStatusChange {
+                    id: id.as_str().to_owned(),
+                    status: job_status(status),
+                });
             }
             Event::BlockJobCompleted { job, error, auto } => {
-                let BlockJobPoint { id, kind, len, offset, speed } = job;
+                let BlockJobPoint {
+                    id,
+                    kind,
+                    len,
+                    offset,
+                    speed,
+                } = job;
                 let (sync_taken, sync_reason) = auto.unzip();
                 hub.emit(&schema::BlockJobCompleted {
                     r#type: job_type(kind),
@@ -33,7 +42,13 @@ impl EventSink for QmpEvents {
                 });
             }
             Event::BlockJobCancelled { job } => {
-                let BlockJobPoint { id, kind, len, offset, speed } = job;
+                let BlockJobPoint {
+                    id,
+                    kind,
+                    len,
+                    offset,
+                    speed,
+                } = job;
                 hub.emit(&schema::BlockJobCancelled {
                     r#type: job_type(kind),
                     device: id.as_str().to_owned(),
@@ -43,7 +58,13 @@ impl EventSink for QmpEvents {
                 });
             }
             Event::BlockJobReady { job } => {
-                let BlockJobPoint { id, kind, len, offset, speed } = job;
+                let BlockJobPoint {
+                    id,
+                    kind,
+                    len,
+                    offset,
+                    speed,
+                } = job;
                 hub.emit(&schema::BlockJobReady {
                     r#type: job_type(kind),
                     device: id.as_str().to_owned(),
@@ -53,9 +74,16 @@ impl EventSink for QmpEvents {
                 });
             }
             Event::BlockJobPending { id, kind } => {
-                hub.emit(&schema::BlockJobPending { r#type: job_type(kind), id: id.as_str().to_owned() });
+                hub.emit(&schema::BlockJobPending {
+                    r#type: job_type(kind),
+                    id: id.as_str().to_owned(),
+                });
             }
-            Event::BlockJobError { id, operation, action } => {
+            Event::BlockJobError {
+                id,
+                operation,
+                action,
+            } => {
                 hub.emit(&schema::BlockJobError {
                     device: id.as_str().to_owned(),
                     operation: if operation == "read" {
@@ -71,9 +99,16 @@ impl EventSink for QmpEvents {
                 });
             }
             Event::BlockExportDeleted { id } => {
-                hub.emit(&schema::BlockExportDeleted { id: id.as_str().to_owned() });
+                hub.emit(&schema::BlockExportDeleted {
+                    id: id.as_str().to_owned(),
+                });
             }
-            Event::BlockImageCorrupted { node, message, place, fatal } => {
+            Event::BlockImageCorrupted {
+                node,
+                message,
+                place,
+                fatal,
+            } => {
                 let (offset, size) = place.unzip();
                 hub.emit(&schema::BlockImageCorrupted {
                     // There are no guest devices here, and the member is not optional.
@@ -85,7 +120,11 @@ impl EventSink for QmpEvents {
                     fatal,
                 });
             }
-            Event::BlockWriteThreshold { node, threshold, exceeded } => {
+            Event::BlockWriteThreshold {
+                node,
+                threshold,
+                exceeded,
+            } => {
                 hub.emit(&schema::BlockWriteThreshold {
                     node_name: node.as_str().to_owned(),
                     amount_exceeded: exceeded,

@@ -54,9 +54,9 @@ pub fn block_job_info(job: JobInfo) -> Option<schema::BlockJobInfo> {
         branch: match job.kind {
             JobKind::Commit => schema::BlockJobInfoBranch::Commit,
             JobKind::Stream => schema::BlockJobInfoBranch::Stream,
-            JobKind::Mirror => {
-                schema::BlockJobInfoBranch::Mirror(schema::BlockJobInfoMirror { actively_synced: false })
-            }
+            JobKind::Mirror => schema::BlockJobInfoBranch::Mirror(schema::BlockJobInfoMirror {
+                actively_synced: false,
+            }),
             JobKind::Create => schema::BlockJobInfoBranch::Create,
             _ => schema::BlockJobInfoBranch::Backup,
         },

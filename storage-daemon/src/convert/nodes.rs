@@ -87,8 +87,17 @@ fn depth(node: &Arc<Node>) -> i64 {
     depth
 }
 
-fn image_info(node: &Arc<Node>, info: block_core::driver::DriverInfo, flat: bool, level: usize) -> schema::ImageInfo {
-    let below = if flat || level >= MAX_CHAIN { None } else { child_below(node) };
+fn image_info(
+    node: &Arc<Node>,
+    info: block_core::driver::DriverInfo,
+    flat: bool,
+    level: usize,
+) -> schema::ImageInfo {
+    let below = if flat || level >= MAX_CHAIN {
+        None
+    } else {
+        child_below(node)
+    };
     let snapshots: Vec<_> = match node.driver().image_store() {
         Some(store) => store.snapshots().into_iter().map(snapshot_info).collect(),
         None => Vec::new(),
@@ -97,7 +106,9 @@ fn image_info(node: &Arc<Node>, info: block_core::driver::DriverInfo, flat: bool
         Some((name, format)) => (Some(name), format),
         None => (None, None),
     };
-    let full_backing_filename = backing_filename.as_deref().and_then(|name| resolve(&info.filename, name));
+    let full_backing_filename = backing_filename
+        .as_deref()
+        .and_then(|name| resolve(&info.filename, name));
     schema::ImageInfo {
         base: schema::BlockNodeInfo {
             format: node.driver().name().to_owned(),
@@ -124,7 +135,10 @@ fn image_info(node: &Arc<Node>, info: block_core::driver::DriverInfo, flat: bool
 
 /// A backing file's name as it is to be opened: names in images are relative to the image.
 pub fn resolve(image: &str, backing: &str) -> Option<String> {
-    let has_protocol = |name: &str| name.split_once(':').is_some_and(|(protocol, _)| !protocol.contains('/'));
+    let has_protocol = |name: &str| {
+        name.split_once(':')
+            .is_some_and(|(protocol, _)| !protocol.contains('/'))
+    };
     if backing.starts_with('/') || has_protocol(backing) {
         return Some(backing.to_owned());
     }
@@ -140,14 +154,16 @@ pub fn resolve(image: &str, backing: &str) -> Option<String> {
 fn specific(info: FormatInfo) -> Option<schema::ImageInfoSpecific> {
     match info {
         FormatInfo::None => None,
-        FormatInfo::File { extent_size_hint } => {
-            Some(schema::ImageInfoSpecific::File(schema::ImageInfoSpecificFileWrapper {
+        FormatInfo::File { extent_size_hint } => Some(schema::ImageInfoSpecific::File(
+            schema::ImageInfoSpecificFileWrapper {
                 data: schema::ImageInfoSpecificFile { extent_size_hint },
-            }))
-        }
-        FormatInfo::Qcow2(qcow2) => Some(schema::ImageInfoSpecific::Qcow2(schema::ImageInfoSpecificQCow2Wrapper {
-            data: qcow2_info(qcow2),
-        })),
+            },
+        )),
+        FormatInfo::Qcow2(qcow2) => Some(schema::ImageInfoSpecific::Qcow2(
+            schema::ImageInfoSpecificQCow2Wrapper {
+                data: qcow2_info(qcow2),
+            },
+        )),
     }
 }
 
@@ -215,9 +231,18 @@ mod tests {
     #[test]
     fn backing_names_are_relative_to_the_image() {
         assert_eq!(resolve("top.qcow2", "base.qcow2").as_deref(), Some("base.qcow2"));
-        assert_eq!(resolve("/a/b/top.qcow2", "base.qcow2").as_deref(), Some("/a/b/base.qcow2"));
-        assert_eq!(resolve("/a/top.qcow2", "/base.qcow2").as_deref(), Some("/base.qcow2"));
-        assert_eq!(resolve("/a/top.qcow2", "nbd:host:1").as_deref(), Some("nbd:host:1"));
+        assert_eq!(
+            resolve("/a/b/top.qcow2", "base.qcow2").as_deref(),
+            Some("/a/b/base.qcow2")
+        );
+        assert_eq!(
+            resolve("/a/top.qcow2", "/base.qcow2").as_deref(),
+            Some("/base.qcow2")
+        );
+        assert_eq!(
+            resolve("/a/top.qcow2", "nbd:host:1").as_deref(),
+            Some("nbd:host:1")
+        );
         assert_eq!(resolve("json:{}", "base.qcow2"), None);
         assert_eq!(resolve("/a/top", "x/y:z").as_deref(), Some("/a/x/y:z"));
     }

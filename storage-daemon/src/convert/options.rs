@@ -1,9 +1,9 @@
 //! `BlockdevOptions` as node options.
 
 use block_core::options::{
-    AioBackend, BackingRef, BlkdebugOptions, CacheOptions, CopyBeforeWriteOptions, DetectZeroes, DriverOptions,
-    FileOptions, InjectError, NbdAddress, NbdOptions, NodeOptions, NodeRef, NullOptions, OnCbwError, Qcow2Options,
-    RawOptions, SetState,
+    AioBackend, BackingRef, BlkdebugOptions, CacheOptions, CopyBeforeWriteOptions, DetectZeroes,
+    DriverOptions, FileOptions, InjectError, NbdAddress, NbdOptions, NodeOptions, NodeRef, NullOptions,
+    OnCbwError, Qcow2Options, RawOptions, SetState,
 };
 use qapi_runtime::Error;
 use schema::BlockdevOptionsBranch as Branch;
@@ -29,11 +29,16 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
         read_only: options.read_only,
         auto_read_only: options.auto_read_only,
         force_share: options.force_share,
-        discard_unmap: options.discard.map(|discard| discard == schema::BlockdevDiscardOptions::Unmap),
+        discard_unmap: options
+            .discard
+            .map(|discard| discard == schema::BlockdevDiscardOptions::Unmap),
         detect_zeroes: options.detect_zeroes.map(detect_zeroes).unwrap_or_default(),
         cache: options
             .cache
-            .map(|cache| CacheOptions { direct: cache.direct, no_flush: cache.no_flush })
+            .map(|cache| CacheOptions {
+                direct: cache.direct,
+                no_flush: cache.no_flush,
+            })
             .unwrap_or_default(),
         driver: driver(options.branch, depth)?,
     })
@@ -68,7 +73,9 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
             cbw_timeout: cbw.cbw_timeout.unwrap_or(0),
             min_cluster_size: cbw.min_cluster_size,
         }),
-        Branch::SnapshotAccess(generic) => DriverOptions::SnapshotAccess { file: reference(generic.file, depth)? },
+        Branch::SnapshotAccess(generic) => DriverOptions::SnapshotAccess {
+            file: reference(generic.file, depth)?,
+        },
         Branch::Throttle(throttle) => DriverOptions::Throttle {
             file: reference(throttle.file, depth)?,
             throttle_group: throttle.throttle_group,
@@ -88,7 +95,9 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
 
 fn file_options(file: schema::BlockdevOptionsFile) -> Result<FileOptions, Error> {
     if let Some(id) = file.pr_manager {
-        return Err(Error::generic(format!("No persistent reservation manager with id '{id}'")));
+        return Err(Error::generic(format!(
+            "No persistent reservation manager with id '{id}'"
+        )));
     }
     Ok(FileOptions {
         filename: file.filename,
@@ -144,7 +153,9 @@ fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Re
         return Err(Error::generic("Files with blkdebug rules are not supported"));
     }
     if blkdebug.take_child_perms.is_some() || blkdebug.unshare_child_perms.is_some() {
-        return Err(Error::generic("Changing the permissions of blkdebug's child is not supported"));
+        return Err(Error::generic(
+            "Changing the permissions of blkdebug's child is not supported",
+        ));
     }
     Ok(BlkdebugOptions {
         image: reference(blkdebug.image, depth)?,
@@ -190,7 +201,9 @@ fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Re
 fn reference(reference: schema::BlockdevRef, depth: u32) -> Result<NodeRef, Error> {
     match reference {
         schema::BlockdevRef::Reference(name) => Ok(NodeRef::Name(name.into())),
-        schema::BlockdevRef::Definition(options) => Ok(NodeRef::Options(Box::new(node(*options, depth + 1)?))),
+        schema::BlockdevRef::Definition(options) => {
+            Ok(NodeRef::Options(Box::new(node(*options, depth + 1)?)))
+        }
     }
 }
 
@@ -203,12 +216,13 @@ pub fn node_reference(given: schema::BlockdevRef) -> Result<NodeRef, Error> {
 pub fn nbd_address(address: schema::SocketAddress) -> Result<NbdAddress, Error> {
     match address {
         schema::SocketAddress::Unix(unix) => Ok(NbdAddress::Unix(unix.path)),
-        schema::SocketAddress::Inet(inet) => {
-            Ok(NbdAddress::Inet { host: inet.base.host, port: inet.base.port })
-        }
-        schema::SocketAddress::Vsock(_) | schema::SocketAddress::Fd(_) => {
-            Err(Error::generic("Only 'inet' and 'unix' sockets are supported here"))
-        }
+        schema::SocketAddress::Inet(inet) => Ok(NbdAddress::Inet {
+            host: inet.base.host,
+            port: inet.base.port,
+        }),
+        schema::SocketAddress::Vsock(_) | schema::SocketAddress::Fd(_) => Err(Error::generic(
+            "Only 'inet' and 'unix' sockets are supported here",
+        )),
     }
 }
 
@@ -233,11 +247,13 @@ pub fn on_cbw_error(action: schema::OnCbwError) -> OnCbwError {
 pub fn natural(name: &str, value: Option<i64>) -> Result<Option<u64>, Error> {
     value
         .map(|value| {
-            u64::try_from(value).map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
+            u64::try_from(value)
+                .map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
         })
         .transpose()
 }
 
 fn natural32(name: &str, value: Option<i32>) -> Result<u32, Error> {
-    u32::try_from(value.unwrap_or(0)).map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
+    u32::try_from(value.unwrap_or(0))
+        .map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
 }

@@ -39,7 +39,11 @@ fn below(node: &Arc<Node>, depth: usize) -> schema::BlockStats {
 }
 
 fn specific(driver: &str) -> Option<schema::BlockStatsSpecific> {
-    let file = schema::BlockStatsSpecificFile { discard_nb_ok: 0, discard_nb_failed: 0, discard_bytes_ok: 0 };
+    let file = schema::BlockStatsSpecificFile {
+        discard_nb_ok: 0,
+        discard_nb_failed: 0,
+        discard_bytes_ok: 0,
+    };
     match driver {
         "file" => Some(schema::BlockStatsSpecific::File(file)),
         "host_device" => Some(schema::BlockStatsSpecific::HostDevice(file)),

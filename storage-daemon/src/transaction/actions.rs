@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use block_core::backup::PreparedJob;
 use block_core::bitmap::action::{self, Undo};
 use block_core::graph::{Graph, Node};
-use block_core::backup::PreparedJob;
 use block_core::job::JobGroup;
 use qapi_runtime::Error;
 use qapi_runtime::transaction::{Action, Prepared, Preparing};
 
 use super::Settling;
 use crate::commands::block_core::{
-    BackupRequest, Overlay, append_overlay, backup_job, bitmaps, delete_snapshot, internal_snapshot, open_overlay,
+    BackupRequest, Overlay, append_overlay, backup_job, bitmaps, delete_snapshot, internal_snapshot,
+    open_overlay,
 };
 use crate::convert::error::generic;
 use crate::daemon::Daemon;
@@ -65,7 +66,9 @@ impl Action for BitmapAdd {
         Box::pin(async move {
             let node = self.daemon.device(&self.data.node)?;
             let spec = bitmaps::spec(&node, &self.data)?;
-            action::add(node.bitmaps(), node.length(), &spec).map(made).map_err(generic)
+            action::add(node.bitmaps(), node.length(), &spec)
+                .map(made)
+                .map_err(generic)
         })
     }
 }
@@ -172,7 +175,9 @@ impl Action for BitmapMerge {
             let node = self.daemon.device(&self.data.node)?;
             node.bitmaps().get(&self.data.target).map_err(generic)?;
             let sources = bitmaps::sources(&self.daemon, &node, &self.data.bitmaps)?;
-            action::merge(node.bitmaps(), &self.data.target, &sources).map(made).map_err(generic)
+            action::merge(node.bitmaps(), &self.data.target, &sources)
+                .map(made)
+                .map_err(generic)
         })
     }
 }
@@ -200,7 +205,10 @@ impl Action for Backup {
     fn prepare(self: Box<Self>) -> Preparing {
         Box::pin(async move {
             let job = backup_job(&self.daemon, self.request, self.group).await?;
-            Ok(Box::new(BackupJob { job: Some(job), settling: self.settling }) as Box<dyn Prepared>)
+            Ok(Box::new(BackupJob {
+                job: Some(job),
+                settling: self.settling,
+            }) as Box<dyn Prepared>)
         })
     }
 }
@@ -250,7 +258,12 @@ impl Action for OverlaySnapshot {
                 return Err(error);
             }
             let settling = self.settling;
-            Ok(Box::new(Appended { graph, base, overlay, settling }) as Box<dyn Prepared>)
+            Ok(Box::new(Appended {
+                graph,
+                base,
+                overlay,
+                settling,
+            }) as Box<dyn Prepared>)
         })
     }
 }
@@ -266,11 +279,16 @@ impl Prepared for Appended {
     fn commit(&mut self) {
         let (graph, overlay) = (Arc::clone(&self.graph), Arc::clone(&self.overlay));
         // An overlay that was opened for this and that nobody uses goes away again.
-        self.settling.later(async move { graph.close_if_unused(overlay).await });
+        self.settling
+            .later(async move { graph.close_if_unused(overlay).await });
     }
 
     fn abort(&mut self) {
-        let (graph, overlay, base) = (Arc::clone(&self.graph), Arc::clone(&self.overlay), Arc::clone(&self.base));
+        let (graph, overlay, base) = (
+            Arc::clone(&self.graph),
+            Arc::clone(&self.overlay),
+            Arc::clone(&self.base),
+        );
         self.settling.later(async move {
             if let Err(error) = graph.unappend(&overlay, &base).await {
                 tracing::error!(node = %base.name(), %error, "cannot take a snapshot back");
@@ -296,7 +314,12 @@ impl Action for InternalSnapshot {
         Box::pin(async move {
             let graph = Arc::clone(&self.daemon.graph);
             let (node, id) = internal_snapshot(&self.daemon, self.data).await?;
-            Ok(Box::new(TakenSnapshot { graph, node, id, settling: self.settling }) as Box<dyn Prepared>)
+            Ok(Box::new(TakenSnapshot {
+                graph,
+                node,
+                id,
+                settling: self.settling,
+            }) as Box<dyn Prepared>)
         })
     }
 }
@@ -312,7 +335,11 @@ impl Prepared for TakenSnapshot {
     fn commit(&mut self) {}
 
     fn abort(&mut self) {
-        let (graph, node, id) = (Arc::clone(&self.graph), Arc::clone(&self.node), std::mem::take(&mut self.id));
+        let (graph, node, id) = (
+            Arc::clone(&self.graph),
+            Arc::clone(&self.node),
+            std::mem::take(&mut self.id),
+        );
         self.settling.later(async move {
             if let Err(error) = delete_snapshot(&graph, &node, &id).await {
                 tracing::error!(node = %node.name(), snapshot = id, %error, "cannot delete an aborted snapshot");

@@ -24,7 +24,10 @@ pub struct Settling(Arc<Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>>);
 impl Settling {
     /// Leaves something to be done.
     pub fn later(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(work));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::pin(work));
     }
 
     /// Does what was left, in its order.
@@ -89,7 +92,10 @@ fn decide(args: &schema::Transaction) -> Result<Vec<bool>, Error> {
                 kind: kind.as_str(),
                 starts_job,
                 data,
-                properties: action.properties.as_ref().and_then(|properties| properties.transactional_cancel),
+                properties: action
+                    .properties
+                    .as_ref()
+                    .and_then(|properties| properties.transactional_cancel),
             }
         })
         .collect();
@@ -136,33 +142,60 @@ fn action_of(
     group: Option<JobGroup>,
     settling: &Settling,
 ) -> Box<dyn Action> {
-    use actions::{Abort, Backup, Bitmap, BitmapAdd, BitmapChange, BitmapMerge, InternalSnapshot, OverlaySnapshot};
     use crate::commands::block_core::{BackupRequest, Overlay};
+    use actions::{
+        Abort, Backup, Bitmap, BitmapAdd, BitmapChange, BitmapMerge, InternalSnapshot, OverlaySnapshot,
+    };
     let daemon = Arc::clone(daemon);
     let settling = settling.clone();
-    let bitmap = |change, data| Box::new(Bitmap { daemon: Arc::clone(&daemon), change, data, settling: settling.clone() });
+    let bitmap = |change, data| {
+        Box::new(Bitmap {
+            daemon: Arc::clone(&daemon),
+            change,
+            data,
+            settling: settling.clone(),
+        })
+    };
     match branch {
         Branch::Abort(_) => Box::new(Abort),
-        Branch::BlockDirtyBitmapAdd(add) => Box::new(BitmapAdd { daemon, data: add.data }),
+        Branch::BlockDirtyBitmapAdd(add) => Box::new(BitmapAdd {
+            daemon,
+            data: add.data,
+        }),
         Branch::BlockDirtyBitmapRemove(one) => bitmap(BitmapChange::Remove, one.data),
         Branch::BlockDirtyBitmapClear(one) => bitmap(BitmapChange::Clear, one.data),
         Branch::BlockDirtyBitmapEnable(one) => bitmap(BitmapChange::Enable, one.data),
         Branch::BlockDirtyBitmapDisable(one) => bitmap(BitmapChange::Disable, one.data),
-        Branch::BlockDirtyBitmapMerge(merge) => Box::new(BitmapMerge { daemon, data: merge.data }),
-        Branch::BlockdevBackup(backup) => {
-            Box::new(Backup { daemon, request: BackupRequest::Blockdev(backup.data.base), group, settling })
-        }
-        Branch::DriveBackup(backup) => {
-            Box::new(Backup { daemon, request: BackupRequest::Drive(backup.data.base), group, settling })
-        }
-        Branch::BlockdevSnapshot(snapshot) => {
-            Box::new(OverlaySnapshot { daemon, overlay: Overlay::Node(snapshot.data), settling })
-        }
-        Branch::BlockdevSnapshotSync(snapshot) => {
-            Box::new(OverlaySnapshot { daemon, overlay: Overlay::File(snapshot.data), settling })
-        }
-        Branch::BlockdevSnapshotInternalSync(snapshot) => {
-            Box::new(InternalSnapshot { daemon, data: snapshot.data, settling })
-        }
+        Branch::BlockDirtyBitmapMerge(merge) => Box::new(BitmapMerge {
+            daemon,
+            data: merge.data,
+        }),
+        Branch::BlockdevBackup(backup) => Box::new(Backup {
+            daemon,
+            request: BackupRequest::Blockdev(backup.data.base),
+            group,
+            settling,
+        }),
+        Branch::DriveBackup(backup) => Box::new(Backup {
+            daemon,
+            request: BackupRequest::Drive(backup.data.base),
+            group,
+            settling,
+        }),
+        Branch::BlockdevSnapshot(snapshot) => Box::new(OverlaySnapshot {
+            daemon,
+            overlay: Overlay::Node(snapshot.data),
+            settling,
+        }),
+        Branch::BlockdevSnapshotSync(snapshot) => Box::new(OverlaySnapshot {
+            daemon,
+            overlay: Overlay::File(snapshot.data),
+            settling,
+        }),
+        Branch::BlockdevSnapshotInternalSync(snapshot) => Box::new(InternalSnapshot {
+            daemon,
+            data: snapshot.data,
+            settling,
+        }),
     }
 }

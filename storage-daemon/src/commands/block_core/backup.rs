@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use block_core::backup::{self, BackupOptions, BackupPerf, OnError, PreparedJob, SyncMode};
 use block_core::bitmap::BitmapMode;
 use block_core::graph::{Node, OpKind};
-use block_core::backup::{self, BackupOptions, BackupPerf, OnError, PreparedJob, SyncMode};
 use block_core::job::JobGroup;
 use block_core::options::{BackingRef, DetectZeroes, NodeOptions, NodeRef};
 use qapi_runtime::Error;
@@ -24,12 +24,16 @@ pub enum BackupRequest {
 }
 
 pub(super) async fn blockdev_backup(daemon: &Daemon, args: schema::BlockdevBackup) -> Result<(), Error> {
-    backup_job(daemon, BackupRequest::Blockdev(args), None).await?.start();
+    backup_job(daemon, BackupRequest::Blockdev(args), None)
+        .await?
+        .start();
     Ok(())
 }
 
 pub(super) async fn drive_backup(daemon: &Daemon, args: schema::DriveBackup) -> Result<(), Error> {
-    backup_job(daemon, BackupRequest::Drive(args), None).await?.start();
+    backup_job(daemon, BackupRequest::Drive(args), None)
+        .await?
+        .start();
     Ok(())
 }
 
@@ -59,7 +63,9 @@ pub async fn backup_job(
     daemon
         .on_data(async move {
             let target = Arc::clone(&options.target);
-            let prepared = backup::prepare(&jobs, &graph, options, group.as_ref()).await.map_err(generic);
+            let prepared = backup::prepare(&jobs, &graph, options, group.as_ref())
+                .await
+                .map_err(generic);
             if prepared.is_err() && temporary {
                 graph.close_if_unused(target).await;
             }
@@ -151,8 +157,7 @@ async fn drive_target(
         None => Some(device.driver().name().to_owned()),
     };
     let size = device.length();
-    let backing_image =
-        below.map(|node| (node.driver().info().filename, node.driver().name().to_owned()));
+    let backing_image = below.map(|node| (node.driver().info().filename, node.driver().name().to_owned()));
     let source_name = device.name().clone();
     let filename = args.target.clone();
     let graph = Arc::clone(&daemon.graph);
@@ -162,11 +167,15 @@ async fn drive_target(
                 let format = format.as_deref().unwrap_or_default();
                 create::image(&graph, &filename, format, size, backing_image).await?;
             }
-            let driver = create::format_options(&filename, format.as_deref(), if reads_through_source {
-                BackingRef::Node(NodeRef::Name(source_name))
-            } else {
-                BackingRef::FromImage
-            })?;
+            let driver = create::format_options(
+                &filename,
+                format.as_deref(),
+                if reads_through_source {
+                    BackingRef::Node(NodeRef::Name(source_name))
+                } else {
+                    BackingRef::FromImage
+                },
+            )?;
             let options = NodeOptions {
                 read_only: Some(false),
                 discard_unmap: Some(true),

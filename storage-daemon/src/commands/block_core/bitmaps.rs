@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use block_core::bitmap::{action, BitmapHandle, BitmapSpec, default_granularity};
+use block_core::bitmap::{BitmapHandle, BitmapSpec, action, default_granularity};
 use block_core::graph::Node;
 use qapi_runtime::Error;
 use schema::BlockDirtyBitmapOrStr;
@@ -26,7 +26,9 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     let persistent = args.persistent.unwrap_or(false);
     if persistent {
         match node.driver().image_store() {
-            Some(store) => store.can_store_bitmap(&args.name, granularity_bytes).map_err(generic)?,
+            Some(store) => store
+                .can_store_bitmap(&args.name, granularity_bytes)
+                .map_err(generic)?,
             None => {
                 return Err(Error::generic(format!(
                     "Driver '{}' does not support persistent bitmaps",
@@ -53,9 +55,11 @@ pub fn sources(
         .iter()
         .map(|source| match source {
             BlockDirtyBitmapOrStr::Local(name) => node.bitmaps().get(name).map_err(generic),
-            BlockDirtyBitmapOrStr::External(external) => {
-                daemon.device(&external.node)?.bitmaps().get(&external.name).map_err(generic)
-            }
+            BlockDirtyBitmapOrStr::External(external) => daemon
+                .device(&external.node)?
+                .bitmaps()
+                .get(&external.name)
+                .map_err(generic),
         })
         .collect()
 }
@@ -65,14 +69,19 @@ pub(super) async fn add(daemon: &Daemon, args: schema::BlockDirtyBitmapAdd) -> R
     daemon
         .on_data(async move {
             let spec = spec(&node, &args)?;
-            node.bitmaps().add(node.length(), &spec).map(drop).map_err(generic)
+            node.bitmaps()
+                .add(node.length(), &spec)
+                .map(drop)
+                .map_err(generic)
         })
         .await
 }
 
 pub(super) async fn remove(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Result<(), Error> {
     let node = daemon.device(&args.node)?;
-    daemon.on_data(async move { remove_now(&node, &args.name).await }).await
+    daemon
+        .on_data(async move { remove_now(&node, &args.name).await })
+        .await
 }
 
 /// Removes a bitmap, from the image first: what is left after a failure there is a bitmap that still works.
@@ -94,15 +103,23 @@ pub(super) async fn clear(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Re
     let node = daemon.device(&args.node)?;
     daemon
         .on_data(async move {
-            action::clear(node.bitmaps(), &args.name).map_err(generic)?.commit();
+            action::clear(node.bitmaps(), &args.name)
+                .map_err(generic)?
+                .commit();
             Ok(())
         })
         .await
 }
 
-pub(super) async fn set_enabled(daemon: &Daemon, args: schema::BlockDirtyBitmap, enabled: bool) -> Result<(), Error> {
+pub(super) async fn set_enabled(
+    daemon: &Daemon,
+    args: schema::BlockDirtyBitmap,
+    enabled: bool,
+) -> Result<(), Error> {
     let node = daemon.device(&args.node)?;
-    action::set_enabled(node.bitmaps(), &args.name, enabled).map_err(generic)?.commit();
+    action::set_enabled(node.bitmaps(), &args.name, enabled)
+        .map_err(generic)?
+        .commit();
     Ok(())
 }
 
@@ -113,7 +130,9 @@ pub(super) async fn merge(daemon: &Daemon, args: schema::BlockDirtyBitmapMerge) 
     let sources = sources(daemon, &node, &args.bitmaps)?;
     daemon
         .on_data(async move {
-            action::merge(node.bitmaps(), &args.target, &sources).map_err(generic)?.commit();
+            action::merge(node.bitmaps(), &args.target, &sources)
+                .map_err(generic)?
+                .commit();
             Ok(())
         })
         .await

@@ -8,7 +8,12 @@ use crate::convert::jobs;
 use crate::daemon::Daemon;
 
 pub(super) fn query(daemon: &Daemon) -> Vec<schema::BlockJobInfo> {
-    daemon.jobs.infos().into_iter().filter_map(jobs::block_job_info).collect()
+    daemon
+        .jobs
+        .infos()
+        .into_iter()
+        .filter_map(jobs::block_job_info)
+        .collect()
 }
 
 /// The block job of that id. Jobs of other kinds do not count.
@@ -30,9 +35,16 @@ pub(super) async fn cancel(daemon: &Daemon, args: &schema::BlockJobCancel) -> Re
     let job = find(daemon, &args.device)?;
     let force = args.force.unwrap_or(false);
     if job.user_paused && !force {
-        return Err(Error::generic(format!("The block job for device '{}' is currently paused", args.device)));
+        return Err(Error::generic(format!(
+            "The block job for device '{}' is currently paused",
+            args.device
+        )));
     }
-    daemon.jobs.cancel(&args.device, force, jobs::deadline(args.deadline_ms)).await.map_err(generic)
+    daemon
+        .jobs
+        .cancel(&args.device, force, jobs::deadline(args.deadline_ms))
+        .await
+        .map_err(generic)
 }
 
 pub(super) async fn change(daemon: &Daemon, args: &schema::BlockJobChangeOptions) -> Result<(), Error> {

@@ -8,7 +8,9 @@ use block_core::driver::Preallocation;
 use block_core::drivers::create_file::{self as file, CreateFile};
 use block_core::drivers::qcow2::{self, CreateOptions, Storage};
 use block_core::graph::{Backend, BackendUser, Graph, Node, Perm};
-use block_core::options::{BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions};
+use block_core::options::{
+    BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions,
+};
 use block_core::{BlockError, ErrorKind};
 use qapi_runtime::Error;
 use schema::{BlockdevCreateOptions, BlockdevCreateOptionsQcow2, PreallocMode};
@@ -21,18 +23,16 @@ use crate::process::os_text;
 pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Result<(), Error> {
     let graph = Arc::clone(&daemon.graph);
     match args.options {
-        BlockdevCreateOptions::File(options) => {
-            daemon.jobs.create_image(&args.job_id, async move {
-                file::create(&CreateFile {
-                    filename: options.filename,
-                    size: options.size,
-                    preallocation: preallocation(options.preallocation),
-                    nocow: options.nocow.unwrap_or(false),
-                    extent_size_hint: options.extent_size_hint,
-                })
-                .await
+        BlockdevCreateOptions::File(options) => daemon.jobs.create_image(&args.job_id, async move {
+            file::create(&CreateFile {
+                filename: options.filename,
+                size: options.size,
+                preallocation: preallocation(options.preallocation),
+                nocow: options.nocow.unwrap_or(false),
+                extent_size_hint: options.extent_size_hint,
             })
-        }
+            .await
+        }),
         BlockdevCreateOptions::Qcow2(options) => {
             let reference = node_reference(options.file.clone())?;
             daemon.jobs.create_image(&args.job_id, async move {
@@ -67,10 +67,16 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
     let defaults = CreateOptions::default();
     let cluster_bytes = options.cluster_size.unwrap_or(defaults.cluster_bytes);
     // No width is negative: it is refused as any other that does not exist.
-    let refcount_bits = options.refcount_bits.map_or(defaults.refcount_bits, |bits| u64::try_from(bits).unwrap_or(0));
+    let refcount_bits = options
+        .refcount_bits
+        .map_or(defaults.refcount_bits, |bits| u64::try_from(bits).unwrap_or(0));
     Ok(CreateOptions {
         size: options.size,
-        version: if options.version == Some(schema::BlockdevQcow2Version::V2) { 2 } else { 3 },
+        version: if options.version == Some(schema::BlockdevQcow2Version::V2) {
+            2
+        } else {
+            3
+        },
         cluster_bytes,
         refcount_bits,
         backing_file: options.backing_file.clone(),
@@ -86,8 +92,18 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
 }
 
 /// Writes an empty qcow2 image to a node.
-async fn write_qcow2(graph: &Arc<Graph>, node: &Arc<Node>, options: &CreateOptions) -> Result<(), BlockError> {
-    let backend = Backend::new(graph, node, BackendUser::unnamed(), Perm::WRITE | Perm::RESIZE, Perm::ALL)?;
+async fn write_qcow2(
+    graph: &Arc<Graph>,
+    node: &Arc<Node>,
+    options: &CreateOptions,
+) -> Result<(), BlockError> {
+    let backend = Backend::new(
+        graph,
+        node,
+        BackendUser::unnamed(),
+        Perm::WRITE | Perm::RESIZE,
+        Perm::ALL,
+    )?;
     let storage: Arc<dyn Storage> = Arc::clone(backend.child()) as _;
     let result = qcow2::create(storage, options).await;
     backend.detach().await;
@@ -103,12 +119,17 @@ pub async fn image(
     backing: Option<(String, String)>,
 ) -> Result<(), Error> {
     if backing.is_some() && format != "qcow2" {
-        return Err(Error::generic(format!("Backing file not supported for file format '{format}'")));
+        return Err(Error::generic(format!(
+            "Backing file not supported for file format '{format}'"
+        )));
     }
     match format {
         "qcow2" | "raw" | "file" => {}
-        "host_device" | "null-co" | "nbd" | "throttle" | "copy-before-write" | "snapshot-access" | "blkdebug" => {
-            return Err(Error::generic(format!("Format driver '{format}' does not support image creation")));
+        "host_device" | "null-co" | "nbd" | "throttle" | "copy-before-write" | "snapshot-access"
+        | "blkdebug" => {
+            return Err(Error::generic(format!(
+                "Format driver '{format}' does not support image creation"
+            )));
         }
         _ => return Err(Error::generic(format!("Unknown file format '{format}'"))),
     }
@@ -125,26 +146,44 @@ pub async fn image(
     if !is_qcow2 {
         return Ok(());
     }
-    let options = NodeOptions { driver: file_driver(filename), ..NodeOptions::default() };
+    let options = NodeOptions {
+        driver: file_driver(filename),
+        ..NodeOptions::default()
+    };
     let node = graph.open_temporary(options).await.map_err(generic)?;
     let (backing_file, backing_format) = backing.unzip();
-    let options = CreateOptions { size, backing_file, backing_format, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size,
+        backing_file,
+        backing_format,
+        ..CreateOptions::default()
+    };
     let result = write_qcow2(graph, &node, &options).await;
     graph.close_if_unused(node).await;
     result.map_err(generic)
 }
 
 fn file_driver(filename: &str) -> DriverOptions {
-    DriverOptions::File(FileOptions { filename: filename.to_owned(), ..FileOptions::default() })
+    DriverOptions::File(FileOptions {
+        filename: filename.to_owned(),
+        ..FileOptions::default()
+    })
 }
 
 /// Options to open an image file; without a format it is found out from the content.
-pub fn format_options(filename: &str, format: Option<&str>, backing: BackingRef) -> Result<DriverOptions, Error> {
+pub fn format_options(
+    filename: &str,
+    format: Option<&str>,
+    backing: BackingRef,
+) -> Result<DriverOptions, Error> {
     let format = match format {
         Some(format) => format,
         None => probe(filename)?,
     };
-    let file = NodeRef::Options(Box::new(NodeOptions { driver: file_driver(filename), ..NodeOptions::default() }));
+    let file = NodeRef::Options(Box::new(NodeOptions {
+        driver: file_driver(filename),
+        ..NodeOptions::default()
+    }));
     match format {
         "qcow2" => Ok(DriverOptions::Qcow2(Qcow2Options {
             file,
@@ -160,7 +199,11 @@ pub fn format_options(filename: &str, format: Option<&str>, backing: BackingRef)
             refcount_cache_size: None,
             cache_clean_interval: None,
         })),
-        "raw" => Ok(DriverOptions::Raw(RawOptions { file, offset: 0, size: None })),
+        "raw" => Ok(DriverOptions::Raw(RawOptions {
+            file,
+            offset: 0,
+            size: None,
+        })),
         "file" => Ok(file_driver(filename)),
         other => Err(Error::generic(format!("Unknown driver '{other}'"))),
     }

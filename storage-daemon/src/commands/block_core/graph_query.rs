@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use block_core::graph::{Parent, Perm};
-use schema::{BlockPermission, XDbgBlockGraph, XDbgBlockGraphEdge, XDbgBlockGraphNode, XDbgBlockGraphNodeType};
+use schema::{
+    BlockPermission, XDbgBlockGraph, XDbgBlockGraphEdge, XDbgBlockGraphNode, XDbgBlockGraphNodeType,
+};
 
 use crate::daemon::Daemon;
 
@@ -15,12 +17,21 @@ pub(super) fn query(daemon: &Daemon) -> XDbgBlockGraph {
     let mut number = |address: *const (), kind, name: &str, shown: &mut Vec<XDbgBlockGraphNode>| {
         let next = u64::try_from(numbers.len()).unwrap_or(u64::MAX).saturating_add(1);
         *numbers.entry(address).or_insert_with(|| {
-            shown.push(XDbgBlockGraphNode { id: next, r#type: kind, name: name.to_owned() });
+            shown.push(XDbgBlockGraphNode {
+                id: next,
+                r#type: kind,
+                name: name.to_owned(),
+            });
             next
         })
     };
     for node in &nodes {
-        let child = number(std::sync::Arc::as_ptr(node).cast(), XDbgBlockGraphNodeType::BlockDriver, node.name().as_str(), &mut shown);
+        let child = number(
+            std::sync::Arc::as_ptr(node).cast(),
+            XDbgBlockGraphNodeType::BlockDriver,
+            node.name().as_str(),
+            &mut shown,
+        );
         for edge in node.parents() {
             let parent = match edge.parent() {
                 Parent::Node(parent) => match parent.upgrade() {
@@ -33,7 +44,12 @@ pub(super) fn query(daemon: &Daemon) -> XDbgBlockGraph {
                     None => continue,
                 },
                 // Users of nodes have no name of their own; each edge of theirs is one user.
-                _ => number(std::sync::Arc::as_ptr(&edge).cast(), XDbgBlockGraphNodeType::BlockBackend, "", &mut shown),
+                _ => number(
+                    std::sync::Arc::as_ptr(&edge).cast(),
+                    XDbgBlockGraphNodeType::BlockBackend,
+                    "",
+                    &mut shown,
+                ),
             };
             edges.push(XDbgBlockGraphEdge {
                 parent,

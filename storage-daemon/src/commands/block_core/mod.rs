@@ -10,18 +10,18 @@ mod graph_query;
 mod nodes;
 mod snapshots;
 
-pub use backup::{backup_job, BackupRequest};
-pub use snapshots::{append_overlay, delete_snapshot, internal_snapshot, open_overlay, Overlay};
+pub use backup::{BackupRequest, backup_job};
+pub use snapshots::{Overlay, append_overlay, delete_snapshot, internal_snapshot, open_overlay};
 
 use block_core::job::Verb;
 use qapi_runtime::{Call, Error};
 use schema::{
-    BlockCoreCommands, BlockDeviceInfo, BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge, BlockInfo,
-    BlockJobCancel, BlockJobChangeOptions, BlockJobComplete, BlockJobDismiss, BlockJobFinalize, BlockJobInfo,
-    BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockResize, BlockSetWriteThreshold, BlockStats, BlockdevBackup,
-    BlockdevCreate, BlockdevDel, BlockdevOptions, BlockdevReopen, BlockdevSnapshot,
-    BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal, BlockdevSnapshotSync, DriveBackup,
-    QueryBlockstats, QueryNamedBlockNodes, SnapshotInfo, XDbgBlockGraph,
+    BlockCoreCommands, BlockDeviceInfo, BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge,
+    BlockInfo, BlockJobCancel, BlockJobChangeOptions, BlockJobComplete, BlockJobDismiss, BlockJobFinalize,
+    BlockJobInfo, BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockResize, BlockSetWriteThreshold,
+    BlockStats, BlockdevBackup, BlockdevCreate, BlockdevDel, BlockdevOptions, BlockdevReopen,
+    BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal, BlockdevSnapshotSync,
+    DriveBackup, QueryBlockstats, QueryNamedBlockNodes, SnapshotInfo, XDbgBlockGraph,
 };
 
 use crate::daemon::Daemon;
@@ -144,7 +144,11 @@ impl BlockCoreCommands for Daemon {
         create::create(self, args).await
     }
 
-    async fn block_set_write_threshold(&self, _call: &Call, args: BlockSetWriteThreshold) -> Result<(), Error> {
+    async fn block_set_write_threshold(
+        &self,
+        _call: &Call,
+        args: BlockSetWriteThreshold,
+    ) -> Result<(), Error> {
         nodes::set_write_threshold(self, &args)
     }
 

@@ -12,7 +12,13 @@ use crate::daemon::Daemon;
 
 pub(super) fn query(daemon: &Daemon, flat: bool) -> Vec<schema::BlockDeviceInfo> {
     // Newest first, as clients know it.
-    daemon.graph.nodes().iter().rev().map(|node| nodes::device_info(node, flat)).collect()
+    daemon
+        .graph
+        .nodes()
+        .iter()
+        .rev()
+        .map(|node| nodes::device_info(node, flat))
+        .collect()
 }
 
 pub(super) fn stats(daemon: &Daemon, query_nodes: bool) -> Vec<schema::BlockStats> {
@@ -30,7 +36,9 @@ pub(super) async fn add(daemon: &Daemon, options: schema::BlockdevOptions) -> Re
     }
     let options = node_options(options)?;
     let graph = Arc::clone(&daemon.graph);
-    daemon.on_data(async move { graph.add(options).await.map(drop).map_err(generic) }).await
+    daemon
+        .on_data(async move { graph.add(options).await.map(drop).map_err(generic) })
+        .await
 }
 
 pub(super) async fn reopen(daemon: &Daemon, options: Vec<schema::BlockdevOptions>) -> Result<(), Error> {
@@ -53,7 +61,9 @@ pub(super) async fn del(daemon: &Daemon, name: String) -> Result<(), Error> {
     daemon
         .on_data(async move {
             if graph.find(&name).is_none() {
-                return Err(Error::generic(format!("Failed to find node with node-name='{name}'")));
+                return Err(Error::generic(format!(
+                    "Failed to find node with node-name='{name}'"
+                )));
             }
             graph.remove(&name.into()).await.map_err(generic)
         })
@@ -70,7 +80,10 @@ pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result
     Err(Error::generic("block_resize is not supported yet"))
 }
 
-pub(super) fn set_write_threshold(daemon: &Daemon, args: &schema::BlockSetWriteThreshold) -> Result<(), Error> {
+pub(super) fn set_write_threshold(
+    daemon: &Daemon,
+    args: &schema::BlockSetWriteThreshold,
+) -> Result<(), Error> {
     match daemon.graph.find(&args.node_name) {
         Some(node) => {
             node.set_write_threshold(args.write_threshold);
@@ -103,8 +116,15 @@ impl Daemon {
     /// The node of a command that works on the top of a tree only.
     pub fn root_device(&self, name: &str) -> Result<Arc<Node>, Error> {
         let node = self.device(name)?;
-        let below_another = node.parents().iter().any(|edge| matches!(edge.parent(), Parent::Node(_)));
-        if below_another { Err(Error::generic("Need a root block node")) } else { Ok(node) }
+        let below_another = node
+            .parents()
+            .iter()
+            .any(|edge| matches!(edge.parent(), Parent::Node(_)));
+        if below_another {
+            Err(Error::generic("Need a root block node"))
+        } else {
+            Ok(node)
+        }
     }
 
     /// Opens a node from the command line.

@@ -75,7 +75,8 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
                     if args.mode != Some(NewImageMode::Existing) {
                         let info = base.driver().info();
                         let backing = (info.filename, base.driver().name().to_owned());
-                        create::image(&graph, &args.snapshot_file, &format, base.length(), Some(backing)).await?;
+                        create::image(&graph, &args.snapshot_file, &format, base.length(), Some(backing))
+                            .await?;
                     }
                     let options = NodeOptions {
                         node_name: Some(name.into()),
@@ -95,7 +96,11 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
 }
 
 fn check_overlay(overlay: &Arc<Node>) -> Result<(), Error> {
-    if overlay.parents().iter().any(|edge| matches!(edge.parent(), block_core::graph::Parent::Backend(_))) {
+    if overlay
+        .parents()
+        .iter()
+        .any(|edge| matches!(edge.parent(), block_core::graph::Parent::Backend(_)))
+    {
         return Err(Error::generic("The overlay is already in use"));
     }
     overlay.check_op(OpKind::ExternalSnapshot).map_err(generic)?;
@@ -108,7 +113,10 @@ fn check_overlay(overlay: &Arc<Node>) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) async fn take_internal(daemon: &Daemon, args: schema::BlockdevSnapshotInternal) -> Result<(), Error> {
+pub(super) async fn take_internal(
+    daemon: &Daemon,
+    args: schema::BlockdevSnapshotInternal,
+) -> Result<(), Error> {
     internal_snapshot(daemon, args).await.map(drop)
 }
 
@@ -182,7 +190,11 @@ pub(super) async fn delete_internal(
     let graph = Arc::clone(&daemon.graph);
     daemon
         .on_data(async move {
-            let snapshots = node.driver().image_store().map(|store| store.snapshots()).unwrap_or_default();
+            let snapshots = node
+                .driver()
+                .image_store()
+                .map(|store| store.snapshots())
+                .unwrap_or_default();
             let found = snapshots.into_iter().find(|snapshot| {
                 args.id.as_ref().is_none_or(|id| snapshot.id == *id)
                     && args.name.as_ref().is_none_or(|name| snapshot.name == *name)
