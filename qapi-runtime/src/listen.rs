@@ -286,3 +286,20 @@ pub fn notify_systemd(message: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)?;
     Ok(())
 }
+
+/// Allows this process as many open files as the system lets it have: each client is one.
+///
+/// Gives the limit from now on, when there is one.
+pub fn raise_open_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        // As it was, then.
+        Err(_) => limit.current,
+    }
+}
