@@ -62,6 +62,11 @@ impl<V> Cache<V> {
         }
     }
 
+    /// Changes how many pieces may be held.
+    pub(super) fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity.max(2);
+    }
+
     pub(super) fn contains(&self, key: u64) -> bool {
         self.map.contains_key(&key)
     }

@@ -116,7 +116,7 @@ impl Qcow2 {
         };
         let end = offset + to_u64(buf.len());
         let disk_end = self.length.load(std::sync::atomic::Ordering::Acquire);
-        if offset % cluster != 0 || (end % cluster != 0 && end != disk_end) {
+        if !offset.is_multiple_of(cluster) || (!end.is_multiple_of(cluster) && end != disk_end) {
             return Err(BlockError::from_errno(22, "Invalid argument"));
         }
         let _busy = self.begin().await?;

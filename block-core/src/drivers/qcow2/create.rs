@@ -53,7 +53,7 @@ fn invalid(message: impl Into<String>) -> BlockError {
 impl CreateOptions {
     fn check(&self) -> Result<()> {
         let v3 = self.version >= 3;
-        if self.size % 512 != 0 {
+        if !self.size.is_multiple_of(512) {
             return Err(invalid("Image size must be a multiple of 512 bytes"));
         }
         if !self.cluster_bytes.is_power_of_two() || !(512..=2 << 20).contains(&self.cluster_bytes) {

@@ -225,6 +225,26 @@ impl Driver for Qcow2 {
         })
     }
 
+    fn reopen<'a>(&'a self, node: &'a NodeOptions) -> IoFuture<'a> {
+        Box::pin(async move {
+            let DriverOptions::Qcow2(qcow2) = &node.driver else {
+                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the driver"));
+            };
+            let old = self.options.load_full();
+            let options = OpenOptions {
+                on_corruption: old.on_corruption.clone(),
+                ..OpenOptions::from_node(node, qcow2)
+            };
+            let read_only = options.read_only;
+            self.change_options(options)?;
+            let changed = self.set_read_only(read_only).await;
+            if changed.is_err() {
+                self.options.store(old);
+            }
+            changed
+        })
+    }
+
     fn change_child(&self, name: &str, child: Option<Arc<Child>>) -> Result<()> {
         if name == "backing" {
             self.set_backing(child.map(|child| child as Arc<dyn Storage>));

@@ -225,7 +225,7 @@ mod tests {
                 Mapping::Data { host, copied: true },
                 Mapping::Compressed(Compressed {
                     host: host + 77,
-                    len: 512 - 77 % 512,
+                    len: 512 - 77,
                 }),
                 Mapping::Compressed(Compressed {
                     host,

@@ -707,7 +707,7 @@ impl Qcow2 {
             if offset < first {
                 self.zero_bytes(offset, first, flags.may_unmap).await?;
             }
-            let mode = match (v3, flags.may_unmap, self.options.discard_no_unref) {
+            let mode = match (v3, flags.may_unmap, self.options.load().discard_no_unref) {
                 (false, ..) => ZeroMode::Forget,
                 (true, true, false) => ZeroMode::Unmap,
                 (true, ..) => ZeroMode::Keep,
@@ -798,7 +798,7 @@ impl Qcow2 {
             end - end % cluster
         };
         if first < last {
-            let mode = if self.options.discard_no_unref {
+            let mode = if self.options.load().discard_no_unref {
                 ZeroMode::DiscardKeep
             } else {
                 ZeroMode::Discard
@@ -889,7 +889,7 @@ impl Qcow2 {
         let cluster = lock(&self.meta).geometry.cluster();
         let end = offset + len;
         let whole_end = if end >= length { end } else { end - end % cluster };
-        if offset % cluster != 0 || whole_end <= offset {
+        if !offset.is_multiple_of(cluster) || whole_end <= offset {
             return Ok(None);
         }
         let backing_len = self.backing_len();

@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
 pub use check::CheckReport;
@@ -73,7 +73,7 @@ pub struct Qcow2 {
     /// Host space that others fill, by token.
     mappings: Mutex<HashMap<u64, io::Mapping>>,
     next_token: AtomicU64,
-    options: OpenOptions,
+    options: ArcSwap<OpenOptions>,
 }
 
 impl fmt::Debug for Qcow2 {

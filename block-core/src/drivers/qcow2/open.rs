@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
 use super::bitmaps::read_directory;
@@ -140,6 +140,16 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
     Ok((slice.trailing_zeros() - 3, slices.max(8), blocks.max(4)))
 }
 
+fn check_options(options: &OpenOptions, header: &Header) -> Result<()> {
+    if options.lazy_refcounts == Some(true) && header.version < 3 {
+        return Err(invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"));
+    }
+    if options.discard_no_unref && header.version < 3 {
+        return Err(invalid("discard-no-unref is only supported since qcow2 version 3"));
+    }
+    Ok(())
+}
+
 /// Reads the header of an image.
 pub(super) async fn read_header(file: &dyn Storage) -> Result<Header> {
     let mut start = vec![0u8; 512];
@@ -169,16 +179,7 @@ impl Qcow2 {
                 "qcow2: Image is corrupt; cannot be opened read/write",
             ));
         }
-        if options.lazy_refcounts == Some(true) && header.version < 3 {
-            return Err(invalid(
-                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
-            ));
-        }
-        if options.discard_no_unref && header.version < 3 {
-            return Err(invalid(
-                "discard-no-unref is only supported since qcow2 version 3",
-            ));
-        }
+        check_options(&options, &header)?;
         let (slice_bits, slices, blocks) = cache_sizes(&options, &header)?;
         let mut meta = Meta::new(header.clone(), slice_bits, slices, blocks);
         load_tables(file.as_ref(), &mut meta).await?;
@@ -203,10 +204,10 @@ impl Qcow2 {
             snapshots: Mutex::new(snapshots),
             mappings: Mutex::default(),
             next_token: AtomicU64::new(1),
+            options: ArcSwap::from_pointee(options),
             file,
-            options,
         });
-        if !image.options.read_only {
+        if !image.options.load().read_only {
             image.make_writable().await?;
         }
         Ok(image)
@@ -243,10 +244,24 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Takes over other options. Those of the caches' layout stay as they are.
+    pub(super) fn change_options(&self, options: OpenOptions) -> Result<()> {
+        let header = lock(&self.meta).header.clone();
+        check_options(&options, &header)?;
+        let (_, slices, blocks) = cache_sizes(&options, &header)?;
+        {
+            let mut meta = lock(&self.meta);
+            meta.l2.resize(slices);
+            meta.refblocks.resize(blocks);
+        }
+        self.options.store(Arc::new(options));
+        Ok(())
+    }
+
     /// Whether refcounts are written late.
     pub(super) fn lazy_refcounts(&self) -> bool {
         let bit = lock(&self.meta).header.compatible & COMPATIBLE_LAZY_REFCOUNTS != 0;
-        self.options.lazy_refcounts.unwrap_or(bit)
+        self.options.load().lazy_refcounts.unwrap_or(bit)
     }
 
     /// The backing file that the header names, and its format.

@@ -17,7 +17,7 @@ fn invalid(message: &str) -> BlockError {
 impl Qcow2 {
     pub(super) async fn resize(&self, length: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable()?;
-        if length % 512 != 0 {
+        if !length.is_multiple_of(512) {
             return Err(invalid("The new size must be a multiple of 512"));
         }
         // Held over awaits: only operations of this kind wait for it, and none is started from inside another.

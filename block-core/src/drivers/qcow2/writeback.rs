@@ -356,13 +356,11 @@ impl Qcow2 {
     }
 
     fn passes_discard(&self, reason: FreeReason) -> bool {
+        let options = self.options.load();
         match reason {
-            FreeReason::Request => self
-                .options
-                .pass_discard_request
-                .unwrap_or(self.options.discard_unmap),
-            FreeReason::Snapshot => self.options.pass_discard_snapshot.unwrap_or(true),
-            FreeReason::Other => self.options.pass_discard_other.unwrap_or(false),
+            FreeReason::Request => options.pass_discard_request.unwrap_or(options.discard_unmap),
+            FreeReason::Snapshot => options.pass_discard_snapshot.unwrap_or(true),
+            FreeReason::Other => options.pass_discard_other.unwrap_or(false),
         }
     }
 
@@ -474,7 +472,7 @@ impl Qcow2 {
             return error;
         }
         tracing::warn!(message = %corruption.message, fatal = corruption.fatal, "qcow2 image is corrupt");
-        if let Some(tell) = &self.options.on_corruption {
+        if let Some(tell) = &self.options.load().on_corruption {
             tell(&corruption.message, corruption.place, corruption.fatal);
         }
         let writable = !self.read_only.load(Ordering::Acquire);

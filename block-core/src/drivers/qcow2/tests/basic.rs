@@ -170,7 +170,7 @@ async fn compressed_clusters_are_read_by_qemu() {
                 ..CreateOptions::default()
             })
             .await;
-            let mut model: Vec<u8> = (0..size).map(|at| ((at / 300) as u32).to_le_bytes()[0]).collect();
+            let mut model: Vec<u8> = (0..size).map(|at| (at / 300).to_le_bytes()[0]).collect();
             let flags = WriteFlags {
                 compressed: true,
                 ..WriteFlags::default()

@@ -2,6 +2,7 @@
 
 mod basic;
 mod bitmaps;
+mod broken;
 mod crash;
 mod matrix;
 mod memory;
