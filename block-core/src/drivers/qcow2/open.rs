@@ -107,10 +107,8 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
         options.l2_cache_bytes,
         options.refcount_cache_bytes,
     );
-    // What maps the whole disk is enough, whatever was asked for.
-    let useful = (header.size / cluster + 1)
-        .saturating_mul(8)
-        .next_multiple_of(slice);
+    // Twice what maps the whole disk is enough, whatever was asked for: then all of it may be dirty at a time.
+    let useful = (header.size / cluster + 1).saturating_mul(16).next_multiple_of(slice);
     let (l2_bytes, refcount_bytes) = match (total, l2, refcount) {
         (Some(_), Some(_), Some(_)) => {
             return Err(invalid(
