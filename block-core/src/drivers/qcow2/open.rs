@@ -108,7 +108,9 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
         options.refcount_cache_bytes,
     );
     // Twice what maps the whole disk is enough, whatever was asked for: then all of it may be dirty at a time.
-    let useful = (header.size / cluster + 1).saturating_mul(16).next_multiple_of(slice);
+    let useful = (header.size / cluster + 1)
+        .saturating_mul(16)
+        .next_multiple_of(slice);
     let (l2_bytes, refcount_bytes) = match (total, l2, refcount) {
         (Some(_), Some(_), Some(_)) => {
             return Err(invalid(
@@ -140,10 +142,14 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
 
 fn check_options(options: &OpenOptions, header: &Header) -> Result<()> {
     if options.lazy_refcounts == Some(true) && header.version < 3 {
-        return Err(invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"));
+        return Err(invalid(
+            "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+        ));
     }
     if options.discard_no_unref && header.version < 3 {
-        return Err(invalid("discard-no-unref is only supported since qcow2 version 3"));
+        return Err(invalid(
+            "discard-no-unref is only supported since qcow2 version 3",
+        ));
     }
     Ok(())
 }

@@ -128,7 +128,10 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
             more: part(&rest, 24.min(extra_len), extra_len.saturating_sub(24))?.to_vec(),
         };
         let l1_bytes = u64::from(snapshot.l1_size) * 8;
-        if !snapshot.l1_offset.is_multiple_of(cluster) || l1_bytes > MAX_L1_BYTES || snapshot.l1_offset > 1 << 62 {
+        if !snapshot.l1_offset.is_multiple_of(cluster)
+            || l1_bytes > MAX_L1_BYTES
+            || snapshot.l1_offset > 1 << 62
+        {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
                 "Snapshot L1 table offset invalid",
