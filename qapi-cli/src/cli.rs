@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Check, explain, introspect and query QAPI schemas
 #[derive(Debug, Parser)]
-#[command(name = "qapi", version, propagate_version = true)]
+#[command(name = "qapi", version, propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -24,6 +24,21 @@ pub enum Command {
     Explain(Explain),
     /// Print the answer of query-qmp-schema for a schema, as JSON
     Introspect(Introspect),
+    /// Ask a schema or a running server whether it has something
+    ///
+    /// A path starts at a command or an event and names one thing a segment: arg-type, ret-type, member,
+    /// *optional-member, +union-branch, ^enum-value, $feature, !built-in-type. For example:
+    /// blockdev-add/arg-type/+qcow2/encrypt/+luks/key-secret
+    ///
+    /// The exit status is 0 if it is there, 1 if it is not, 2 if the path or the source is no good.
+    #[command(verbatim_doc_comment)]
+    Query(Query),
+    /// Generate Rust code from a schema
+    Generate(Generate),
+    /// Print a script that completes this program's arguments
+    Completions(Completions),
+    /// Print or write manual pages
+    Man(Man),
 }
 
 /// How diagnostics are printed.
@@ -79,4 +94,74 @@ pub struct Conditions {
     /// Let these symbols be set
     #[arg(long, short = 'D', value_name = "NAME", num_args = 1.., action = clap::ArgAction::Append)]
     pub define: Vec<String>,
+}
+
+/// Arguments of `query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// The root file of a schema, or a server: unix:PATH, tcp:HOST:PORT or the path of a socket
+    #[arg(value_name = "FILE|ADDRESS")]
+    pub source: String,
+    /// What to look for
+    #[arg(value_name = "PATH")]
+    pub path: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the documentation would replace that of the command")]
+    pub conditions: Conditions,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The root file of a schema
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The folder that the files go to; files that would not change are not touched
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Which end of the connection the code is for
+    #[arg(long, default_value = "server")]
+    pub role: Role,
+    /// Types only: no traits, tables and client
+    #[arg(long)]
+    pub types_only: bool,
+    /// Keep members that the schema does not have (clients only)
+    #[arg(long)]
+    pub keep_unknown: bool,
+    /// Turn conditions into `#[cfg(SYMBOL)]`
+    #[arg(long, group = "conditions")]
+    pub cfg: bool,
+    /// Turn conditions into `#[cfg(feature = "symbol")]`
+    #[arg(long, group = "conditions")]
+    pub features: bool,
+    /// Decide conditions now: these symbols are set. Without any of these options all are
+    #[arg(long, value_name = "SYMBOL", num_args = 0.., group = "conditions")]
+    pub set: Option<Vec<String>>,
+}
+
+/// Which end of the connection generated code is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Strict about what it receives
+    Server,
+    /// Tolerant of what it does not know
+    Client,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command whose page is printed; without one, that of the program
+    #[arg(value_name = "COMMAND", conflicts_with = "output")]
+    pub command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }

@@ -14,7 +14,7 @@ use clap::Parser;
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match commands::run(cli) {
+    match commands::run(&cli) {
         Ok(code) => code,
         Err(error) => {
             // A reader that has seen enough, as in `qapi introspect FILE | head`, is no failure to report.

@@ -7,3 +7,4 @@ mod line;
 pub mod markdown;
 
 pub(crate) use comment::{Comment, RawSection, read};
+pub(crate) use line::fits;

@@ -223,7 +223,13 @@ impl<'a> Lexer<'a, '_> {
     }
 
     fn unclosed(&mut self, input: &'a str, rest: &'a str, reported: bool) {
-        if !reported {
+        // A stray word before it on the line shows that a quote is missing there, and not here.
+        let start = self.at(input) as usize;
+        let explained = self.diagnostics.last().is_some_and(|last| {
+            let between = self.text.get(last.primary.span.end as usize..start);
+            last.code == codes::STRAY && between.is_some_and(|between| !between.contains(line_break))
+        });
+        if !reported && !explained {
             let span = self.span(input, rest);
             self.diagnostics.push(
                 Diagnostic::error(codes::UNTERMINATED_STRING, span, "this string is not closed")

@@ -10,12 +10,14 @@ pub mod codes;
 pub mod diagnostic;
 pub mod doc;
 pub mod emit;
+pub mod explain;
 pub mod fs;
 pub mod introspect;
 pub mod ir;
 mod lex;
 pub mod limits;
 mod parse;
+pub mod print;
 pub mod render;
 pub mod source;
 

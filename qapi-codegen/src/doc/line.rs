@@ -253,6 +253,11 @@ impl<'a, 'd> Lines<'a, 'd> {
     }
 }
 
+/// Whether a line of documentation keeps the rules about single lines.
+pub(crate) fn fits(text: &str) -> bool {
+    text.chars().count() + 2 <= WIDTH && single_space(text).is_none()
+}
+
 fn indent(text: &str) -> usize {
     text.chars().take_while(|c| c.is_whitespace()).count()
 }
