@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Check, explain, introspect and query QAPI schemas
 #[derive(Debug, Parser)]
-#[command(name = "qapi", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "qapi",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]

@@ -63,7 +63,11 @@ impl fmt::Display for Rule {
             writeln!(f, "{title}:")?;
             writeln!(f)?;
             for line in example.lines() {
-                if line.is_empty() { writeln!(f)? } else { writeln!(f, "    {line}")? }
+                if line.is_empty() {
+                    writeln!(f)?
+                } else {
+                    writeln!(f, "    {line}")?
+                }
             }
         }
         Ok(())
@@ -102,8 +106,20 @@ mod tests {
                 told.dedup();
                 told
             };
-            assert_eq!(told(rule.wrong), [rule.code], "the wrong example of {}:\n{}", rule.code, rule.wrong);
-            assert_eq!(told(rule.right), [], "the right example of {}:\n{}", rule.code, rule.right);
+            assert_eq!(
+                told(rule.wrong),
+                [rule.code],
+                "the wrong example of {}:\n{}",
+                rule.code,
+                rule.wrong
+            );
+            assert_eq!(
+                told(rule.right),
+                [],
+                "the right example of {}:\n{}",
+                rule.code,
+                rule.right
+            );
         }
     }
 

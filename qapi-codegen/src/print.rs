@@ -14,7 +14,10 @@ use crate::ir::{
 
 /// The whole schema.
 pub fn print(schema: &Schema) -> String {
-    let mut printer = Printer { schema, out: String::new() };
+    let mut printer = Printer {
+        schema,
+        out: String::new(),
+    };
     printer.pragmas();
     for (_, module) in schema.modules() {
         for text in &module.free_docs {
@@ -50,8 +53,12 @@ impl Printer<'_> {
                 documentation.push(&command.name);
             }
         }
-        documentation
-            .extend(schema.events().filter(|(_, event)| event.doc.is_some()).map(|(_, event)| &*event.name));
+        documentation.extend(
+            schema
+                .events()
+                .filter(|(_, event)| event.doc.is_some())
+                .map(|(_, event)| &*event.name),
+        );
         for (id, ty) in schema.types().filter(|(_, ty)| ty.is_explicit()) {
             if ty.doc.is_some() {
                 documentation.push(&ty.name);
@@ -60,9 +67,10 @@ impl Printer<'_> {
             let found = match &ty.kind {
                 TypeKind::Enum(found) => found.values.iter().any(|value| unusual(&value.name)),
                 TypeKind::Struct(_) => schema.own_members(id).iter().any(|member| unusual(&member.name)),
-                TypeKind::Union(union) => {
-                    schema.own_members(union.base).iter().any(|member| unusual(&member.name))
-                }
+                TypeKind::Union(union) => schema
+                    .own_members(union.base)
+                    .iter()
+                    .any(|member| unusual(&member.name)),
                 TypeKind::Alternate(_) => false,
             };
             if found {
@@ -77,7 +85,11 @@ impl Printer<'_> {
         ] {
             if !list.is_empty() {
                 let list: Vec<String> = list.iter().map(|name| quoted(name)).collect();
-                let _ = writeln!(self.out, "{{ 'pragma': {{ '{name}': [ {} ] }} }}", list.join(", "));
+                let _ = writeln!(
+                    self.out,
+                    "{{ 'pragma': {{ '{name}': [ {} ] }} }}",
+                    list.join(", ")
+                );
             }
         }
     }
@@ -128,7 +140,11 @@ impl Printer<'_> {
             }
             TypeKind::Struct(found) => {
                 if let Some(base) = found.base {
-                    let _ = write!(self.out, ",\n  'base': {}", quoted(&self.schema.type_of(base).name));
+                    let _ = write!(
+                        self.out,
+                        ",\n  'base': {}",
+                        quoted(&self.schema.type_of(base).name)
+                    );
                 }
                 let members = self.members(&found.members);
                 let _ = write!(self.out, ",\n  'data': {members}");
@@ -140,7 +156,9 @@ impl Printer<'_> {
                     .iter()
                     .filter(|branch| branch.origin.is_some())
                     .map(|branch| {
-                        let name = branch.branch_type.map_or("q_empty", |id| &self.schema.type_of(id).name);
+                        let name = branch
+                            .branch_type
+                            .map_or("q_empty", |id| &self.schema.type_of(id).name);
                         entry(&branch.name, &quoted(name), &branch.condition, &[])
                     })
                     .collect();
@@ -164,7 +182,14 @@ impl Printer<'_> {
         let list: Vec<String> = alternate
             .alternatives
             .iter()
-            .map(|found| entry(&found.name, &self.type_ref(found.alternative_type), &found.condition, &[]))
+            .map(|found| {
+                entry(
+                    &found.name,
+                    &self.type_ref(found.alternative_type),
+                    &found.condition,
+                    &[],
+                )
+            })
             .collect();
         list.join(",\n            ")
     }
@@ -176,9 +201,17 @@ impl Printer<'_> {
         let list: Vec<String> = members
             .iter()
             .map(|member| {
-                let name =
-                    if member.optional { format!("*{}", member.name) } else { member.name.clone() };
-                entry(&name, &self.type_ref(member.member_type), &member.condition, &member.features)
+                let name = if member.optional {
+                    format!("*{}", member.name)
+                } else {
+                    member.name.clone()
+                };
+                entry(
+                    &name,
+                    &self.type_ref(member.member_type),
+                    &member.condition,
+                    &member.features,
+                )
             })
             .collect();
         format!("{{ {} }}", list.join(",\n            "))
@@ -289,7 +322,10 @@ impl Printer<'_> {
             // Lines below lose the indentation that they have in common; the first counts among them
             // only if it is not beside the tag.
             let indented = lines.clone().any(|line| !line.is_empty())
-                && lines.clone().filter(|line| !line.is_empty()).all(|line| line.starts_with(' '));
+                && lines
+                    .clone()
+                    .filter(|line| !line.is_empty())
+                    .all(|line| line.starts_with(' '));
             if fits(&beside) && !indented && !first.starts_with(' ') {
                 self.line("", beside.trim_end());
             } else {
@@ -321,7 +357,11 @@ fn entry(name: &str, type_ref: &str, condition: &Condition, features: &[Feature]
     if condition.is_always() && features.is_empty() {
         format!("{}: {type_ref}", quoted(name))
     } else {
-        format!("{}: {{ 'type': {type_ref}{} }}", quoted(name), extras(condition, features))
+        format!(
+            "{}: {{ 'type': {type_ref}{} }}",
+            quoted(name),
+            extras(condition, features)
+        )
     }
 }
 
@@ -349,7 +389,13 @@ fn extras(condition: &Condition, features: &[Feature]) -> String {
 }
 
 fn condition_text(condition: &Condition) -> String {
-    let list = |conditions: &[Condition]| conditions.iter().map(condition_text).collect::<Vec<_>>().join(", ");
+    let list = |conditions: &[Condition]| {
+        conditions
+            .iter()
+            .map(condition_text)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match condition {
         // No condition is never printed; as an operand it would be a mistake of ours.
         Condition::Always => "'ALWAYS'".to_owned(),

@@ -13,7 +13,9 @@ use super::check;
 
 /// Writes the files that differ from what is there.
 pub fn run(args: &Generate) -> Result<ExitCode> {
-    let Some(schema) = check::load(&args.file)? else { return Ok(ExitCode::FAILURE) };
+    let Some(schema) = check::load(&args.file)? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let conditions = if args.cfg {
         Conditions::cfgs()
     } else if args.features {

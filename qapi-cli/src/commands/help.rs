@@ -30,7 +30,9 @@ pub fn man(args: &Man) -> Result<ExitCode> {
     let command = match &args.command {
         None => program,
         Some(name) => {
-            let Some(found) = program.find_subcommand(name) else { bail!("there is no command '{name}'") };
+            let Some(found) = program.find_subcommand(name) else {
+                bail!("there is no command '{name}'")
+            };
             found.clone()
         }
     };

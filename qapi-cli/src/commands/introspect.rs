@@ -13,7 +13,9 @@ use super::check;
 
 /// Prints the array.
 pub fn run(args: &Introspect) -> Result<ExitCode> {
-    let Some(schema) = check::load(&args.file)? else { return Ok(ExitCode::FAILURE) };
+    let Some(schema) = check::load(&args.file)? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let text = array(&schema, &args.conditions, args.unmask);
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -28,5 +30,11 @@ pub fn array(schema: &Schema, conditions: &Conditions, unmask: bool) -> String {
         conditions.all_conditions
             || condition.holds(&|symbol| conditions.define.iter().any(|name| name == symbol))
     };
-    introspect(schema, Options { unmask, holds: &holds })
+    introspect(
+        schema,
+        Options {
+            unmask,
+            holds: &holds,
+        },
+    )
 }

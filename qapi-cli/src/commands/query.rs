@@ -22,10 +22,14 @@ pub fn run(args: &Query) -> Result<ExitCode> {
     let introspection = if is_server(&args.source) {
         let client = Client::connect(&args.source)
             .with_context(|| format!("cannot ask the server at '{}'", args.source))?;
-        let answer = client.execute("query-qmp-schema", None).context("query-qmp-schema failed")?;
+        let answer = client
+            .execute("query-qmp-schema", None)
+            .context("query-qmp-schema failed")?;
         Introspection::new(answer)?
     } else {
-        let Some(schema) = check::load(Path::new(&args.source))? else { return Ok(ExitCode::from(BAD)) };
+        let Some(schema) = check::load(Path::new(&args.source))? else {
+            return Ok(ExitCode::from(BAD));
+        };
         Introspection::parse(introspect::array(&schema, &args.conditions, true).as_bytes())?
     };
     match introspection.query(&args.path) {
