@@ -52,8 +52,7 @@ pub(super) async fn reopen(daemon: &Daemon, options: Vec<schema::BlockdevOptions
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let graph = Arc::clone(&daemon.graph);
-    let _ = (graph, options);
-    Err(Error::generic("blockdev-reopen is not supported yet"))
+    daemon.on_data(async move { graph.reopen(options).await.map_err(generic) }).await
 }
 
 pub(super) async fn del(daemon: &Daemon, name: String) -> Result<(), Error> {
@@ -76,8 +75,7 @@ pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result
         return Err(Error::generic("Parameter 'size' expects a >0 size"));
     };
     let graph = Arc::clone(&daemon.graph);
-    let _ = (graph, node, size);
-    Err(Error::generic("block_resize is not supported yet"))
+    daemon.on_data(async move { graph.resize(&node, size).await.map_err(generic) }).await
 }
 
 pub(super) fn set_write_threshold(
