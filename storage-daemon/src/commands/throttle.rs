@@ -28,13 +28,25 @@ fn rate<'l>(limits: &'l mut ThrottleLimits, name: &str) -> Option<&'l mut Rate> 
     })
 }
 
-const NAMES: [&str; 6] = ["iops-total", "iops-read", "iops-write", "bps-total", "bps-read", "bps-write"];
+const NAMES: [&str; 6] = [
+    "iops-total",
+    "iops-read",
+    "iops-write",
+    "bps-total",
+    "bps-read",
+    "bps-write",
+];
 
 /// Puts what is given in place of what was there.
 fn apply(limits: &mut ThrottleLimits, given: &schema::ThrottleLimits) -> Result<(), Error> {
     macro_rules! given {
         ($name:literal, $average:ident, $max:ident, $max_length:ident) => {
-            Given { name: $name, average: given.$average, max: given.$max, max_length: given.$max_length }
+            Given {
+                name: $name,
+                average: given.$average,
+                max: given.$max,
+                max_length: given.$max_length,
+            }
         };
     }
     for one in [
@@ -70,9 +82,10 @@ fn set_length(place: &mut u64, name: &str, value: Option<i64>) -> Result<(), Err
             Ok(())
         }
         Some(Err(_)) if value < Some(0) => Err(Error::generic("Property values cannot be negative")),
-        Some(Err(_)) => {
-            Err(Error::generic(format!("{name}-max-length value must be in the range [0, {}]", u32::MAX)))
-        }
+        Some(Err(_)) => Err(Error::generic(format!(
+            "{name}-max-length value must be in the range [0, {}]",
+            u32::MAX
+        ))),
     }
 }
 
@@ -134,13 +147,21 @@ impl Daemon {
         group.set_limits(limits).map_err(generic)
     }
 
-    pub(super) fn add_throttle_group(&self, id: &str, group: &schema::ThrottleGroupProperties) -> Result<(), Error> {
+    pub(super) fn add_throttle_group(
+        &self,
+        id: &str,
+        group: &schema::ThrottleGroupProperties,
+    ) -> Result<(), Error> {
         let mut limits = ThrottleLimits::default();
         apply(&mut limits, &loose(group))?;
         if let Some(given) = &group.limits {
             apply(&mut limits, given)?;
         }
-        self.graph.throttle_groups().create(id, limits).map(drop).map_err(generic)
+        self.graph
+            .throttle_groups()
+            .create(id, limits)
+            .map(drop)
+            .map_err(generic)
     }
 
     pub(super) fn remove_throttle_group(&self, id: &str) -> Result<(), Error> {
@@ -159,9 +180,19 @@ mod tests {
         apply(&mut limits, &given).unwrap();
         given = serde_json::from_value(json!({"iops-total-max": 200, "iops-size": 4096})).unwrap();
         apply(&mut limits, &given).unwrap();
-        assert_eq!(limits.iops_total, Rate { average: 100, max: 200, max_length_seconds: 1 });
+        assert_eq!(
+            limits.iops_total,
+            Rate {
+                average: 100,
+                max: 200,
+                max_length_seconds: 1
+            }
+        );
         assert_eq!(limits.iops_size, 4096);
         given = serde_json::from_value(json!({"bps-read": -1})).unwrap();
-        assert_eq!(apply(&mut limits, &given).unwrap_err().to_string(), "Property values cannot be negative");
+        assert_eq!(
+            apply(&mut limits, &given).unwrap_err().to_string(),
+            "Property values cannot be negative"
+        );
     }
 }

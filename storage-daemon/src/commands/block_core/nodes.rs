@@ -52,7 +52,9 @@ pub(super) async fn reopen(daemon: &Daemon, options: Vec<schema::BlockdevOptions
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let graph = Arc::clone(&daemon.graph);
-    daemon.on_data(async move { graph.reopen(options).await.map_err(generic) }).await
+    daemon
+        .on_data(async move { graph.reopen(options).await.map_err(generic) })
+        .await
 }
 
 pub(super) async fn del(daemon: &Daemon, name: String) -> Result<(), Error> {
@@ -75,7 +77,9 @@ pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result
         return Err(Error::generic("Parameter 'size' expects a >0 size"));
     };
     let graph = Arc::clone(&daemon.graph);
-    daemon.on_data(async move { graph.resize(&node, size).await.map_err(generic) }).await
+    daemon
+        .on_data(async move { graph.resize(&node, size).await.map_err(generic) })
+        .await
 }
 
 pub(super) fn set_write_threshold(
