@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use super::super::storage::Storage;
 use super::Random;
-use crate::driver::{BlockStatus, IoFuture, Preallocation, WriteFlags, ZeroFlags};
+use crate::driver::{
+    BlockStatus, HostExtent, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
+};
 use crate::sync::lock;
 use crate::{BlockError, Result};
 
@@ -121,6 +123,11 @@ impl Memory {
             }
         }
         bytes
+    }
+
+    /// Writes as the holder of a mapping does, past the image.
+    pub(super) fn fill_mapping(&self, mapping: &WriteMapping, data: &[u8]) {
+        self.change(Change::Write(mapping.extent.offset, data.to_vec())).unwrap();
     }
 
     fn change(&self, change: Change) -> Result<()> {
@@ -243,6 +250,15 @@ impl Storage for Memory {
                 return Err(BlockError::from_errno(27, "File too large"));
             }
             self.change(Change::Truncate(length))
+        })
+    }
+
+    fn map_for_write(&self, offset: u64, len: u64) -> IoFuture<'_, Option<WriteMapping>> {
+        Box::pin(async move {
+            // Nobody writes to this file: the tests put the bytes into memory.
+            let file = std::fs::File::open("/dev/null")?;
+            let extent = HostExtent { file: Arc::new(file.into()), offset };
+            Ok(Some(WriteMapping { extent, len, token: 0 }))
         })
     }
 

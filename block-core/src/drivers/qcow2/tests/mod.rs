@@ -6,6 +6,7 @@ mod broken;
 mod crash;
 mod matrix;
 mod memory;
+mod model;
 mod snapshots;
 
 use std::path::{Path, PathBuf};
