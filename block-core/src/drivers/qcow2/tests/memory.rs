@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::storage::Storage;
 use super::Random;
-use crate::driver::{
-    BlockStatus, HostExtent, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags,
-};
+use crate::driver::{BlockStatus, HostExtent, IoFuture, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::sync::lock;
 use crate::{BlockError, Result};
 
@@ -127,7 +125,8 @@ impl Memory {
 
     /// Writes as the holder of a mapping does, past the image.
     pub(super) fn fill_mapping(&self, mapping: &WriteMapping, data: &[u8]) {
-        self.change(Change::Write(mapping.extent.offset, data.to_vec())).unwrap();
+        self.change(Change::Write(mapping.extent.offset, data.to_vec()))
+            .unwrap();
     }
 
     fn change(&self, change: Change) -> Result<()> {
@@ -257,8 +256,15 @@ impl Storage for Memory {
         Box::pin(async move {
             // Nobody writes to this file: the tests put the bytes into memory.
             let file = std::fs::File::open("/dev/null")?;
-            let extent = HostExtent { file: Arc::new(file.into()), offset };
-            Ok(Some(WriteMapping { extent, len, token: 0 }))
+            let extent = HostExtent {
+                file: Arc::new(file.into()),
+                offset,
+            };
+            Ok(Some(WriteMapping {
+                extent,
+                len,
+                token: 0,
+            }))
         })
     }
 

@@ -47,7 +47,11 @@ fn range(at: u64, len: u64, model: &[u8]) -> std::ops::Range<usize> {
 }
 
 async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
-    let options = CreateOptions { size: SECTORS * 512, cluster_bytes, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size: SECTORS * 512,
+        cluster_bytes,
+        ..CreateOptions::default()
+    };
     let (file, mut image) = fresh(&options).await;
     let mut model = vec![0u8; usize::try_from(SECTORS * 512).unwrap()];
     // Shorter than the disk.
@@ -60,13 +64,23 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
         match request {
             Request::Write { at, len, value } => {
                 let range = range(at, len, &model);
-                image.write(range.start as u64, &vec![value; range.len()], WriteFlags::default()).await.unwrap();
+                image
+                    .write(
+                        range.start as u64,
+                        &vec![value; range.len()],
+                        WriteFlags::default(),
+                    )
+                    .await
+                    .unwrap();
                 model[range].fill(value);
             }
             Request::Compressed { at, value } => {
                 let start = at * 512 / cluster_bytes * cluster_bytes;
                 let range = range(start / 512, cluster_bytes / 512, &model);
-                let flags = WriteFlags { compressed: true, ..WriteFlags::default() };
+                let flags = WriteFlags {
+                    compressed: true,
+                    ..WriteFlags::default()
+                };
                 let data = vec![value; range.len()];
                 if !range.is_empty() && image.write(start, &data, flags).await.is_ok() {
                     model[range].fill(value);
@@ -74,9 +88,15 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
             }
             Request::Zero { at, len, unmap } => {
                 let range = range(at, len, &model);
-                let flags = ZeroFlags { may_unmap: unmap, ..ZeroFlags::default() };
+                let flags = ZeroFlags {
+                    may_unmap: unmap,
+                    ..ZeroFlags::default()
+                };
                 if !range.is_empty() {
-                    image.write_zeroes(range.start as u64, range.len() as u64, flags).await.unwrap();
+                    image
+                        .write_zeroes(range.start as u64, range.len() as u64, flags)
+                        .await
+                        .unwrap();
                 }
                 model[range].fill(0);
             }
@@ -88,7 +108,11 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
                 let (start, end) = (range.start as u64, range.end as u64);
                 image.discard(start, end - start).await.unwrap();
                 let from = start.next_multiple_of(cluster_bytes);
-                let whole = if range.end == model.len() { end } else { end / cluster_bytes * cluster_bytes };
+                let whole = if range.end == model.len() {
+                    end
+                } else {
+                    end / cluster_bytes * cluster_bytes
+                };
                 if from < whole {
                     model[usize::try_from(from).unwrap()..usize::try_from(whole).unwrap()].fill(0);
                 }
@@ -98,7 +122,10 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
                 if range.is_empty() {
                     continue;
                 }
-                let mapped = image.map_for_write(range.start as u64, range.len() as u64).await.unwrap();
+                let mapped = image
+                    .map_for_write(range.start as u64, range.len() as u64)
+                    .await
+                    .unwrap();
                 let Some(mapping) = mapped else { continue };
                 let data = vec![0x77; usize::try_from(mapping.len).unwrap()];
                 file.fill_mapping(&mapping, &data);
@@ -135,7 +162,11 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
     image.close().await.unwrap();
     let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
     let report = image.check(false).await.unwrap();
-    assert_eq!((report.corruptions, report.broken, report.leaks), (0, 0, 0), "{report:?}");
+    assert_eq!(
+        (report.corruptions, report.broken, report.leaks),
+        (0, 0, 0),
+        "{report:?}"
+    );
 }
 
 proptest! {
@@ -155,7 +186,11 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_at_once() {
     for inline in [false, true] {
-        let options = CreateOptions { size: 4 << 20, cluster_bytes: 4096, ..CreateOptions::default() };
+        let options = CreateOptions {
+            size: 4 << 20,
+            cluster_bytes: 4096,
+            ..CreateOptions::default()
+        };
         let (file, image) = fresh(&options).await;
         if inline {
             file.inline();
@@ -176,14 +211,20 @@ async fn many_tasks_at_once() {
                     let range = usize::try_from(at).unwrap()..usize::try_from(at + count).unwrap();
                     let value = u8::try_from(random.below(255)).unwrap();
                     if random.below(5) == 0 {
-                        let flags = ZeroFlags { may_unmap: true, ..ZeroFlags::default() };
+                        let flags = ZeroFlags {
+                            may_unmap: true,
+                            ..ZeroFlags::default()
+                        };
                         image.write_zeroes(base + at, count, flags).await.unwrap();
                         model[range].fill(0);
                     } else {
                         let data = vec![value; range.len()];
                         match image.try_write(base + at, &data, WriteFlags::default()) {
                             Some(result) => result.unwrap(),
-                            None => image.write(base + at, &data, WriteFlags::default()).await.unwrap(),
+                            None => image
+                                .write(base + at, &data, WriteFlags::default())
+                                .await
+                                .unwrap(),
                         }
                         model[range].fill(value);
                     }
@@ -207,21 +248,35 @@ async fn many_tasks_at_once() {
         image.close().await.unwrap();
         let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
         let report = image.check(false).await.unwrap();
-        assert_eq!((report.corruptions, report.broken, report.leaks), (0, 0, 0), "{report:?}");
+        assert_eq!(
+            (report.corruptions, report.broken, report.leaks),
+            (0, 0, 0),
+            "{report:?}"
+        );
     }
 }
 
 /// A sparse disk of 64 TiB opens at once and in little memory.
 #[tokio::test]
 async fn huge_disks_are_cheap() {
-    let options = CreateOptions { size: 64 << 40, ..CreateOptions::default() };
+    let options = CreateOptions {
+        size: 64 << 40,
+        ..CreateOptions::default()
+    };
     let (file, image) = fresh(&options).await;
     // The L1 table of 1 MiB is all that grows with the disk.
     assert!(file.bytes().len() < 2 << 20);
     let status = image.block_status(0, 64 << 40, false).await.unwrap();
     assert_eq!(status.len, 64 << 40);
     for nth in 0..200u64 {
-        image.write(nth * (64 << 40) / 200 / 4096 * 4096, &[1; 4096], WriteFlags::default()).await.unwrap();
+        image
+            .write(
+                nth * (64 << 40) / 200 / 4096 * 4096,
+                &[1; 4096],
+                WriteFlags::default(),
+            )
+            .await
+            .unwrap();
     }
     image.discard(0, 64 << 40).await.unwrap();
     image.close().await.unwrap();
