@@ -29,13 +29,15 @@ enum Slot {
     Inner(Box<Inner>),
 }
 
-#[derive(Debug, Clone)]
+/// 4,096 bits, of which only the words that are not zero are stored: a scattered bitmap is mostly leaves with one bit.
+#[derive(Debug, Clone, Default)]
 struct Leaf {
-    words: [u64; FANOUT],
-    /// Bit `i`: word `i` is not zero.
+    /// Bit `i`: word `i` is not zero, and stored.
     any: u64,
     /// Bit `i`: word `i` is all ones.
     full: u64,
+    /// The stored words, ascending.
+    words: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -68,12 +70,49 @@ fn place(number: u64) -> usize {
 }
 
 impl Leaf {
-    fn filled(word: u64) -> Box<Self> {
-        Box::new(Self {
-            words: [word; FANOUT],
-            any: word,
-            full: word,
+    fn filled(full: bool) -> Box<Self> {
+        Box::new(if full {
+            Self { any: u64::MAX, full: u64::MAX, words: vec![u64::MAX; FANOUT] }
+        } else {
+            Self::default()
         })
+    }
+
+    /// Where word `index` is stored, or would be.
+    fn rank(&self, index: u64) -> usize {
+        (self.any & !(u64::MAX << index)).count_ones() as usize
+    }
+
+    fn word(&self, index: u64) -> u64 {
+        if self.any >> index & 1 == 0 {
+            return 0;
+        }
+        self.words.get(self.rank(index)).copied().unwrap_or(0)
+    }
+
+    fn store(&mut self, index: u64, word: u64) {
+        let bit = 1 << index;
+        let at = self.rank(index);
+        match (self.any & bit != 0, word != 0) {
+            (true, true) => {
+                if let Some(stored) = self.words.get_mut(at) {
+                    *stored = word;
+                }
+            }
+            (true, false) => {
+                self.words.remove(at);
+            }
+            (false, true) => {
+                if self.words.len() == self.words.capacity() {
+                    // Small steps at first: most leaves stay small.
+                    self.words.reserve_exact(self.words.len().clamp(2, FANOUT));
+                }
+                self.words.insert(at, word);
+            }
+            (false, false) => {}
+        }
+        self.any = if word == 0 { self.any & !bit } else { self.any | bit };
+        self.full = if word == u64::MAX { self.full | bit } else { self.full & !bit };
     }
 
     /// Sets or clears `start..end` and says how many bits changed.
@@ -84,29 +123,13 @@ impl Leaf {
             let index = at / WORD_BITS;
             let stop = end.min((index + 1) * WORD_BITS);
             let bits = mask(at % WORD_BITS, stop - index * WORD_BITS);
-            let word = &mut self.words[place(index)];
-            let before = *word;
-            *word = if value { before | bits } else { before & !bits };
-            changed += u64::from((before ^ *word).count_ones());
-            self.summarize(index);
+            let before = self.word(index);
+            let word = if value { before | bits } else { before & !bits };
+            changed += u64::from((before ^ word).count_ones());
+            self.store(index, word);
             at = stop;
         }
         changed
-    }
-
-    fn summarize(&mut self, index: u64) {
-        let word = self.words[place(index)];
-        let bit = 1 << index;
-        self.any = if word == 0 {
-            self.any & !bit
-        } else {
-            self.any | bit
-        };
-        self.full = if word == u64::MAX {
-            self.full | bit
-        } else {
-            self.full & !bit
-        };
     }
 
     fn count(&self) -> u64 {
@@ -116,12 +139,8 @@ impl Leaf {
     /// The first bit with this value at or after `from`.
     fn next(&self, from: u64, value: bool) -> Option<u64> {
         let index = from / WORD_BITS;
-        let word = if value {
-            self.words[place(index)]
-        } else {
-            !self.words[place(index)]
-        };
-        let here = word & (u64::MAX << (from % WORD_BITS));
+        let seen = |index: u64| if value { self.word(index) } else { !self.word(index) };
+        let here = seen(index) & (u64::MAX << (from % WORD_BITS));
         if here != 0 {
             return Some(index * WORD_BITS + u64::from(here.trailing_zeros()));
         }
@@ -130,12 +149,60 @@ impl Leaf {
             return None;
         }
         let index = u64::from(candidates.trailing_zeros());
-        let word = if value {
-            self.words[place(index)]
-        } else {
-            !self.words[place(index)]
-        };
-        Some(index * WORD_BITS + u64::from(word.trailing_zeros()))
+        Some(index * WORD_BITS + u64::from(seen(index).trailing_zeros()))
+    }
+
+    /// Adds the bits of another and says how many are new.
+    fn merge(&mut self, other: &Self) -> u64 {
+        let mut added = 0;
+        let mut todo = other.any & !self.full;
+        while todo != 0 {
+            let index = u64::from(todo.trailing_zeros());
+            todo &= todo - 1;
+            let (before, more) = (self.word(index), other.word(index));
+            added += u64::from((more & !before).count_ones());
+            self.store(index, before | more);
+        }
+        added
+    }
+
+    fn walk(&self, base: u64, walker: &mut Walker<'_>) {
+        let mut todo = self.any;
+        for word in &self.words {
+            let index = u64::from(todo.trailing_zeros());
+            todo &= todo.wrapping_sub(1);
+            let start = base + index * WORD_BITS;
+            let mut word = *word;
+            let mut at = start;
+            while word != 0 {
+                let skip = word.trailing_zeros();
+                word >>= skip;
+                let run = word.trailing_ones();
+                at += u64::from(skip);
+                walker.add(at, at + u64::from(run));
+                at += u64::from(run);
+                word = word.checked_shr(run).unwrap_or(0);
+            }
+        }
+    }
+}
+
+/// Joins neighbouring runs before it passes them on.
+struct Walker<'a> {
+    run: Option<(u64, u64)>,
+    visit: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Walker<'_> {
+    fn add(&mut self, start: u64, end: u64) {
+        match &mut self.run {
+            Some(run) if run.1 == start => run.1 = end,
+            run => {
+                if let Some((start, end)) = run.replace((start, end)) {
+                    (self.visit)(start, end);
+                }
+            }
+        }
     }
 }
 
@@ -185,7 +252,7 @@ impl Slot {
             Self::Leaf(_) | Self::Inner(_) => return,
         };
         *self = if height == 0 {
-            Self::Leaf(Leaf::filled(if full { u64::MAX } else { 0 }))
+            Self::Leaf(Leaf::filled(full))
         } else {
             Self::Inner(Inner::filled(full))
         };
@@ -245,7 +312,7 @@ impl Slot {
             match slot {
                 Self::Empty => return false,
                 Self::Full => return true,
-                Self::Leaf(leaf) => return leaf.words[place(bit / WORD_BITS)] >> (bit % WORD_BITS) & 1 != 0,
+                Self::Leaf(leaf) => return leaf.word(bit / WORD_BITS) >> (bit % WORD_BITS) & 1 != 0,
                 Self::Inner(inner) => {
                     height -= 1;
                     let unit = capacity(height);
@@ -294,13 +361,7 @@ impl Slot {
                 self.count(height)
             }
             (Self::Leaf(leaf), Self::Leaf(other)) => {
-                let mut added = 0;
-                for (index, (word, more)) in (0..).zip(leaf.words.iter_mut().zip(&other.words)) {
-                    added += u64::from((more & !*word).count_ones());
-                    *word |= more;
-                    leaf.any |= u64::from(*word != 0) << index;
-                    leaf.full |= u64::from(*word == u64::MAX) << index;
-                }
+                let added = leaf.merge(other);
                 self.collapse();
                 added
             }
@@ -321,10 +382,28 @@ impl Slot {
         }
     }
 
+    /// Tells of every run of set bits below this slot, which begins at `base`.
+    fn walk(&self, height: u32, base: u64, walker: &mut Walker<'_>) {
+        match self {
+            Self::Empty => {}
+            Self::Full => walker.add(base, base.saturating_add(capacity(height))),
+            Self::Leaf(leaf) => leaf.walk(base, walker),
+            Self::Inner(inner) => {
+                let unit = capacity(height - 1);
+                let mut todo = inner.any;
+                while todo != 0 {
+                    let index = u64::from(todo.trailing_zeros());
+                    todo &= todo - 1;
+                    inner.slots[place(index)].walk(height - 1, base + index * unit, walker);
+                }
+            }
+        }
+    }
+
     fn memory(&self) -> usize {
         match self {
             Self::Empty | Self::Full => 0,
-            Self::Leaf(_) => size_of::<Leaf>(),
+            Self::Leaf(leaf) => size_of::<Leaf>() + leaf.words.capacity() * size_of::<u64>(),
             Self::Inner(inner) => size_of::<Inner>() + inner.slots.iter().map(Self::memory).sum::<usize>(),
         }
     }
@@ -433,14 +512,23 @@ impl HBitmap {
         Runs { bitmap: self, at: 0 }
     }
 
+    /// Visits all runs of set bits, ascending, with start and end: faster than [`runs`](Self::runs) where all are wanted.
+    pub fn for_each_run(&self, mut visit: impl FnMut(u64, u64)) {
+        let mut walker = Walker { run: None, visit: &mut visit };
+        self.root.walk(self.height, 0, &mut walker);
+        if let Some((start, end)) = walker.run {
+            visit(start, end);
+        }
+    }
+
     /// Adds the bits of a bitmap of the same length; the bits of another length are cut off.
     pub fn merge(&mut self, other: &Self) {
         if self.bits == other.bits {
             self.count += self.root.merge(self.height, &other.root);
         } else {
-            for (start, end) in other.runs() {
+            other.for_each_run(|start, end| {
                 self.set(start, end);
-            }
+            });
         }
     }
 
@@ -541,6 +629,9 @@ mod tests {
             }
         }
         assert_eq!(bitmap.runs().collect::<Vec<_>>(), runs);
+        let mut visited = Vec::new();
+        bitmap.for_each_run(|start, end| visited.push((start, end)));
+        assert_eq!(visited, runs);
     }
 
     proptest! {

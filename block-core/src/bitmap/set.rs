@@ -183,11 +183,12 @@ impl Bitmap {
     }
 
     fn dirty_ranges(&self) -> Vec<(u64, u64)> {
-        let range = |(from, to): (u64, u64)| {
+        let mut ranges = Vec::new();
+        self.bits.for_each_run(|from, to| {
             let start = from << self.shift;
-            (start, (to << self.shift).min(self.length) - start)
-        };
-        self.bits.runs().map(range).collect()
+            ranges.push((start, (to << self.shift).min(self.length) - start));
+        });
+        ranges
     }
 }
 
