@@ -139,11 +139,6 @@ impl Claim {
         )
     }
 
-    /// Whether only zeroes are copied, which costs next to nothing.
-    pub fn is_zero(&self) -> bool {
-        matches!(self.way, Way::Zero)
-    }
-
     fn done(mut self) {
         self.finished = true;
         let (_, len) = self.range();
@@ -465,8 +460,9 @@ impl BlockCopy {
 
     // --- The background copier ----------------------------------------------------------------------------------
 
-    /// Takes the next clusters, at most `longest` bytes of data. `None`: nothing is left that nobody has taken.
-    pub async fn next_claim(self: &Arc<Self>, longest: u64) -> Result<Option<Claim>, CopyError> {
+    /// Takes the next clusters, at most `longest` bytes of data; zeroes are taken in one piece unless `pace` asks for
+    /// pieces of the same size. `None`: nothing is left that nobody has taken.
+    pub async fn next_claim(self: &Arc<Self>, longest: u64, pace: bool) -> Result<Option<Claim>, CopyError> {
         // Held across the question below, so that of many copiers only one asks about the same area.
         let mut plan = self.plan.lock().await;
         loop {
@@ -518,8 +514,8 @@ impl BlockCopy {
             };
             let stop = if uniform { end.min(covered) } else { start + 1 };
             let chunk = match way {
-                Way::Zero => stop - start,
-                Way::Host(_) => (longest / self.cluster).max(1),
+                Way::Zero if !pace => stop - start,
+                Way::Zero | Way::Host(_) => (longest / self.cluster).max(1),
                 Way::Buffer => (longest.min(BUFFER_BYTES) / self.cluster).max(1),
             };
             *plan = Some(known);

@@ -472,7 +472,7 @@ impl BackupJob {
                 entered = backend.enter_owned() => entered,
                 () = context.changed() => continue,
             };
-            let claim = match self.copy.next_claim(self.chunk(speed)).await {
+            let claim = match self.copy.next_claim(self.chunk(speed), speed > 0).await {
                 Ok(Some(claim)) => claim,
                 Ok(None) => {
                     drop(entered);
@@ -498,9 +498,7 @@ impl BackupJob {
                     break;
                 }
             };
-            if !claim.is_zero() {
-                self.rate.take(claim.range().1);
-            }
+            self.rate.take(claim.range().1);
             let (copy, pool) = (Arc::clone(&self.copy), Arc::clone(&pool));
             copiers.spawn(async move {
                 let mut buffer = lock(&pool).pop().unwrap_or_default();

@@ -316,6 +316,11 @@ impl JobManager {
         }
     }
 
+    /// How many groups there are, those of lone jobs included.
+    pub fn group_count(&self) -> usize {
+        lock(&self.state).table.group_count()
+    }
+
     /// Whether a job can have this id.
     pub fn check_id(&self, id: &str) -> Result<()> {
         lock(&self.state).table.check_id(id)

@@ -307,6 +307,8 @@ struct Group {
     /// By age.
     jobs: Vec<JobSerial>,
     phase: Phase,
+    /// Somebody may still add jobs.
+    open_handle: bool,
 }
 
 /// All jobs.
@@ -333,25 +335,36 @@ pub fn cancelled() -> BlockError {
 }
 
 impl Table {
-    /// Makes room for a group.
+    /// Makes room for a group, until [`drop_group`](Self::drop_group).
     pub fn new_group(&mut self) -> u64 {
+        self.add_group(true)
+    }
+
+    fn add_group(&mut self, open_handle: bool) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
-        self.groups.insert(
-            id,
-            Group {
-                jobs: Vec::new(),
-                phase: Phase::Open,
-            },
-        );
+        let group = Group {
+            jobs: Vec::new(),
+            phase: Phase::Open,
+            open_handle,
+        };
+        self.groups.insert(id, group);
         id
     }
 
-    /// Drops a group that never got a job.
+    /// Nobody adds jobs to a group any more; it goes with its last job.
     pub fn drop_group(&mut self, group: u64) {
-        if self.groups.get(&group).is_some_and(|group| group.jobs.is_empty()) {
-            self.groups.remove(&group);
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.open_handle = false;
+            if state.jobs.is_empty() {
+                self.groups.remove(&group);
+            }
         }
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
     }
 
     /// Whether a job can have this id.
@@ -376,7 +389,7 @@ impl Table {
         self.check_id(spec.id.as_str())?;
         let group = match spec.group {
             Some(group) => group,
-            None => self.new_group(),
+            None => self.add_group(false),
         };
         let Some(members) = self
             .groups
@@ -470,7 +483,7 @@ impl Table {
             self.ids.remove(&job.id);
             if let Some(group) = self.groups.get_mut(&job.group) {
                 group.jobs.retain(|member| *member != serial);
-                if group.jobs.is_empty() {
+                if group.jobs.is_empty() && !group.open_handle {
                     self.groups.remove(&job.group);
                 }
             }

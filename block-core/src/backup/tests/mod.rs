@@ -1,3 +1,4 @@
+mod history;
 mod memory;
 mod model;
 
