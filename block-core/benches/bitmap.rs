@@ -113,7 +113,9 @@ fn walk(criterion: &mut Criterion) {
     group.bench_function("roaring", |bencher| {
         bencher.iter(|| black_box(&roaring).iter().map(u64::from).sum::<u64>());
     });
-    group.bench_function("flat", |bencher| bencher.iter(|| black_box(&flat).ones().sum::<usize>()));
+    group.bench_function("flat", |bencher| {
+        bencher.iter(|| black_box(&flat).ones().sum::<usize>())
+    });
     group.finish();
 }
 
@@ -123,13 +125,25 @@ fn merge(criterion: &mut Criterion) {
     let (own2, roaring2, flat2) = filled(&offsets[5000..]);
     let mut group = criterion.benchmark_group("merge 5,000 bits into 5,000");
     group.bench_function("own", |bencher| {
-        bencher.iter_batched_ref(|| own.clone(), |bitmap| bitmap.merge(&own2), BatchSize::LargeInput);
+        bencher.iter_batched_ref(
+            || own.clone(),
+            |bitmap| bitmap.merge(&own2),
+            BatchSize::LargeInput,
+        );
     });
     group.bench_function("roaring", |bencher| {
-        bencher.iter_batched_ref(|| roaring.clone(), |bitmap| *bitmap |= &roaring2, BatchSize::LargeInput);
+        bencher.iter_batched_ref(
+            || roaring.clone(),
+            |bitmap| *bitmap |= &roaring2,
+            BatchSize::LargeInput,
+        );
     });
     group.bench_function("flat", |bencher| {
-        bencher.iter_batched_ref(|| flat.clone(), |bitmap| bitmap.union_with(&flat2), BatchSize::LargeInput);
+        bencher.iter_batched_ref(
+            || flat.clone(),
+            |bitmap| bitmap.union_with(&flat2),
+            BatchSize::LargeInput,
+        );
     });
     group.finish();
 }

@@ -19,30 +19,53 @@ impl EventSink for Silent {
 
 fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1024.0
 }
 
 async fn null(graph: &Arc<Graph>, name: String, size: u64) -> Arc<Node> {
     let options = NodeOptions {
         node_name: Some(name.into()),
-        driver: DriverOptions::NullCo(NullOptions { size, latency_ns: 0, read_zeroes: true }),
+        driver: DriverOptions::NullCo(NullOptions {
+            size,
+            latency_ns: 0,
+            read_zeroes: true,
+        }),
         ..NodeOptions::default()
     };
     graph.add(options).await.expect("a null node opens")
 }
 
 fn spec(index: usize, granularity_bytes: u32) -> BitmapSpec {
-    BitmapSpec { name: format!("b{index}").into(), granularity_bytes, persistent: false, disabled: false }
+    BitmapSpec {
+        name: format!("b{index}").into(),
+        granularity_bytes,
+        persistent: false,
+        disabled: false,
+    }
 }
 
 async fn grouped(number: usize) {
-    let graph = Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(Silent) });
+    let graph = Graph::new(GraphContext {
+        handle: tokio::runtime::Handle::current(),
+        events: Arc::new(Silent),
+    });
     let jobs = JobManager::new(&graph);
     let mut nodes = Vec::new();
     for index in 0..number {
         let source = null(&graph, format!("s{index}"), 1 << 30).await;
-        source.bitmaps().add(1 << 30, &spec(0, 65536)).expect("a fresh name").set_dirty(0, 10 << 20);
+        source
+            .bitmaps()
+            .add(1 << 30, &spec(0, 65536))
+            .expect("a fresh name")
+            .set_dirty(0, 10 << 20);
         nodes.push((source, null(&graph, format!("t{index}"), 1 << 30).await));
     }
     let before = resident_mib();
@@ -55,7 +78,11 @@ async fn grouped(number: usize) {
         let mut options = BackupOptions::new(source, target, SyncMode::Incremental);
         options.job_id = Some(format!("j{index}"));
         options.bitmap = Some("b0".into());
-        prepared.push(prepare(&jobs, &graph, options, Some(&group)).await.expect("a backup"));
+        prepared.push(
+            prepare(&jobs, &graph, options, Some(&group))
+                .await
+                .expect("a backup"),
+        );
     }
     drop(drained);
     let set_up = start.elapsed();
@@ -116,7 +143,10 @@ fn huge(dirty: u64) {
 }
 
 async fn huge_backup() {
-    let graph = Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(Silent) });
+    let graph = Graph::new(GraphContext {
+        handle: tokio::runtime::Handle::current(),
+        events: Arc::new(Silent),
+    });
     let jobs = JobManager::new(&graph);
     let source = null(&graph, "s".into(), 64 << 40).await;
     let target = null(&graph, "t".into(), 64 << 40).await;
@@ -124,7 +154,10 @@ async fn huge_backup() {
     let start = Instant::now();
     let mut options = BackupOptions::new(&source, &target, SyncMode::Full);
     options.job_id = Some("j".into());
-    prepare(&jobs, &graph, options, None).await.expect("a backup").start();
+    prepare(&jobs, &graph, options, None)
+        .await
+        .expect("a backup")
+        .start();
     while !jobs.infos().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -136,7 +169,10 @@ async fn huge_backup() {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     for number in [125, 250, 500, 1000] {
         runtime.block_on(grouped(number));
     }

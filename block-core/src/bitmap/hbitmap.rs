@@ -72,7 +72,11 @@ fn place(number: u64) -> usize {
 impl Leaf {
     fn filled(full: bool) -> Box<Self> {
         Box::new(if full {
-            Self { any: u64::MAX, full: u64::MAX, words: vec![u64::MAX; FANOUT] }
+            Self {
+                any: u64::MAX,
+                full: u64::MAX,
+                words: vec![u64::MAX; FANOUT],
+            }
         } else {
             Self::default()
         })
@@ -111,8 +115,16 @@ impl Leaf {
             }
             (false, false) => {}
         }
-        self.any = if word == 0 { self.any & !bit } else { self.any | bit };
-        self.full = if word == u64::MAX { self.full | bit } else { self.full & !bit };
+        self.any = if word == 0 {
+            self.any & !bit
+        } else {
+            self.any | bit
+        };
+        self.full = if word == u64::MAX {
+            self.full | bit
+        } else {
+            self.full & !bit
+        };
     }
 
     /// Sets or clears `start..end` and says how many bits changed.
@@ -139,7 +151,13 @@ impl Leaf {
     /// The first bit with this value at or after `from`.
     fn next(&self, from: u64, value: bool) -> Option<u64> {
         let index = from / WORD_BITS;
-        let seen = |index: u64| if value { self.word(index) } else { !self.word(index) };
+        let seen = |index: u64| {
+            if value {
+                self.word(index)
+            } else {
+                !self.word(index)
+            }
+        };
         let here = seen(index) & (u64::MAX << (from % WORD_BITS));
         if here != 0 {
             return Some(index * WORD_BITS + u64::from(here.trailing_zeros()));
@@ -514,7 +532,10 @@ impl HBitmap {
 
     /// Visits all runs of set bits, ascending, with start and end: faster than [`runs`](Self::runs) where all are wanted.
     pub fn for_each_run(&self, mut visit: impl FnMut(u64, u64)) {
-        let mut walker = Walker { run: None, visit: &mut visit };
+        let mut walker = Walker {
+            run: None,
+            visit: &mut visit,
+        };
         self.root.walk(self.height, 0, &mut walker);
         if let Some((start, end)) = walker.run {
             visit(start, end);

@@ -17,13 +17,21 @@ async fn two_disks(bench: &Bench) -> Vec<(Arc<Node>, Arc<Node>, Arc<Memory>)> {
     disks
 }
 
-async fn grouped(bench: &Bench, group: &JobGroup, change: impl Fn(&str, &mut BackupOptions)) -> Vec<Arc<Memory>> {
+async fn grouped(
+    bench: &Bench,
+    group: &JobGroup,
+    change: impl Fn(&str, &mut BackupOptions),
+) -> Vec<Arc<Memory>> {
     let disks = two_disks(bench).await;
     let mut jobs = Vec::new();
     for (source, target, _) in &disks {
         let mut backup = options(source.name().as_str(), source, target, SyncMode::Full);
         change(source.name().as_str(), &mut backup);
-        jobs.push(prepare(&bench.jobs, &bench.graph, backup, Some(group)).await.unwrap());
+        jobs.push(
+            prepare(&bench.jobs, &bench.graph, backup, Some(group))
+                .await
+                .unwrap(),
+        );
     }
     for job in jobs.into_iter().rev() {
         job.start();
@@ -37,7 +45,9 @@ async fn reach(bench: &Bench, id: &str, status: &str) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the status is not reached");
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .expect("the status is not reached");
 }
 
 /// 111049a4ec: a job of a transaction did work before the transaction was sure to commit.
@@ -46,7 +56,10 @@ async fn a_job_copies_nothing_before_its_transaction_commits() {
     let bench = Bench::new();
     let disks = two_disks(&bench).await;
     let (source, target, copy) = &disks[0];
-    let job = bench.prepare(options("j", source, target, SyncMode::Full)).await.unwrap();
+    let job = bench
+        .prepare(options("j", source, target, SyncMode::Full))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(copy.content().iter().all(|byte| *byte == 0));
     job.abort().await;
@@ -60,10 +73,18 @@ async fn a_job_that_could_not_be_created_leaves_its_group() {
     let bench = Bench::new();
     let group = bench.jobs.new_group();
     let disks = two_disks(&bench).await;
-    let bad = BackupOptions { speed: -1, ..options("bad", &disks[1].0, &disks[1].1, SyncMode::Full) };
-    prepare(&bench.jobs, &bench.graph, bad, Some(&group)).await.unwrap_err();
+    let bad = BackupOptions {
+        speed: -1,
+        ..options("bad", &disks[1].0, &disks[1].1, SyncMode::Full)
+    };
+    prepare(&bench.jobs, &bench.graph, bad, Some(&group))
+        .await
+        .unwrap_err();
     let good = options("good", &disks[0].0, &disks[0].1, SyncMode::Full);
-    prepare(&bench.jobs, &bench.graph, good, Some(&group)).await.unwrap().start();
+    prepare(&bench.jobs, &bench.graph, good, Some(&group))
+        .await
+        .unwrap()
+        .start();
     bench.ended("good").await;
     assert!(bench.take_log().contains("good:COMPLETED"));
 }
@@ -75,7 +96,11 @@ async fn a_lone_job_neither_waits_for_nor_takes_down_another() {
     let disks = two_disks(&bench).await;
     disks[1].2.fail_writes.store(5, Ordering::SeqCst);
     for (source, target, _) in &disks {
-        bench.prepare(options(source.name().as_str(), source, target, SyncMode::Full)).await.unwrap().start();
+        bench
+            .prepare(options(source.name().as_str(), source, target, SyncMode::Full))
+            .await
+            .unwrap()
+            .start();
     }
     bench.ended("a").await;
     bench.ended("b").await;
@@ -146,8 +171,12 @@ async fn a_backup_of_a_new_bitmap_is_undone_before_the_bitmap() {
     let bench = Bench::new();
     let disks = two_disks(&bench).await;
     let (source, target, _) = &disks[0];
-    let spec =
-        BitmapSpec { name: "new".into(), granularity_bytes: 65536, persistent: false, disabled: false };
+    let spec = BitmapSpec {
+        name: "new".into(),
+        granularity_bytes: 65536,
+        persistent: false,
+        disabled: false,
+    };
     let added = crate::bitmap::action::add(source.bitmaps(), source.length(), &spec).unwrap();
     let mut backup = options("j", source, target, SyncMode::Full);
     backup.bitmap = Some("new".into());
@@ -169,7 +198,11 @@ async fn a_target_with_a_user_is_accepted() {
     let disks = two_disks(&bench).await;
     let (source, target, copy) = &disks[0];
     let reader = bench.guest(target);
-    bench.prepare(options("j", source, target, SyncMode::Full)).await.unwrap().start();
+    bench
+        .prepare(options("j", source, target, SyncMode::Full))
+        .await
+        .unwrap()
+        .start();
     bench.ended("j").await;
     let mut buf = vec![0; 4096];
     reader.read(MIB, &mut buf).await.unwrap();
@@ -184,10 +217,17 @@ async fn a_drain_ends_whatever_the_job_does() {
     let (source, target, copy) = &disks[0];
     let drain = async || {
         let drain = bench.graph.drain(std::slice::from_ref(source));
-        drop(tokio::time::timeout(Duration::from_secs(5), drain).await.expect("the drain hangs"));
+        drop(
+            tokio::time::timeout(Duration::from_secs(5), drain)
+                .await
+                .expect("the drain hangs"),
+        );
     };
     // Asleep for its speed limit.
-    let slow = BackupOptions { speed: 1024, ..options("j", source, target, SyncMode::Full) };
+    let slow = BackupOptions {
+        speed: 1024,
+        ..options("j", source, target, SyncMode::Full)
+    };
     bench.prepare(slow).await.unwrap().start();
     drain().await;
     // Paused.
@@ -197,14 +237,20 @@ async fn a_drain_ends_whatever_the_job_does() {
     bench.ended("j").await;
     // Stopped by an error, with a guest's write that has just failed with it.
     copy.fail_writes.store(5, Ordering::SeqCst);
-    let stops = BackupOptions { on_target_error: OnError::Stop, ..options("j", source, target, SyncMode::Full) };
+    let stops = BackupOptions {
+        on_target_error: OnError::Stop,
+        ..options("j", source, target, SyncMode::Full)
+    };
     bench.prepare(stops).await.unwrap().start();
     reach(&bench, "j", "paused").await;
     drain().await;
     // Busy trying again.
     bench.jobs.cancel("j", true, None).await.unwrap();
     bench.ended("j").await;
-    let again = BackupOptions { on_target_error: OnError::Ignore, ..options("j", source, target, SyncMode::Full) };
+    let again = BackupOptions {
+        on_target_error: OnError::Ignore,
+        ..options("j", source, target, SyncMode::Full)
+    };
     bench.prepare(again).await.unwrap().start();
     drain().await;
     bench.jobs.cancel("j", true, None).await.unwrap();
@@ -220,7 +266,11 @@ async fn drains_under_load_never_hang() {
     let guest = bench.guest(&source);
     for round in 0..10u8 {
         let before = memory.content();
-        bench.prepare(options("j", &source, &target, SyncMode::Full)).await.unwrap().start();
+        bench
+            .prepare(options("j", &source, &target, SyncMode::Full))
+            .await
+            .unwrap()
+            .start();
         let guest = Arc::clone(&guest);
         let writer = tokio::spawn(async move {
             for at in 0..128 {
@@ -229,7 +279,11 @@ async fn drains_under_load_never_hang() {
         });
         while !bench.jobs.infos().is_empty() {
             let drain = bench.graph.drain(std::slice::from_ref(&source));
-            drop(tokio::time::timeout(Duration::from_secs(5), drain).await.expect("the drain hangs"));
+            drop(
+                tokio::time::timeout(Duration::from_secs(5), drain)
+                    .await
+                    .expect("the drain hangs"),
+            );
             tokio::task::yield_now().await;
         }
         writer.await.unwrap();
@@ -249,13 +303,21 @@ async fn a_whole_group_keeps_to_the_deadline() {
     let mut jobs = Vec::new();
     for (source, target, _) in &disks {
         let backup = options(source.name().as_str(), source, target, SyncMode::Full);
-        jobs.push(prepare(&bench.jobs, &bench.graph, backup, Some(&group)).await.unwrap());
+        jobs.push(
+            prepare(&bench.jobs, &bench.graph, backup, Some(&group))
+                .await
+                .unwrap(),
+        );
     }
     for job in jobs.into_iter().rev() {
         job.start();
     }
     tokio::time::sleep(Duration::from_millis(10)).await;
-    bench.jobs.cancel("a", true, Some(Duration::from_millis(50))).await.unwrap();
+    bench
+        .jobs
+        .cancel("a", true, Some(Duration::from_millis(50)))
+        .await
+        .unwrap();
     bench.ended("a").await;
     bench.ended("b").await;
     assert_eq!(bench.graph.nodes().len(), 4);
@@ -271,7 +333,11 @@ async fn shutdown_ends_jobs_in_every_state() {
     let (source, _) = bench.node("s", Memory::new(MIB, 1)).await;
     let (target, copy) = bench.node("t", Memory::new(MIB, 0)).await;
     copy.hold.store(true, Ordering::SeqCst);
-    bench.prepare(options("stuck", &source, &target, SyncMode::Full)).await.unwrap().start();
+    bench
+        .prepare(options("stuck", &source, &target, SyncMode::Full))
+        .await
+        .unwrap()
+        .start();
     bench.jobs.create_image("made", async { Ok(()) }).unwrap();
     reach(&bench, "made", "concluded").await;
     bench.jobs.cancel_all(Duration::from_millis(50)).await;
@@ -304,13 +370,21 @@ async fn fleecing_reads_the_point_in_time() {
     let view = NodeOptions {
         node_name: Some("view".into()),
         read_only: Some(true),
-        driver: DriverOptions::SnapshotAccess { file: NodeRef::Name("cbw".into()) },
+        driver: DriverOptions::SnapshotAccess {
+            file: NodeRef::Name("cbw".into()),
+        },
         ..NodeOptions::default()
     };
     let view = bench.graph.add(view).await.unwrap();
     let guest = bench.guest(&cbw);
-    let reader =
-        Backend::new(&bench.graph, &view, BackendUser::unnamed(), Perm::CONSISTENT_READ, Perm::ALL).unwrap();
+    let reader = Backend::new(
+        &bench.graph,
+        &view,
+        BackendUser::unnamed(),
+        Perm::CONSISTENT_READ,
+        Perm::ALL,
+    )
+    .unwrap();
     let writer = {
         let guest = Arc::clone(&guest);
         tokio::spawn(async move {
@@ -328,12 +402,19 @@ async fn fleecing_reads_the_point_in_time() {
     assert!(memory.content()[usize::try_from(MIB).unwrap() + 100] == 7);
     let mut buf = vec![0; 512];
     assert_eq!(reader.read(0, &mut buf).await.unwrap_err().errno(), 13);
-    assert_eq!(reader.read(2 * MIB - 100, &mut buf).await.unwrap_err().errno(), 13);
+    assert_eq!(
+        reader.read(2 * MIB - 100, &mut buf).await.unwrap_err().errno(),
+        13
+    );
     let status: BlockStatus = reader.block_status(MIB, MIB, false).await.unwrap();
     assert!(status.len > 0 && status.data);
     // What the reader gives back is not saved any more, nor shown.
     reader.discard(MIB, K64).await.unwrap_or_default();
-    if let Some(driver) = cbw.driver().as_any().downcast_ref::<crate::drivers::copy_before_write::CopyBeforeWrite>() {
+    if let Some(driver) = cbw
+        .driver()
+        .as_any()
+        .downcast_ref::<crate::drivers::copy_before_write::CopyBeforeWrite>()
+    {
         driver.discard_snapshot(MIB, K64);
     }
     assert_eq!(reader.read(MIB, &mut buf).await.unwrap_err().errno(), 13);
@@ -359,8 +440,14 @@ async fn auto_tells_its_mode_and_its_reason() {
     };
     let pair = |mode: &str, reason: &str| (mode.to_owned(), reason.to_owned());
     assert_eq!(taken(None).await, pair("full", "no bitmap was given"));
-    assert_eq!(taken(Some("none")).await, pair("full", "there is no bitmap 'none'"));
-    assert_eq!(taken(Some("b")).await, pair("incremental", "bitmap 'b' holds every change"));
+    assert_eq!(
+        taken(Some("none")).await,
+        pair("full", "there is no bitmap 'none'")
+    );
+    assert_eq!(
+        taken(Some("b")).await,
+        pair("incremental", "bitmap 'b' holds every change")
+    );
     bitmap.disable().unwrap();
     assert_eq!(taken(Some("b")).await, pair("full", "bitmap 'b' does not record"));
 }
