@@ -4,6 +4,7 @@ pub mod blkdebug;
 pub mod copy_before_write;
 pub mod create_file;
 pub mod file;
+pub mod nbd_client;
 pub mod null;
 pub mod qcow2;
 pub mod raw;

@@ -23,6 +23,7 @@ use crate::drivers::throttle::ThrottleGroups;
 use crate::engine::Engines;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::event::{Event, EventSink};
+use crate::nbd::TlsUpgrade;
 use crate::options::NodeOptions;
 use crate::sync::lock;
 use crate::types::NodeName;
@@ -44,6 +45,12 @@ pub struct GraphContext {
     pub events: Arc<dyn EventSink>,
 }
 
+/// Who knows TLS credentials by their id.
+pub trait TlsClients: Send + Sync {
+    /// The client's side of a handshake with these credentials, for a server of this name.
+    fn client(&self, id: &str, hostname: Option<&str>) -> Result<Arc<dyn TlsUpgrade>>;
+}
+
 /// All nodes.
 pub struct Graph {
     context: GraphContext,
@@ -52,6 +59,7 @@ pub struct Graph {
     drains: Mutex<Vec<drain::Drain>>,
     engines: Engines,
     throttle_groups: ThrottleGroups,
+    tls: Mutex<Option<Arc<dyn TlsClients>>>,
     /// One change that waits for I/O (open, close, reopen, replace) at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -72,6 +80,7 @@ impl Graph {
             drains: Mutex::default(),
             engines: Engines::default(),
             throttle_groups: ThrottleGroups::default(),
+            tls: Mutex::default(),
             change: tokio::sync::Mutex::default(),
         })
     }
@@ -84,6 +93,22 @@ impl Graph {
     /// The engines that do file I/O.
     pub fn engines(&self) -> &Engines {
         &self.engines
+    }
+
+    /// Sets who knows the credentials of TLS clients.
+    pub fn set_tls_clients(&self, clients: Arc<dyn TlsClients>) {
+        *lock(&self.tls) = Some(clients);
+    }
+
+    /// The client's side of TLS with the credentials of this id.
+    pub fn tls_client(&self, id: &str, hostname: Option<&str>) -> Result<Arc<dyn TlsUpgrade>> {
+        let clients = lock(&self.tls).clone();
+        match clients {
+            Some(clients) => clients.client(id, hostname),
+            None => {
+                Err(BlockError::new(ErrorKind::NotFound, format!("No TLS credentials with id '{id}'")))
+            }
+        }
     }
 
     /// The groups of `throttle` nodes.

@@ -1,7 +1,7 @@
 //! A node: a driver with a name, children, parents, bitmaps and rules that hold for every driver.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::Graph;
@@ -39,6 +39,8 @@ pub struct Node {
     write_threshold: AtomicU64,
     /// Offset and length of requests must be multiples of this; at least 1.
     alignment: AtomicU64,
+    /// Longer transfers are done in pieces.
+    max_transfer: AtomicUsize,
     /// Unaligned writes read, change and write back: they exclude all other writes of an aligned node meanwhile.
     unaligned: tokio::sync::RwLock<()>,
 }
@@ -92,6 +94,7 @@ impl Node {
             blockers: Blockers::default(),
             stats: NodeStats::default(),
             write_threshold: AtomicU64::new(0),
+            max_transfer: AtomicUsize::new(max_transfer(&*driver)),
             alignment: AtomicU64::new(u64::from(driver.limits().request_alignment.max(1))),
             unaligned: tokio::sync::RwLock::new(()),
             driver,
@@ -157,6 +160,7 @@ impl Node {
             u64::from(self.driver.limits().request_alignment.max(1)),
             Ordering::Relaxed,
         );
+        self.max_transfer.store(max_transfer(&*self.driver), Ordering::Relaxed);
         *lock(&self.options) = options;
     }
 
@@ -314,6 +318,19 @@ impl Node {
 
     /// Fills `buf` from `offset`; bytes beyond the end read as zeroes.
     pub async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let most = self.max_transfer.load(Ordering::Relaxed);
+        if buf.len() <= most {
+            return self.read_piece(offset, buf).await;
+        }
+        let mut at = offset;
+        for piece in buf.chunks_mut(most) {
+            self.read_piece(at, piece).await?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn read_piece(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let Some(inside) = self.clip_read(offset, buf)? else {
             return Ok(());
         };
@@ -345,6 +362,20 @@ impl Node {
 
     /// Writes `buf` at `offset`. A driver that can grow (`file`) takes writes beyond its end.
     pub async fn write(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Result<()> {
+        let most = self.max_transfer.load(Ordering::Relaxed);
+        if buf.len() <= most {
+            return self.write_piece(offset, buf, flags).await;
+        }
+        self.check_write(offset, buf.len() as u64)?;
+        let mut at = offset;
+        for piece in buf.chunks(most) {
+            self.write_piece(at, piece, flags).await?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn write_piece(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Result<()> {
         self.check_write(offset, buf.len() as u64)?;
         if self.detects.load(Ordering::Relaxed) && !flags.compressed && is_zero(buf) {
             let detect = *lock(&self.detect_zeroes);
@@ -615,6 +646,18 @@ impl fmt::Debug for Node {
             .field("name", &self.name)
             .field("driver", &self.driver)
             .finish_non_exhaustive()
+    }
+}
+
+/// The longest transfer of a driver in whole units of its alignment.
+fn max_transfer(driver: &dyn Driver) -> usize {
+    let limits = driver.limits();
+    let unit = limits.request_alignment.max(1);
+    // An unaligned piece grows by up to a unit at each end.
+    let margin = if unit > 1 { 2 } else { 0 };
+    match usize::try_from((limits.max_transfer / unit).saturating_sub(margin) * unit) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(most) => most,
     }
 }
 

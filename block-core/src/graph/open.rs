@@ -251,13 +251,6 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
             drivers::throttle::open(context, file, throttle_group).await
         }
         DriverOptions::Blkdebug(options) => drivers::blkdebug::open(context, options).await,
-        DriverOptions::Nbd(_) => Err(missing("nbd")),
+        DriverOptions::Nbd(options) => drivers::nbd_client::open(context, options).await,
     }
-}
-
-fn missing(driver: &str) -> BlockError {
-    BlockError::new(
-        ErrorKind::Unsupported,
-        format!("Driver '{driver}' is not supported yet"),
-    )
 }
