@@ -105,9 +105,10 @@ impl Graph {
         let clients = lock(&self.tls).clone();
         match clients {
             Some(clients) => clients.client(id, hostname),
-            None => {
-                Err(BlockError::new(ErrorKind::NotFound, format!("No TLS credentials with id '{id}'")))
-            }
+            None => Err(BlockError::new(
+                ErrorKind::NotFound,
+                format!("No TLS credentials with id '{id}'"),
+            )),
         }
     }
 

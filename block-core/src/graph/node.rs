@@ -160,7 +160,8 @@ impl Node {
             u64::from(self.driver.limits().request_alignment.max(1)),
             Ordering::Relaxed,
         );
-        self.max_transfer.store(max_transfer(&*self.driver), Ordering::Relaxed);
+        self.max_transfer
+            .store(max_transfer(&*self.driver), Ordering::Relaxed);
         *lock(&self.options) = options;
     }
 

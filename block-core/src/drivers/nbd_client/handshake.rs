@@ -41,7 +41,10 @@ pub(super) async fn negotiate(
     tls: Option<&dyn TlsUpgrade>,
 ) -> Result<(Box<dyn Stream>, ExportInfo)> {
     let mut hello = [0; 18];
-    stream.read_exact(&mut hello).await.map_err(|error| broken(&error))?;
+    stream
+        .read_exact(&mut hello)
+        .await
+        .map_err(|error| broken(&error))?;
     let mut cursor = Cursor(&hello);
     if cursor.u64() != Some(proto::INIT_MAGIC) {
         return Err(protocol("Bad initial magic received"));
@@ -54,7 +57,10 @@ pub(super) async fn negotiate(
         return Err(protocol("Server does not support fixed newstyle negotiation"));
     }
     let answer = u32::from(flags & (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES));
-    stream.write_all(&answer.to_be_bytes()).await.map_err(|error| broken(&error))?;
+    stream
+        .write_all(&answer.to_be_bytes())
+        .await
+        .map_err(|error| broken(&error))?;
     let mut talk = Talk { stream };
     if let Some(tls) = tls {
         match talk.ask(option::STARTTLS, &[]).await?.pop() {
@@ -64,8 +70,15 @@ pub(super) async fn negotiate(
         let encrypted = tls.upgrade(talk.stream).await;
         talk.stream = encrypted.map_err(|error| protocol(&format!("TLS handshake failed: {error}")))?;
     }
-    let structured = matches!(talk.ask(option::STRUCTURED_REPLY, &[]).await?.pop(), Some((reply::ACK, _)));
-    let context = if structured { talk.context(export, context).await? } else { None };
+    let structured = matches!(
+        talk.ask(option::STRUCTURED_REPLY, &[]).await?.pop(),
+        Some((reply::ACK, _))
+    );
+    let context = if structured {
+        talk.context(export, context).await?
+    } else {
+        None
+    };
     let info = talk.go(export, context).await?;
     Ok((talk.stream, info))
 }
@@ -88,16 +101,24 @@ impl Talk {
         out.extend_from_slice(&option.to_be_bytes());
         out.extend_from_slice(&u32::try_from(data.len()).unwrap_or(0).to_be_bytes());
         out.extend_from_slice(data);
-        self.stream.write_all(&out).await.map_err(|error| broken(&error))?;
+        self.stream
+            .write_all(&out)
+            .await
+            .map_err(|error| broken(&error))?;
         self.stream.flush().await.map_err(|error| broken(&error))?;
         let mut replies = Vec::new();
         // A server that never comes to an end is cut off.
         for _ in 0..1024 {
             let mut header = [0; 20];
-            self.stream.read_exact(&mut header).await.map_err(|error| broken(&error))?;
+            self.stream
+                .read_exact(&mut header)
+                .await
+                .map_err(|error| broken(&error))?;
             let mut cursor = Cursor(&header);
             let (magic, about, kind, len) = (cursor.u64(), cursor.u32(), cursor.u32(), cursor.u32());
-            let (Some(kind), Some(len)) = (kind, len) else { return Err(protocol("Short option reply")) };
+            let (Some(kind), Some(len)) = (kind, len) else {
+                return Err(protocol("Short option reply"));
+            };
             if magic != Some(proto::OPTION_REPLY_MAGIC) {
                 return Err(protocol("Unexpected option reply magic"));
             }
@@ -108,7 +129,10 @@ impl Talk {
                 return Err(protocol("option reply too long"));
             }
             let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-            self.stream.read_exact(&mut data).await.map_err(|error| broken(&error))?;
+            self.stream
+                .read_exact(&mut data)
+                .await
+                .map_err(|error| broken(&error))?;
             replies.push((kind, data));
             if kind == reply::ACK || kind >> 31 == 1 {
                 return Ok(replies);
@@ -169,7 +193,10 @@ impl Talk {
                 },
                 reply::ACK => {}
                 reply::ERR_UNKNOWN => {
-                    return Err(BlockError::new(ErrorKind::NotFound, "Requested export not available"));
+                    return Err(BlockError::new(
+                        ErrorKind::NotFound,
+                        "Requested export not available",
+                    ));
                 }
                 reply::ERR_TLS_REQD => {
                     return Err(protocol("Server requires TLS for option 7 (go)")

@@ -58,7 +58,10 @@ impl Shared {
 impl Link {
     pub(super) fn new(stream: Box<dyn Stream>, info: ExportInfo, handle: &tokio::runtime::Handle) -> Self {
         let (reader, mut writer) = tokio::io::split(stream);
-        let shared = Arc::new(Shared { pending: Mutex::new(Some(HashMap::new())), lost: Notify::new() });
+        let shared = Arc::new(Shared {
+            pending: Mutex::new(Some(HashMap::new())),
+            lost: Notify::new(),
+        });
         let (outgoing, mut requests) = mpsc::unbounded_channel::<(Request, Vec<u8>)>();
         let send = {
             let shared = Arc::clone(&shared);
@@ -77,7 +80,9 @@ impl Link {
                     }
                     // Requests that have come meanwhile go along.
                     while out.len() < 256 << 10 {
-                        let Ok((request, payload)) = requests.try_recv() else { break };
+                        let Ok((request, payload)) = requests.try_recv() else {
+                            break;
+                        };
                         request.encode(false, &mut out);
                         out.extend_from_slice(&payload);
                     }
@@ -104,7 +109,13 @@ impl Link {
             })
         };
         let tasks = [send.abort_handle(), receive.abort_handle()];
-        Self { info, outgoing, shared, next_cookie: AtomicU64::new(1), tasks }
+        Self {
+            info,
+            outgoing,
+            shared,
+            next_cookie: AtomicU64::new(1),
+            tasks,
+        }
     }
 
     pub(super) fn info(&self) -> &ExportInfo {
@@ -138,16 +149,28 @@ impl Link {
             },
             ..Reply::default()
         };
-        lock(&self.shared.pending)
-            .as_mut()?
-            .insert(request.cookie, Pending { request, reply, covered: 0, sender });
+        lock(&self.shared.pending).as_mut()?.insert(
+            request.cookie,
+            Pending {
+                request,
+                reply,
+                covered: 0,
+                sender,
+            },
+        );
         self.outgoing.send((request, payload)).ok()?;
         receiver.await.ok()
     }
 
     /// Says goodbye.
     pub(super) async fn leave(&self) {
-        let request = Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, len: 0 };
+        let request = Request {
+            flags: 0,
+            command: command::DISC,
+            cookie: 0,
+            offset: 0,
+            len: 0,
+        };
         let _ = self.outgoing.send((request, Vec::new()));
         // The server closes the connection when it has read that far.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.lost()).await;
@@ -236,7 +259,8 @@ async fn chunk_body(
         chunk::NONE if len == 0 => Ok(()),
         chunk::OFFSET_DATA if request.command == command::READ && len > 8 => {
             let offset = reader.read_u64().await?;
-            let range = place(offset, u64::from(len - 8)).ok_or_else(|| invalid("data outside of the request"))?;
+            let range =
+                place(offset, u64::from(len - 8)).ok_or_else(|| invalid("data outside of the request"))?;
             reader.read_exact(&mut pending.reply.data[range]).await?;
             pending.covered += u64::from(len - 8);
             Ok(())

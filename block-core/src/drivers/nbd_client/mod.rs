@@ -15,7 +15,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::driver::{BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags};
+use crate::driver::{
+    BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
+};
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::OpenContext;
 use crate::nbd::proto::{self, Request, command, command_flag, export_flag};
@@ -35,7 +37,10 @@ pub async fn open(context: &OpenContext<'_>, options: &NbdOptions) -> Result<Arc
         Some(id) => Some(context.graph().tls_client(id, tls_hostname(options))?),
     };
     let handle = context.graph().handle().clone();
-    let endpoint = Endpoint { options: options.clone(), tls };
+    let endpoint = Endpoint {
+        options: options.clone(),
+        tls,
+    };
     let deadline = Instant::now() + Duration::from_secs(u64::from(options.open_timeout));
     let link = loop {
         match endpoint.connect(&handle).await {
@@ -83,18 +88,25 @@ impl Endpoint {
         };
         let stream: Box<dyn Stream> = match &self.options.server {
             NbdAddress::Unix(path) => Box::new(
-                tokio::net::UnixStream::connect(path).await.map_err(|error| failed(path, error))?,
+                tokio::net::UnixStream::connect(path)
+                    .await
+                    .map_err(|error| failed(path, error))?,
             ),
             NbdAddress::Inet { host, port } => {
                 let place = format!("{host}:{port}");
-                let stream =
-                    tokio::net::TcpStream::connect(&place).await.map_err(|error| failed(&place, error))?;
+                let stream = tokio::net::TcpStream::connect(&place)
+                    .await
+                    .map_err(|error| failed(&place, error))?;
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
         };
         let export = self.options.export.as_deref().unwrap_or("");
-        let context = self.options.x_dirty_bitmap.as_deref().unwrap_or("base:allocation");
+        let context = self
+            .options
+            .x_dirty_bitmap
+            .as_deref()
+            .unwrap_or("base:allocation");
         let (stream, info) = handshake::negotiate(stream, export, context, self.tls.as_deref()).await?;
         if self.options.x_dirty_bitmap.is_some() && info.context.is_none() {
             return Err(BlockError::new(
@@ -218,10 +230,18 @@ impl Nbd {
     }
 
     async fn ask(&self, command: u16, flags: u16, offset: u64, len: u64, payload: &[u8]) -> Result<Reply> {
-        let request = Request { flags, command, cookie: 0, offset, len };
+        let request = Request {
+            flags,
+            command,
+            cookie: 0,
+            offset,
+            len,
+        };
         loop {
             let link = self.link().await?;
-            let Some(reply) = link.ask(request, payload.to_vec()).await else { continue };
+            let Some(reply) = link.ask(request, payload.to_vec()).await else {
+                continue;
+            };
             if reply.errno == 0 {
                 return Ok(reply);
             }
@@ -234,11 +254,19 @@ impl Nbd {
     }
 
     fn fua(&self, wanted: bool) -> u16 {
-        if wanted && self.info.has(export_flag::SEND_FUA) { command_flag::FUA } else { 0 }
+        if wanted && self.info.has(export_flag::SEND_FUA) {
+            command_flag::FUA
+        } else {
+            0
+        }
     }
 
     async fn after(&self, fua: bool) -> Result<()> {
-        if fua && !self.info.has(export_flag::SEND_FUA) { self.flush().await } else { Ok(()) }
+        if fua && !self.info.has(export_flag::SEND_FUA) {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -279,7 +307,8 @@ impl Driver for Nbd {
 
     fn write<'a>(&'a self, offset: u64, buf: &'a [u8], flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
-            self.ask(command::WRITE, self.fua(flags.fua), offset, buf.len() as u64, buf).await?;
+            self.ask(command::WRITE, self.fua(flags.fua), offset, buf.len() as u64, buf)
+                .await?;
             self.after(flags.fua).await
         })
     }
@@ -307,7 +336,8 @@ impl Driver for Nbd {
                 } else {
                     let part = rest.min(u64::from(self.info.maximum_block)).min(1 << 20);
                     let zeroes = vec![0; usize::try_from(part).unwrap_or(0)];
-                    self.ask(command::WRITE, self.fua(flags.fua), at, part, &zeroes).await?;
+                    self.ask(command::WRITE, self.fua(flags.fua), at, part, &zeroes)
+                        .await?;
                     done += part;
                 }
             }
@@ -338,12 +368,19 @@ impl Driver for Nbd {
 
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
-            let whole = BlockStatus { len, allocated: true, data: true, ..BlockStatus::default() };
+            let whole = BlockStatus {
+                len,
+                allocated: true,
+                data: true,
+                ..BlockStatus::default()
+            };
             if self.info.context.is_none() {
                 return Ok(whole);
             }
             let asked = len.min(MAX_RANGE);
-            let reply = self.ask(command::BLOCK_STATUS, command_flag::REQ_ONE, offset, asked, &[]).await?;
+            let reply = self
+                .ask(command::BLOCK_STATUS, command_flag::REQ_ONE, offset, asked, &[])
+                .await?;
             let Some((run, flags)) = reply.extents.first().filter(|(run, _)| *run > 0) else {
                 return Err(lost());
             };
@@ -389,7 +426,10 @@ impl Driver for Nbd {
             NbdAddress::Inet { host, port } if export.is_empty() => format!("nbd://{host}:{port}"),
             NbdAddress::Inet { host, port } => format!("nbd://{host}:{port}/{export}"),
         };
-        DriverInfo { filename, ..DriverInfo::default() }
+        DriverInfo {
+            filename,
+            ..DriverInfo::default()
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -14,7 +14,10 @@ impl EventSink for NoEvents {
 }
 
 fn graph() -> Arc<Graph> {
-    Graph::new(GraphContext { handle: tokio::runtime::Handle::current(), events: Arc::new(NoEvents) })
+    Graph::new(GraphContext {
+        handle: tokio::runtime::Handle::current(),
+        events: Arc::new(NoEvents),
+    })
 }
 
 fn client(socket: &Path, export: &str, reconnect_delay: u32) -> NodeOptions {
@@ -80,7 +83,9 @@ impl Remote {
             multi_conn: MultiConn::Auto,
             writethrough: false,
         };
-        server.add(Export::new(&self.graph, &self.node, options).unwrap()).unwrap();
+        server
+            .add(Export::new(&self.graph, &self.node, options).unwrap())
+            .unwrap();
         let _ = std::fs::remove_file(self.socket());
         let listener = tokio::net::UnixListener::bind(self.socket()).unwrap();
         let accepting = Arc::clone(&server);
@@ -100,13 +105,27 @@ async fn a_remote_disk_is_read_written_zeroed_and_mapped() {
     let graph = graph();
     let node = graph.add(client(&remote.socket(), "disk", 0)).await.unwrap();
     assert_eq!(node.length(), 64 << 20);
-    let data: Vec<u8> = (0..40u32 << 20).map(|at| u8::try_from(at % 253).unwrap()).collect();
+    let data: Vec<u8> = (0..40u32 << 20)
+        .map(|at| u8::try_from(at % 253).unwrap())
+        .collect();
     // Longer than one request may be.
-    node.write(4096, &data, WriteFlags { fua: true, ..WriteFlags::default() }).await.unwrap();
+    node.write(
+        4096,
+        &data,
+        WriteFlags {
+            fua: true,
+            ..WriteFlags::default()
+        },
+    )
+    .await
+    .unwrap();
     let mut back = vec![0; 40 << 20];
     node.read(4096, &mut back).await.unwrap();
     assert!(back == data);
-    let unmap = ZeroFlags { may_unmap: true, ..ZeroFlags::default() };
+    let unmap = ZeroFlags {
+        may_unmap: true,
+        ..ZeroFlags::default()
+    };
     node.write_zeroes(48 << 20, 1 << 20, unmap).await.unwrap();
     node.discard(50 << 20, 1 << 20).await.unwrap();
     node.flush().await.unwrap();
@@ -140,13 +159,19 @@ async fn what_a_server_refuses_is_told() {
     let error = graph.add(client(&socket, "disk", 0)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("Failed to connect to '{}': No such file or directory", socket.display())
+        format!(
+            "Failed to connect to '{}': No such file or directory",
+            socket.display()
+        )
     );
     let (server, task) = remote.serve(false);
     let error = graph.add(client(&socket, "zz", 0)).await.unwrap_err();
     assert_eq!(error.to_string(), "Requested export not available");
     let error = graph.add(client(&socket, "disk", 0)).await.unwrap_err();
-    assert_eq!(error.to_string(), "request on write denied without write permission");
+    assert_eq!(
+        error.to_string(),
+        "request on write denied without write permission"
+    );
     let mut options = client(&socket, "disk", 0);
     options.auto_read_only = Some(true);
     let node = graph.add(options).await.unwrap();
