@@ -292,7 +292,7 @@ fn lines(instructions: &[String]) -> String {
 }
 
 /// Calls `found` with every condition of a schema.
-fn for_each_condition<'s>(schema: &'s Schema, found: &mut dyn FnMut(&'s Condition)) {
+pub fn for_each_condition<'s>(schema: &'s Schema, found: &mut dyn FnMut(&'s Condition)) {
     use crate::ir::{Feature, TypeKind};
     fn features<'f>(list: &'f [Feature], found: &mut dyn FnMut(&'f Condition)) {
         list.iter().for_each(|feature| found(&feature.condition));

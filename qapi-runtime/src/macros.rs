@@ -53,7 +53,7 @@ macro_rules! string_enum {
         impl ::std::str::FromStr for $name {
             type Err = $crate::decode::UnknownValue;
 
-            fn from_str(text: &str) -> ::std::result::Result<Self, Self::Err> {
+            fn from_str(text: &str) -> ::std::result::Result<Self, $crate::decode::UnknownValue> {
                 $crate::decode::parse(text)
                     .ok_or_else(|| $crate::decode::UnknownValue::new(text, stringify!($name)))
             }

@@ -340,22 +340,23 @@ impl<'a> Context<'a> {
 
     /// `Special::..` for features, if the runtime has a meaning for one of them.
     pub(super) fn special(&self, features: &[Feature]) -> Option<TokenStream> {
-        let special = |name: &str| {
-            // A feature under a condition is rare, and being strict about it is the safe side.
-            features.iter().any(|feature| {
-                feature.name == name && self.options.conditions.reduce(&feature.condition).is_some()
-            })
-        };
-        let (deprecated, unstable) = (special("deprecated"), special("unstable"));
-        if !deprecated && !unstable {
+        if !features.iter().any(|feature| feature.is_deprecated() || feature.is_unstable()) {
             return None;
         }
         let name = self.name("Special");
-        Some(match (deprecated, unstable) {
-            (true, true) => quote!(#name::DEPRECATED.and(#name::UNSTABLE)),
-            (true, false) => quote!(#name::DEPRECATED),
-            _ => quote!(#name::UNSTABLE),
-        })
+        let mut bits: Vec<TokenStream> = Vec::new();
+        for (feature, bit) in [("deprecated", quote!(DEPRECATED)), ("unstable", quote!(UNSTABLE))] {
+            let found = features.iter().filter(|one| one.name == feature);
+            for cfg in found.filter_map(|one| self.options.conditions.reduce(&one.condition)) {
+                bits.push(match self.options.conditions.tokens(&cfg) {
+                    None => quote!(#name::#bit),
+                    Some(predicate) => quote!(if cfg!(#predicate) { #name::#bit } else { #name::NONE }),
+                });
+            }
+        }
+        let mut bits = bits.into_iter();
+        let first = bits.next()?;
+        Some(bits.fold(first, |all, bit| quote!(#all.and(#bit))))
     }
 
     /// `#[deprecated]` where the schema says so.

@@ -76,6 +76,16 @@ impl Context<'_> {
         }
     }
 
+    /// The enumeration names events that the schema marks deprecated.
+    fn allow_deprecated(&self) -> TokenStream {
+        let any = self.schema.events().any(|(_, event)| crate::ir::is_deprecated(&event.features));
+        if any && self.options.deprecated_attributes {
+            quote!(#[allow(deprecated, reason = "as the schema has it")])
+        } else {
+            TokenStream::new()
+        }
+    }
+
     /// The enumeration of all events, as clients receive them.
     pub(super) fn emit_event_enum(&self, items: &mut Vec<TokenStream>) {
         let Some(name) = self.top.get("Event") else { return };
@@ -104,8 +114,10 @@ impl Context<'_> {
         );
         let name_doc = self.doc(vec!["The event's name.".to_owned()]);
         let data_doc = self.doc(vec!["The event's data.".to_owned()]);
+        let allow = self.allow_deprecated();
         items.push(quote! {
             #doc
+            #allow
             #[derive(Debug, Clone, PartialEq)]
             pub enum #name {
                 #(#declarations,)*
@@ -119,6 +131,7 @@ impl Context<'_> {
             }
         });
         items.push(quote! {
+            #allow
             impl #name {
                 #decode
                 pub fn decode(

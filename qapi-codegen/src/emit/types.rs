@@ -118,10 +118,15 @@ impl Context<'_> {
         } else {
             TokenStream::new()
         };
-        let special = self.special(&member.features).filter(|_| !self.is_client());
+        let special = self.checked(&member.features);
         let special = special.map(|special| quote!(.special(#special)));
         let method = ident(if member.optional { "optional" } else { "required" });
         quote!(object #special #size.#method(#wire)?)
+    }
+
+    /// The features that a policy looks at: servers have one.
+    fn checked(&self, features: &[crate::ir::Feature]) -> Option<TokenStream> {
+        if self.is_client() { None } else { self.special(features) }
     }
 
     /// `out.member("name", &self.name);`
@@ -133,7 +138,7 @@ impl Context<'_> {
             "member"
         });
         let cfg = self.attribute(&field.cfg);
-        match self.special(&field.member.features).filter(|_| !self.is_client()) {
+        match self.checked(&field.member.features) {
             None => quote!(#cfg out.#method(#wire, &self.#name);),
             Some(special) => quote! {
                 #cfg
@@ -482,7 +487,7 @@ impl Context<'_> {
         let Some(variants) = self.variants(id) else { return };
         let name = self.own_ident(id);
         let (mut declarations, mut all, mut texts, mut specials) = (vec![], vec![], vec![], vec![]);
-        let mut ordinary = false;
+        let (mut ordinary, mut conditional) = (false, Vec::new());
         for (value, variant) in found.values.iter().zip(&variants.names) {
             let Some(cfg) = self.cfg(&value.condition, &[]).map(|own| own.within(cfg)) else {
                 continue;
@@ -496,7 +501,8 @@ impl Context<'_> {
             texts.push(quote!(#attribute Self::#variant => #wire));
             match self.special(&value.features) {
                 Some(special) => specials.push(quote!(#attribute Self::#variant => #special)),
-                None => ordinary = true,
+                None if cfg.is_always() => ordinary = true,
+                None => conditional.push((attribute, variant)),
             }
         }
         let doc = self.type_doc(ty);
@@ -522,7 +528,10 @@ impl Context<'_> {
         let special_fn = (!specials.is_empty()).then(|| {
             let special = self.name("Special");
             let rest = ordinary.then(|| quote!(_ => #special::NONE));
-            quote!(fn special(&self) -> #special { match self { #(#specials,)* #rest } })
+            // A wildcard that conditions leave without a value would be a warning.
+            let others = conditional.iter().filter(|_| !ordinary);
+            let others = others.map(|(cfg, variant)| quote!(#cfg Self::#variant => #special::NONE));
+            quote!(fn special(&self) -> #special { match self { #(#specials,)* #(#others,)* #rest } })
         });
         let all_doc = self.doc(vec!["Every value, in the schema's order.".to_owned()]);
         let text_doc = self.doc(vec!["The value on the wire.".to_owned()]);

@@ -1,0 +1,156 @@
+//! Generated code compiles: for every schema, as server and as client, without a condition set, with all
+//! set, and with each alone, without a warning of the compiler or of clippy.
+//!
+//! The project's own small schemas are always tried. With `QAPI_CORPUS` naming a folder that has
+//! `schemas/{qapi/qapi-schema,qga/qapi-schema,storage-daemon/qapi/qapi-schema}.json` and `cases/cases.tsv`, these are tried
+//! too. With `QAPI_COMPILE=whole` each condition is tried alone, else a fixed sample of six:
+//!
+//! ```text
+//! QAPI_CORPUS=/path/to/corpus QAPI_COMPILE=whole cargo test -p qapi-codegen --release --test compile -- --nocapture
+//! ```
+
+use qapi_codegen::emit::{self, Layout, Options};
+use qapi_codegen::ir::Schema;
+use qapi_codegen::{Conditions, Role};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Schemas that become one crate, and so are compiled together.
+struct Group {
+    name: &'static str,
+    schemas: Vec<(String, PathBuf)>,
+}
+
+#[test]
+fn own_schemas() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas");
+    let mut schemas: Vec<(String, PathBuf)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| (path.file_stem().unwrap().to_string_lossy().replace('-', "_"), path))
+        .collect();
+    schemas.sort();
+    assert!(!schemas.is_empty());
+    check(&Group { name: "own", schemas });
+}
+
+#[test]
+fn corpus() {
+    let Some(corpus) = std::env::var_os("QAPI_CORPUS").map(PathBuf::from) else {
+        println!("skipped: QAPI_CORPUS is not set");
+        return;
+    };
+    let table = std::fs::read_to_string(corpus.join("cases/cases.tsv")).unwrap();
+    let cases = table
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split('\t');
+            let (name, verdict) = (columns.next()?, columns.next()?);
+            let path = corpus.join(format!("cases/{name}.json"));
+            (verdict == "accept" && path.exists()).then(|| (format!("case_{}", name.replace('-', "_")), path))
+        })
+        .collect();
+    check(&Group { name: "cases", schemas: cases });
+    for (name, path) in [
+        ("qga", "schemas/qga/qapi-schema.json"),
+        ("qsd", "schemas/storage-daemon/qapi/qapi-schema.json"),
+        ("qapi", "schemas/qapi/qapi-schema.json"),
+    ] {
+        let path = corpus.join(path);
+        if path.exists() {
+            check(&Group { name, schemas: vec![(name.to_owned(), path)] });
+        } else {
+            println!("skipped: no {}", path.display());
+        }
+    }
+}
+
+fn compile(path: &Path) -> Schema {
+    let sources = qapi_codegen::fs::load(path);
+    let compiled = qapi_codegen::compile(&sources);
+    let text = || qapi_codegen::render::short(&sources, &compiled.diagnostics);
+    compiled.schema.clone().unwrap_or_else(|| panic!("{}", text()))
+}
+
+fn check(group: &Group) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile").join(group.name);
+    let source = folder.join("src");
+    let _ = std::fs::remove_dir_all(&source);
+    std::fs::create_dir_all(&source).unwrap();
+    let mut symbols = BTreeSet::new();
+    let mut lib = String::from("//! Generated code of many schemas.\n");
+    for (name, path) in &group.schemas {
+        let schema = compile(path);
+        qapi_codegen::build_script::for_each_condition(&schema, &mut |condition| {
+            condition.symbols(&mut |symbol| {
+                symbols.insert(symbol.to_owned());
+            });
+        });
+        for (role, end) in [(Role::Server, "server"), (Role::Client, "client")] {
+            let mut options = Options::default();
+            options.role = role;
+            options.conditions = Conditions::cargo_features();
+            // Every second client keeps what it does not know, so that both are tried.
+            options.keep_unknown = role == Role::Client && name.len() % 2 == 0;
+            let outputs = emit::generate(&schema, &options, Layout::Folder).unwrap();
+            let module = format!("{name}_{end}");
+            qapi_codegen::build_script::write_outputs(&source.join(&module), &outputs).unwrap();
+            writeln!(lib, "/// {}.\npub mod {module};", path.file_name().unwrap().to_string_lossy()).unwrap();
+        }
+    }
+    std::fs::write(source.join("lib.rs"), lib).unwrap();
+    write_manifest(&folder, &symbols);
+    let features: Vec<String> = symbols.iter().map(|symbol| feature(symbol)).collect();
+    let mut runs = vec![Vec::new(), features.clone()];
+    let whole = std::env::var("QAPI_COMPILE").is_ok_and(|what| what == "whole");
+    let step = if whole { 1 } else { features.len().div_ceil(6).max(1) };
+    if features.len() > 1 {
+        runs.extend(features.iter().step_by(step).map(|feature| vec![feature.clone()]));
+    }
+    println!("{}: {} schemas, {} conditions, {} runs", group.name, group.schemas.len(), features.len(), runs.len());
+    for run in runs {
+        // A changed feature alone does not make clippy look again at what it has seen without warnings.
+        let output = Command::new(env!("CARGO"))
+            .args(["clippy", "--offline", "--quiet", "--features", &run.join(",")])
+            .current_dir(&folder)
+            .env("CARGO_TARGET_DIR", folder.parent().unwrap().join("target"))
+            .env_remove("RUSTFLAGS")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        let quiet = !text.contains("warning") && !text.contains("error");
+        assert!(output.status.success() && quiet, "{} with features {run:?}:\n{}", group.name, head(&text));
+    }
+}
+
+fn head(text: &str) -> String {
+    text.lines().take(80).collect::<Vec<_>>().join("\n")
+}
+
+fn feature(symbol: &str) -> String {
+    symbol.to_ascii_lowercase().replace('_', "-")
+}
+
+/// A package with the workspace's lints and a feature for each condition.
+fn write_manifest(folder: &Path, symbols: &BTreeSet<String>) {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let manifest = std::fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
+    let lints: String = manifest
+        .split("\n[")
+        .filter(|table| table.starts_with("workspace.lints."))
+        .map(|table| format!("[{}\n", table.trim_start_matches("workspace.")))
+        .collect();
+    assert!(lints.contains("missing_docs"));
+    let features: String = symbols.iter().map(|symbol| format!("{} = []\n", feature(symbol))).collect();
+    let text = format!(
+        "[package]\nname = \"generated\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
+         [features]\n{features}\n[dependencies]\nqapi-runtime = {{ path = {:?} }}\n\n{lints}\n[workspace]\n",
+        workspace.join("qapi-runtime")
+    );
+    std::fs::write(folder.join("Cargo.toml"), text).unwrap();
+    std::fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    std::fs::copy(workspace.join("clippy.toml"), folder.join("clippy.toml")).unwrap();
+}
