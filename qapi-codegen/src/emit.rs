@@ -137,6 +137,7 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
         if options.server() {
             context.emit_commands(id, module, &mut items);
         }
+        let exports = !items.is_empty();
         if options.client() {
             context.emit_client_methods(module, &mut items);
         }
@@ -148,7 +149,7 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
         let body = context.print(&module.name, items)?;
         text.push_str(&context.header());
         text.push_str(&body);
-        modules.push((id, name.clone()));
+        modules.push((id, name.clone(), exports));
         outputs.push(Output {
             name: format!("{name}.rs"),
             text,
@@ -199,15 +200,19 @@ impl Context<'_> {
         Ok(self.with_docs(&code))
     }
 
-    /// What a module imports.
-    fn header(&self) -> String {
-        let mut text = String::new();
-        // Under conditions an import may have no user left.
-        let allow = if self.options.conditions.are_mapped() {
+    /// Under conditions an import may have no user left.
+    fn allow_unused(&self) -> &'static str {
+        if self.options.conditions.are_mapped() {
             "#[allow(unused_imports, reason = \"conditions may leave it unused\")]\n"
         } else {
             ""
-        };
+        }
+    }
+
+    /// What a module imports.
+    fn header(&self) -> String {
+        let mut text = String::new();
+        let allow = self.allow_unused();
         if *self.uses_others.borrow() {
             text.push_str(allow);
             text.push_str("use super::*;\n");
@@ -236,11 +241,11 @@ impl Context<'_> {
     }
 
     /// The file above the modules.
-    fn top(&self, modules: &[(ModuleId, String)], layout: Layout<'_>) -> Result<String, EmitError> {
+    fn top(&self, modules: &[(ModuleId, String, bool)], layout: Layout<'_>) -> Result<String, EmitError> {
         let mut text = String::from("// Generated; changes here are lost.\n\n");
         let mut exports = String::new();
-        let deprecated = modules.iter().any(|(id, _)| self.has_deprecated(*id));
-        for (id, name) in modules {
+        let deprecated = modules.iter().any(|(id, ..)| self.has_deprecated(*id));
+        for (id, name, exporting) in modules {
             let module = self.schema.module(*id);
             let ident = &self.module_names(*id).0;
             text.push_str(&format!("/// Types, commands and events of {}.\n", module.name));
@@ -258,7 +263,10 @@ impl Context<'_> {
                     "pub mod {ident} {{\n    include!(concat!(env!(\"OUT_DIR\"), \"/{folder}/{name}.rs\"));\n}}\n\n"
                 )),
             }
-            exports.push_str(&format!("pub use self::{ident}::*;\n"));
+            if *exporting {
+                exports.push_str(self.allow_unused());
+                exports.push_str(&format!("pub use self::{ident}::*;\n"));
+            }
         }
         text.push_str(&exports);
         let mut items = Vec::new();

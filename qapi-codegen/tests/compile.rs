@@ -30,7 +30,12 @@ fn own_schemas() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .map(|path| (path.file_stem().unwrap().to_string_lossy().replace('-', "_"), path))
+        .map(|path| {
+            (
+                path.file_stem().unwrap().to_string_lossy().replace('-', "_"),
+                path,
+            )
+        })
         .collect();
     schemas.sort();
     assert!(!schemas.is_empty());
@@ -53,7 +58,10 @@ fn corpus() {
             (verdict == "accept" && path.exists()).then(|| (format!("case_{}", name.replace('-', "_")), path))
         })
         .collect();
-    check(&Group { name: "cases", schemas: cases });
+    check(&Group {
+        name: "cases",
+        schemas: cases,
+    });
     for (name, path) in [
         ("qga", "schemas/qga/qapi-schema.json"),
         ("qsd", "schemas/storage-daemon/qapi/qapi-schema.json"),
@@ -61,7 +69,10 @@ fn corpus() {
     ] {
         let path = corpus.join(path);
         if path.exists() {
-            check(&Group { name, schemas: vec![(name.to_owned(), path)] });
+            check(&Group {
+                name,
+                schemas: vec![(name.to_owned(), path)],
+            });
         } else {
             println!("skipped: no {}", path.display());
         }
@@ -76,7 +87,9 @@ fn compile(path: &Path) -> Schema {
 }
 
 fn check(group: &Group) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile").join(group.name);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("compile")
+        .join(group.name);
     let source = folder.join("src");
     let _ = std::fs::remove_dir_all(&source);
     std::fs::create_dir_all(&source).unwrap();
@@ -98,7 +111,12 @@ fn check(group: &Group) {
             let outputs = emit::generate(&schema, &options, Layout::Folder).unwrap();
             let module = format!("{name}_{end}");
             qapi_codegen::build_script::write_outputs(&source.join(&module), &outputs).unwrap();
-            writeln!(lib, "/// {}.\npub mod {module};", path.file_name().unwrap().to_string_lossy()).unwrap();
+            writeln!(
+                lib,
+                "/// {}.\npub mod {module};",
+                path.file_name().unwrap().to_string_lossy()
+            )
+            .unwrap();
         }
     }
     std::fs::write(source.join("lib.rs"), lib).unwrap();
@@ -106,11 +124,21 @@ fn check(group: &Group) {
     let features: Vec<String> = symbols.iter().map(|symbol| feature(symbol)).collect();
     let mut runs = vec![Vec::new(), features.clone()];
     let whole = std::env::var("QAPI_COMPILE").is_ok_and(|what| what == "whole");
-    let step = if whole { 1 } else { features.len().div_ceil(6).max(1) };
+    let step = if whole {
+        1
+    } else {
+        features.len().div_ceil(6).max(1)
+    };
     if features.len() > 1 {
         runs.extend(features.iter().step_by(step).map(|feature| vec![feature.clone()]));
     }
-    println!("{}: {} schemas, {} conditions, {} runs", group.name, group.schemas.len(), features.len(), runs.len());
+    println!(
+        "{}: {} schemas, {} conditions, {} runs",
+        group.name,
+        group.schemas.len(),
+        features.len(),
+        runs.len()
+    );
     for run in runs {
         // A changed feature alone does not make clippy look again at what it has seen without warnings.
         let output = Command::new(env!("CARGO"))
@@ -122,7 +150,12 @@ fn check(group: &Group) {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         let quiet = !text.contains("warning") && !text.contains("error");
-        assert!(output.status.success() && quiet, "{} with features {run:?}:\n{}", group.name, head(&text));
+        assert!(
+            output.status.success() && quiet,
+            "{} with features {run:?}:\n{}",
+            group.name,
+            head(&text)
+        );
     }
 }
 
@@ -144,7 +177,10 @@ fn write_manifest(folder: &Path, symbols: &BTreeSet<String>) {
         .map(|table| format!("[{}\n", table.trim_start_matches("workspace.")))
         .collect();
     assert!(lints.contains("missing_docs"));
-    let features: String = symbols.iter().map(|symbol| format!("{} = []\n", feature(symbol))).collect();
+    let features: String = symbols
+        .iter()
+        .map(|symbol| format!("{} = []\n", feature(symbol)))
+        .collect();
     let text = format!(
         "[package]\nname = \"generated\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
          [features]\n{features}\n[dependencies]\nqapi-runtime = {{ path = {:?} }}\n\n{lints}\n[workspace]\n",

@@ -295,12 +295,7 @@ impl<'a> Context<'a> {
     pub(super) fn cfg(&self, condition: &Condition, types: &[Option<TypeId>]) -> Option<Cfg> {
         let mut cfg = self.options.conditions.reduce(condition)?;
         for id in types.iter().flatten() {
-            cfg = cfg.and(
-                &self
-                    .options
-                    .conditions
-                    .reduce(&self.schema.type_of(*id).condition)?,
-            );
+            cfg = cfg.and(&self.type_cfg(*id)?);
         }
         Some(cfg)
     }
@@ -314,8 +309,21 @@ impl<'a> Context<'a> {
         self.cfg(&event.condition, &[event.data])
     }
 
+    /// When a type is there: also its base must be, and the enumeration of its tag. Real schemas put a
+    /// condition on the enumeration alone, where no user of the union is left without it.
     pub(super) fn type_cfg(&self, id: TypeId) -> Option<Cfg> {
-        self.cfg(&self.schema.type_of(id).condition, &[])
+        if self.is_overridden(id) {
+            return Some(Cfg::default());
+        }
+        let ty = self.schema.type_of(id);
+        let mut cfg = self.options.conditions.reduce(&ty.condition)?;
+        if let Some(base) = self.schema.base(id) {
+            cfg = cfg.and(&self.type_cfg(base)?);
+        }
+        if let TypeKind::Union(found) = &ty.kind {
+            cfg = cfg.and(&self.type_cfg(found.tag.enumeration)?);
+        }
+        Some(cfg)
     }
 
     pub(super) fn attribute(&self, cfg: &Cfg) -> TokenStream {
@@ -340,7 +348,10 @@ impl<'a> Context<'a> {
 
     /// `Special::..` for features, if the runtime has a meaning for one of them.
     pub(super) fn special(&self, features: &[Feature]) -> Option<TokenStream> {
-        if !features.iter().any(|feature| feature.is_deprecated() || feature.is_unstable()) {
+        if !features
+            .iter()
+            .any(|feature| feature.is_deprecated() || feature.is_unstable())
+        {
             return None;
         }
         let name = self.name("Special");

@@ -78,7 +78,10 @@ impl Context<'_> {
 
     /// The enumeration names events that the schema marks deprecated.
     fn allow_deprecated(&self) -> TokenStream {
-        let any = self.schema.events().any(|(_, event)| crate::ir::is_deprecated(&event.features));
+        let any = self
+            .schema
+            .events()
+            .any(|(_, event)| crate::ir::is_deprecated(&event.features));
         if any && self.options.deprecated_attributes {
             quote!(#[allow(deprecated, reason = "as the schema has it")])
         } else {
@@ -90,10 +93,12 @@ impl Context<'_> {
     pub(super) fn emit_event_enum(&self, items: &mut Vec<TokenStream>) {
         let Some(name) = self.top.get("Event") else { return };
         let (mut declarations, mut arms) = (Vec::new(), Vec::new());
+        let mut plain_arms = 0;
         for (_, event) in self.schema.events() {
             let Some(cfg) = self.event_cfg(event) else {
                 continue;
             };
+            plain_arms += usize::from(cfg.is_always());
             let cfg = self.attribute(&cfg);
             let (variant, wire) = (self.event_name(event), &event.name);
             let doc = self.doc(vec![format!("`{wire}`")]);
@@ -115,6 +120,20 @@ impl Context<'_> {
         let name_doc = self.doc(vec!["The event's name.".to_owned()]);
         let data_doc = self.doc(vec!["The event's data.".to_owned()]);
         let allow = self.allow_deprecated();
+        let unknown_event = quote! {
+            Self::UnknownEvent {
+                name: name.to_owned(),
+                data: ::qapi_runtime::execute::event_data(data)?,
+            }
+        };
+        let body = if arms.is_empty() {
+            unknown_event
+        } else {
+            quote!(match name { #(#arms,)* _ => #unknown_event })
+        };
+        let single = (plain_arms == 0 && !arms.is_empty()).then(
+            || quote!(#[allow(clippy::match_single_binding, reason = "conditions may leave only one arm")]),
+        );
         items.push(quote! {
             #doc
             #allow
@@ -132,19 +151,14 @@ impl Context<'_> {
         });
         items.push(quote! {
             #allow
+            #single
             impl #name {
                 #decode
                 pub fn decode(
                     name: &str,
                     data: ::std::option::Option<::qapi_runtime::Cursor<'_>>,
                 ) -> ::std::result::Result<Self, ::qapi_runtime::DecodeError> {
-                    Ok(match name {
-                        #(#arms,)*
-                        _ => Self::UnknownEvent {
-                            name: name.to_owned(),
-                            data: ::qapi_runtime::execute::event_data(data)?,
-                        },
-                    })
+                    Ok(#body)
                 }
             }
         });

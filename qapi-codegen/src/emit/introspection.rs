@@ -57,7 +57,7 @@ impl Context<'_> {
         items.push(quote! { #pieces_doc const PIECES: &[&[u8]] = &[#(#pieces),*]; });
         items.push(quote! {
             #joined_doc
-            const JOINED: [u8; ::qapi_runtime::join::length(PIECES)] = ::qapi_runtime::join::join(PIECES);
+            static JOINED: [u8; ::qapi_runtime::join::length(PIECES)] = ::qapi_runtime::join::join(PIECES);
         });
         items.push(quote! { #doc pub const INTROSPECTION: &[u8] = &JOINED; });
     }

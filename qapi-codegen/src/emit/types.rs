@@ -126,7 +126,11 @@ impl Context<'_> {
 
     /// The features that a policy looks at: servers have one.
     fn checked(&self, features: &[crate::ir::Feature]) -> Option<TokenStream> {
-        if self.is_client() { None } else { self.special(features) }
+        if self.is_client() {
+            None
+        } else {
+            self.special(features)
+        }
     }
 
     /// `out.member("name", &self.name);`
