@@ -74,7 +74,6 @@ pub struct NewExport {
 struct RunningExport {
     id: String,
     server: String,
-    node_name: String,
     export: Arc<Export>,
     shutting_down: bool,
 }
@@ -263,7 +262,6 @@ impl Exports {
         self.lock().exports.push(RunningExport {
             id: new.id,
             server: new.server,
-            node_name: node.name().as_str().to_owned(),
             export,
             shutting_down: false,
         });
@@ -334,7 +332,8 @@ impl Exports {
             .rev()
             .map(|export| ExportInfo {
                 id: export.id.clone(),
-                node_name: export.node_name.clone(),
+                // The node that it is on now: a filter or an overlay may have come in between.
+                node_name: export.export.backend().node().name().as_str().to_owned(),
                 shutting_down: export.shutting_down,
             })
             .collect()

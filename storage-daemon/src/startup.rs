@@ -48,6 +48,7 @@ fn try_run(arguments: &[String]) -> Result<u8, CliError> {
         ),
         None => None,
     };
+    qapi_runtime::listen::raise_open_file_limit();
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

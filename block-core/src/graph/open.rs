@@ -59,7 +59,12 @@ impl OpenContext<'_> {
     /// Opens or finds a child and makes the edge to it.
     pub async fn child(&self, name: &str, role: ChildRole, reference: &NodeRef) -> Result<Arc<Child>> {
         let node = match reference {
-            NodeRef::Name(wanted) => self.graph.get(wanted.as_str())?,
+            NodeRef::Name(wanted) => self.graph.find(wanted.as_str()).ok_or_else(|| {
+                BlockError::new(
+                    ErrorKind::NotFound,
+                    format!("Cannot find device='{wanted}' nor node-name='{wanted}'"),
+                )
+            })?,
             NodeRef::Options(options) => {
                 let inherited = Inherited {
                     // A backing file is never written through its overlay.

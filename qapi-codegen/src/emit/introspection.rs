@@ -63,8 +63,9 @@ impl Context<'_> {
     }
 }
 
+/// On the wire a message is one line, though files of introspection have a line for each entity.
 fn literal(text: &str) -> Literal {
-    Literal::byte_string(text.as_bytes())
+    Literal::byte_string(text.replace(",\n", ", ").replace('\n', "").as_bytes())
 }
 
 /// Takes marked text apart.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_core::bitmap::BitmapHandle;
+use block_core::bitmap::{BitmapHandle, BitmapUse};
 use block_core::graph::Node;
 use block_core::nbd::{ServerConfig, TlsUpgrade};
 use qapi_runtime::{Call, Error};
@@ -138,7 +138,8 @@ impl Daemon {
                 ipv4: inet.ipv4,
                 ipv6: inet.ipv6,
             },
-            SocketAddress::Vsock(_) | SocketAddress::Fd(_) => {
+            SocketAddress::Fd(_) => return Err(Error::generic("only QEMU supports file descriptor passing")),
+            SocketAddress::Vsock(_) => {
                 return Err(Error::generic(
                     "Only 'inet' and 'unix' sockets are supported here",
                 ));
@@ -200,9 +201,10 @@ impl Daemon {
         given
             .iter()
             .map(|one| {
+                let mut on = Arc::clone(node);
                 let (name, bitmap) = match one {
                     BlockDirtyBitmapOrStr::External(external) => {
-                        let bitmaps = self.device(&external.node)?;
+                        let bitmaps = self.bitmap_node(&external.node)?;
                         (
                             &external.name,
                             bitmaps.bitmaps().get(&external.name).map_err(generic)?,
@@ -217,6 +219,7 @@ impl Daemon {
                                 Some(_) => None,
                                 None => child_below(&node).map(|child| child.node()),
                             };
+                            on = node;
                         }
                         (
                             name,
@@ -224,8 +227,9 @@ impl Daemon {
                         )
                     }
                 };
+                bitmap.check(BitmapUse::Read).map_err(generic)?;
                 let recording = bitmap.info().is_some_and(|info| info.recording);
-                if !writable && recording && !node.is_read_only() {
+                if !writable && recording && !on.is_read_only() {
                     return Err(Error::generic(format!(
                         "Enabled bitmap '{name}' incompatible with readonly export"
                     )));

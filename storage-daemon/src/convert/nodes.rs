@@ -59,7 +59,8 @@ pub fn device_info(node: &Arc<Node>, flat: bool) -> schema::BlockDeviceInfo {
             direct: options.cache.direct.unwrap_or(false),
             no_flush: options.cache.no_flush.unwrap_or(false),
         },
-        write_threshold: signed(node.write_threshold()),
+        // Shown as the signed number of the same bits, as clients know it.
+        write_threshold: node.write_threshold().cast_signed(),
         dirty_bitmaps: (!bitmaps.is_empty()).then_some(bitmaps),
     }
 }

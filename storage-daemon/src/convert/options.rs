@@ -24,6 +24,21 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
     if options.active == Some(false) {
         return Err(Error::generic("Opening a node inactive is not supported"));
     }
+    let kind = options.kind().as_str();
+    if options.cache.as_ref().is_some_and(|cache| cache.direct.is_none() && cache.no_flush.is_none()) {
+        // Nothing in it: no part of it is left for the node to take, which leaves the whole for the driver.
+        return Err(unsupported(kind, "cache"));
+    }
+    if let Branch::Blkdebug(blkdebug) = &options.branch {
+        for (name, empty) in [
+            ("inject-error", blkdebug.inject_error.as_ref().is_some_and(Vec::is_empty)),
+            ("set-state", blkdebug.set_state.as_ref().is_some_and(Vec::is_empty)),
+        ] {
+            if empty {
+                return Err(unsupported(kind, name));
+            }
+        }
+    }
     Ok(NodeOptions {
         node_name: options.node_name.map(Into::into),
         read_only: options.read_only,
@@ -41,6 +56,16 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
             })
             .unwrap_or_default(),
         driver: driver(options.branch, depth)?,
+    })
+}
+
+/// What is said of an option that a driver does not know.
+fn unsupported(driver: &str, option: &str) -> Error {
+    Error::generic(match driver {
+        "file" | "host_device" | "null-co" | "nbd" | "blkdebug" => {
+            format!("Block protocol '{driver}' doesn't support the option '{option}'")
+        }
+        _ => format!("Block format '{driver}' does not support the option '{option}'"),
     })
 }
 
@@ -140,11 +165,14 @@ fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow
         pass_discard_snapshot: qcow2.pass_discard_snapshot,
         pass_discard_other: qcow2.pass_discard_other,
         discard_no_unref: qcow2.discard_no_unref,
-        cache_size: natural("cache-size", qcow2.cache_size)?,
-        l2_cache_size: natural("l2-cache-size", qcow2.l2_cache_size)?,
-        l2_cache_entry_size: natural("l2-cache-entry-size", qcow2.l2_cache_entry_size)?,
-        refcount_cache_size: natural("refcount-cache-size", qcow2.refcount_cache_size)?,
-        cache_clean_interval: natural("cache-clean-interval", qcow2.cache_clean_interval)?,
+        cache_size: wrapped(qcow2.cache_size),
+        l2_cache_size: wrapped(qcow2.l2_cache_size),
+        l2_cache_entry_size: wrapped(qcow2.l2_cache_entry_size),
+        refcount_cache_size: wrapped(qcow2.refcount_cache_size),
+        cache_clean_interval: match qcow2.cache_clean_interval.map(u32::try_from).transpose() {
+            Ok(seconds) => seconds.map(u64::from),
+            Err(_) => return Err(Error::generic("Cache clean interval too big")),
+        },
     })
 }
 
@@ -241,6 +269,11 @@ pub fn on_cbw_error(action: schema::OnCbwError) -> OnCbwError {
         schema::OnCbwError::BreakGuestWrite => OnCbwError::BreakGuestWrite,
         schema::OnCbwError::BreakSnapshot => OnCbwError::BreakSnapshot,
     }
+}
+
+/// A size that is declared with a sign: a negative one is as large as its bits say, so that the driver refuses it.
+fn wrapped(value: Option<i64>) -> Option<u64> {
+    value.map(i64::cast_unsigned)
 }
 
 /// A schema `int` that cannot be negative.

@@ -12,7 +12,7 @@ use qapi_runtime::transaction::{Action, Prepared, Preparing};
 use super::Settling;
 use crate::commands::block_core::{
     BackupRequest, Overlay, append_overlay, backup_job, bitmaps, delete_snapshot, internal_snapshot,
-    open_overlay,
+    open_overlay, settle_base,
 };
 use crate::convert::error::generic;
 use crate::daemon::Daemon;
@@ -102,7 +102,7 @@ impl Action for Bitmap {
 
     fn prepare(self: Box<Self>) -> Preparing {
         Box::pin(async move {
-            let node = self.daemon.device(&self.data.node)?;
+            let node = self.daemon.bitmap_node(&self.data.node)?;
             let set = node.bitmaps();
             let name = &self.data.name;
             match self.change {
@@ -172,7 +172,7 @@ impl Action for BitmapMerge {
 
     fn prepare(self: Box<Self>) -> Preparing {
         Box::pin(async move {
-            let node = self.daemon.device(&self.data.node)?;
+            let node = self.daemon.bitmap_node(&self.data.node)?;
             node.bitmaps().get(&self.data.target).map_err(generic)?;
             let sources = bitmaps::sources(&self.daemon, &node, &self.data.bitmaps)?;
             action::merge(node.bitmaps(), &self.data.target, &sources)
@@ -277,10 +277,16 @@ struct Appended {
 
 impl Prepared for Appended {
     fn commit(&mut self) {
-        let (graph, overlay) = (Arc::clone(&self.graph), Arc::clone(&self.overlay));
-        // An overlay that was opened for this and that nobody uses goes away again.
-        self.settling
-            .later(async move { graph.close_if_unused(overlay).await });
+        let (graph, overlay, base) = (
+            Arc::clone(&self.graph),
+            Arc::clone(&self.overlay),
+            Arc::clone(&self.base),
+        );
+        self.settling.later(async move {
+            settle_base(&graph, &base).await;
+            // An overlay that was opened for this and that nobody uses goes away again.
+            graph.close_if_unused(overlay).await;
+        });
     }
 
     fn abort(&mut self) {

@@ -78,7 +78,7 @@ pub(super) async fn add(daemon: &Daemon, args: schema::BlockDirtyBitmapAdd) -> R
 }
 
 pub(super) async fn remove(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Result<(), Error> {
-    let node = daemon.device(&args.node)?;
+    let node = daemon.bitmap_node(&args.node)?;
     daemon
         .on_data(async move { remove_now(&node, &args.name).await })
         .await
@@ -100,7 +100,7 @@ async fn remove_now(node: &Arc<Node>, name: &str) -> Result<(), Error> {
 }
 
 pub(super) async fn clear(daemon: &Daemon, args: schema::BlockDirtyBitmap) -> Result<(), Error> {
-    let node = daemon.device(&args.node)?;
+    let node = daemon.bitmap_node(&args.node)?;
     daemon
         .on_data(async move {
             action::clear(node.bitmaps(), &args.name)
@@ -116,7 +116,7 @@ pub(super) async fn set_enabled(
     args: schema::BlockDirtyBitmap,
     enabled: bool,
 ) -> Result<(), Error> {
-    let node = daemon.device(&args.node)?;
+    let node = daemon.bitmap_node(&args.node)?;
     action::set_enabled(node.bitmaps(), &args.name, enabled)
         .map_err(generic)?
         .commit();
@@ -124,7 +124,7 @@ pub(super) async fn set_enabled(
 }
 
 pub(super) async fn merge(daemon: &Daemon, args: schema::BlockDirtyBitmapMerge) -> Result<(), Error> {
-    let node = daemon.device(&args.node)?;
+    let node = daemon.bitmap_node(&args.node)?;
     // The target is looked for first: its absence is the error that is told.
     node.bitmaps().get(&args.target).map_err(generic)?;
     let sources = sources(daemon, &node, &args.bitmaps)?;

@@ -11,7 +11,7 @@ mod nodes;
 mod snapshots;
 
 pub use backup::{BackupRequest, backup_job};
-pub use snapshots::{Overlay, append_overlay, delete_snapshot, internal_snapshot, open_overlay};
+pub use snapshots::{Overlay, append_overlay, delete_snapshot, internal_snapshot, open_overlay, settle_base};
 
 use block_core::job::Verb;
 use qapi_runtime::{Call, Error};

@@ -106,6 +106,11 @@ impl Daemon {
             .ok_or_else(|| Error::generic(format!("Cannot find device='{name}' nor node-name='{name}'")))
     }
 
+    /// The node that a bitmap is on.
+    pub fn bitmap_node(&self, name: &str) -> Result<Arc<Node>, Error> {
+        self.graph.find(name).ok_or_else(|| Error::generic(format!("Node '{name}' not found")))
+    }
+
     /// The node of a command that takes a device or a node. There are no devices here, so only the node counts.
     pub fn device_or_node(&self, device: Option<&str>, node_name: Option<&str>) -> Result<Arc<Node>, Error> {
         let device = device.unwrap_or_default();

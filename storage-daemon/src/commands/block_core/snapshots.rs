@@ -36,6 +36,9 @@ async fn take(daemon: &Daemon, overlay: Overlay) -> Result<(), Error> {
     daemon
         .on_data(async move {
             let result = append_overlay(&graph, &overlay, &base).await;
+            if result.is_ok() {
+                settle_base(&graph, &base).await;
+            }
             // An overlay that was opened for this and that nobody uses goes away again.
             graph.close_if_unused(overlay).await;
             result
@@ -46,6 +49,19 @@ async fn take(daemon: &Daemon, overlay: Overlay) -> Result<(), Error> {
 /// Puts the overlay on top.
 pub async fn append_overlay(graph: &Arc<Graph>, overlay: &Arc<Node>, base: &Arc<Node>) -> Result<(), Error> {
     graph.append(overlay, base).await.map_err(generic)
+}
+
+/// Makes the base, which nobody writes any more, read-only. Without that it works as well, so a failure is a warning.
+pub async fn settle_base(graph: &Arc<Graph>, base: &Arc<Node>) {
+    if base.is_read_only() {
+        return;
+    }
+    let mut options = base.options();
+    options.node_name = Some(base.name().clone());
+    options.read_only = Some(true);
+    if let Err(error) = graph.reopen(vec![options]).await {
+        tracing::warn!(node = %base.name(), %error, "a node that got an overlay stays writable");
+    }
 }
 
 /// Finds the base and finds or makes the overlay; the first of the pair is the base.
@@ -136,7 +152,7 @@ pub async fn internal_snapshot(
             }
             let Some(store) = node.driver().image_store() else {
                 return Err(Error::generic(format!(
-                    "Block format '{}' used by device '{device}' does not support feature 'internal snapshots'",
+                    "Block format '{}' used by device '{device}' does not support internal snapshots",
                     node.driver().name()
                 )));
             };
@@ -190,11 +206,11 @@ pub(super) async fn delete_internal(
     let graph = Arc::clone(&daemon.graph);
     daemon
         .on_data(async move {
-            let snapshots = node
-                .driver()
-                .image_store()
-                .map(|store| store.snapshots())
-                .unwrap_or_default();
+            let Some(snapshots) = node.driver().image_store().map(|store| store.snapshots()) else {
+                return Err(Error::generic(
+                    "Failed to get a snapshot list: Operation not supported",
+                ));
+            };
             let found = snapshots.into_iter().find(|snapshot| {
                 args.id.as_ref().is_none_or(|id| snapshot.id == *id)
                     && args.name.as_ref().is_none_or(|name| snapshot.name == *name)
