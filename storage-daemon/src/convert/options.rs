@@ -25,14 +25,24 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
         return Err(Error::generic("Opening a node inactive is not supported"));
     }
     let kind = options.kind().as_str();
-    if options.cache.as_ref().is_some_and(|cache| cache.direct.is_none() && cache.no_flush.is_none()) {
+    if options
+        .cache
+        .as_ref()
+        .is_some_and(|cache| cache.direct.is_none() && cache.no_flush.is_none())
+    {
         // Nothing in it: no part of it is left for the node to take, which leaves the whole for the driver.
         return Err(unsupported(kind, "cache"));
     }
     if let Branch::Blkdebug(blkdebug) = &options.branch {
         for (name, empty) in [
-            ("inject-error", blkdebug.inject_error.as_ref().is_some_and(Vec::is_empty)),
-            ("set-state", blkdebug.set_state.as_ref().is_some_and(Vec::is_empty)),
+            (
+                "inject-error",
+                blkdebug.inject_error.as_ref().is_some_and(Vec::is_empty),
+            ),
+            (
+                "set-state",
+                blkdebug.set_state.as_ref().is_some_and(Vec::is_empty),
+            ),
         ] {
             if empty {
                 return Err(unsupported(kind, name));

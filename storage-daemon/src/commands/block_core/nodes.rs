@@ -108,7 +108,9 @@ impl Daemon {
 
     /// The node that a bitmap is on.
     pub fn bitmap_node(&self, name: &str) -> Result<Arc<Node>, Error> {
-        self.graph.find(name).ok_or_else(|| Error::generic(format!("Node '{name}' not found")))
+        self.graph
+            .find(name)
+            .ok_or_else(|| Error::generic(format!("Node '{name}' not found")))
     }
 
     /// The node of a command that takes a device or a node. There are no devices here, so only the node counts.

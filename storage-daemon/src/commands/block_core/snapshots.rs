@@ -169,12 +169,17 @@ pub async fn internal_snapshot(
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let info = SnapshotInfo {
                 name: name.clone(),
-                date: (u32::try_from(now.as_secs()).unwrap_or(u32::MAX), now.subsec_nanos()),
+                date: (
+                    u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+                    now.subsec_nanos(),
+                ),
                 disk_bytes: node.length(),
                 ..SnapshotInfo::default()
             };
             let taken = store.create_snapshot(info).await.map_err(|error| {
-                Error::generic(format!("Failed to create snapshot '{name}' on device '{device}': {error}"))
+                Error::generic(format!(
+                    "Failed to create snapshot '{name}' on device '{device}': {error}"
+                ))
             });
             drop(drained);
             let id = taken?.id;
