@@ -29,6 +29,10 @@ pub const DEFAULT_CONNECTIONS: u32 = 100;
 pub const DEFAULT_HANDSHAKE_SECONDS: u32 = 10;
 /// How long to wait after an accept that failed (no descriptors left, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How often, and after how long each, a client that has hung up is looked for before it counts as still there.
+const GRACE_TRIES: u32 = 40;
+/// See [`GRACE_TRIES`].
+const GRACE_STEP: Duration = Duration::from_millis(5);
 
 /// A server to start.
 pub struct ServerOptions {
@@ -270,6 +274,9 @@ impl Exports {
 
     /// Takes an export away. With clients it is gone only some time later, when its event comes.
     pub async fn remove(self: &Arc<Self>, id: &str, hard: bool) -> Result<(), Error> {
+        if !hard {
+            self.let_clients_go(id).await;
+        }
         let idle = {
             let mut state = self.lock();
             let Some(found) = state.exports.iter_mut().find(|export| export.id == id) else {
@@ -293,6 +300,22 @@ impl Exports {
             let _ = closing.await;
         }
         Ok(())
+    }
+
+    /// Waits a moment for clients that have hung up already: their sessions end on other threads, and a client
+    /// that disconnects and then asks for the export to be deleted must not be told that it is still there.
+    async fn let_clients_go(&self, id: &str) {
+        for _ in 0..GRACE_TRIES {
+            let busy = {
+                let state = self.lock();
+                let found = state.exports.iter().find(|export| export.id == id);
+                found.is_some_and(|found| found.export.clients() > 0)
+            };
+            if !busy {
+                return;
+            }
+            tokio::time::sleep(GRACE_STEP).await;
+        }
     }
 
     /// Sends an export's clients away, gives its node up, tells that it is gone.

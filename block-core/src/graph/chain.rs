@@ -56,6 +56,8 @@ impl Node {
         let mut node = Arc::clone(self);
         let mut len = len.min(self.length().saturating_sub(offset));
         let mut depth = 0;
+        // Bytes that lie below a filter may not be fetched past it: it may limit, refuse or watch what is read.
+        let mut filtered = false;
         loop {
             if base.is_some_and(|base| Arc::ptr_eq(base, &node)) {
                 return Ok((
@@ -86,8 +88,11 @@ impl Node {
                 let status = node.block_status(offset, len, true).await?;
                 len = status.len.min(len);
                 if status.allocated || status.zero || status.data {
-                    return Ok((BlockStatus { len, ..status }, depth));
+                    let host = status.host.filter(|_| !filtered);
+                    return Ok((BlockStatus { len, host, ..status }, depth));
                 }
+            } else {
+                filtered = true;
             }
             len = len.min(length - offset);
             match below {

@@ -3,6 +3,7 @@
 //! The directory stays in memory as it lies on disk. Storing writes everything anew and switches over with one write
 //! of the header's sector; what was there before is freed afterwards.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use super::bytes::{be16, be32, be64, encode_table, part, to_u64, to_usize};
@@ -514,6 +515,22 @@ impl Qcow2 {
                 name: bitmap.name.clone(),
             });
         }
+        // A bitmap keeps its place in the directory; new ones follow, the newest first, as QEMU lists them.
+        let places: HashMap<&str, usize> = old
+            .iter()
+            .enumerate()
+            .map(|(at, entry)| (entry.name.as_str(), at))
+            .collect();
+        let ages: HashMap<&str, usize> = bitmaps
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(age, bitmap)| (bitmap.name.as_str(), old.len().saturating_add(age)))
+            .collect();
+        entries.sort_by_key(|entry| {
+            let name = entry.name.as_str();
+            places.get(name).or_else(|| ages.get(name)).copied()
+        });
         self.switch_directory(entries, taken, gone).await
     }
 

@@ -17,10 +17,11 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     }
     let granularity_bytes = match args.granularity {
         Some(bytes) if bytes >= 512 && bytes.is_power_of_two() => bytes,
-        Some(bytes) if bytes < 512 && bytes.is_power_of_two() => {
-            return Err(Error::generic("Granularity must be at least 512"));
+        Some(_) => {
+            return Err(Error::generic(
+                "Granularity must be power of 2 and at least 512",
+            ));
         }
-        Some(_) => return Err(Error::generic("Granularity must be power of 2")),
         None => default_granularity(node.driver().info().cluster_bytes),
     };
     let persistent = args.persistent.unwrap_or(false);
