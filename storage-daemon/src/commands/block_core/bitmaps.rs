@@ -18,9 +18,7 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     let granularity_bytes = match args.granularity {
         Some(bytes) if bytes >= 512 && bytes.is_power_of_two() => bytes,
         Some(_) => {
-            return Err(Error::generic(
-                "Granularity must be power of 2 and at least 512",
-            ));
+            return Err(Error::generic("Granularity must be power of 2 and at least 512"));
         }
         None => default_granularity(node.driver().info().cluster_bytes),
     };
