@@ -5,6 +5,7 @@
 mod comment;
 mod line;
 pub mod markdown;
+pub mod rst;
 
 pub(crate) use comment::{Comment, RawSection, read};
 pub(crate) use line::fits;

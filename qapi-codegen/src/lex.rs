@@ -188,7 +188,7 @@ impl<'a> Lexer<'a, '_> {
                                 Diagnostic::error(
                                     codes::UNKNOWN_ESCAPE,
                                     span,
-                                    format!("unknown escape `\\{}`", other.escape_debug()),
+                                    format!("unknown escape `\\{}`", Shown(other)),
                                 )
                                 .help("the only escape is `\\\\`; strings hold printable ASCII and need no other"),
                             );
@@ -275,6 +275,11 @@ impl<'a> Lexer<'a, '_> {
             return self.double_quoted(input);
         }
         let (rest, word) = word(input).unwrap_or(("", input));
+        let touches_quote = rest.starts_with('\'')
+            || self.text.get(..self.at(input) as usize).is_some_and(|before| before.ends_with('\''));
+        if touches_quote && word.chars().any(|c| c.is_ascii_alphabetic()) {
+            return self.quote_missing(input, word);
+        }
         match word {
             "true" => self.push(Kind::True, input, rest),
             "false" => self.push(Kind::False, input, rest),
@@ -283,8 +288,11 @@ impl<'a> Lexer<'a, '_> {
                 let diagnostic = Diagnostic::error(codes::STRAY, span, format!("stray `{word}`"));
                 let letters = word.chars().any(|c| c.is_ascii_alphabetic());
                 let number = word.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-                let diagnostic = if word == "\u{feff}" {
-                    diagnostic.help("the file starts with a byte order mark; remove it")
+                let diagnostic = if word.starts_with('\u{feff}') {
+                    Diagnostic::error(codes::STRAY, span, "stray byte order mark")
+                        .help("remove it: schema files are plain UTF-8")
+                } else if word == "=" {
+                    diagnostic.help("a colon stands between a key and its value")
                 } else if number && word.bytes().any(|b| b.is_ascii_digit()) {
                     diagnostic.help("the schema language has no numbers")
                 } else if word == "null" || word == "None" {
@@ -299,6 +307,9 @@ impl<'a> Lexer<'a, '_> {
                     diagnostic
                 };
                 self.diagnostics.push(diagnostic);
+                if word == "=" {
+                    self.push(Kind::Colon, input, rest);
+                }
                 if word.starts_with("//") {
                     return take_line(input).map_or("", |(rest, _)| rest);
                 }
@@ -308,6 +319,20 @@ impl<'a> Lexer<'a, '_> {
                 }
             }
         }
+        rest
+    }
+
+    /// A word that touches a quote: one is missing, and what looks like strings further on is what stands
+    /// between them. The rest of the line cannot be read.
+    fn quote_missing(&mut self, input: &'a str, word: &str) -> &'a str {
+        let (rest, _) = take_line(input).unwrap_or(("", input));
+        let span = Span::new(self.file, self.at(input), self.at(input) + offset(word.len()));
+        self.diagnostics.push(
+            Diagnostic::error(codes::STRAY, span, format!("stray `{word}`"))
+                .note("a quote is missing")
+                .help("strings start and end with a single quote"),
+        );
+        self.push(Kind::Unclosed, input, rest);
         rest
     }
 
@@ -332,6 +357,15 @@ impl<'a> Lexer<'a, '_> {
         }
         self.push(if closed && plain { Kind::Str } else { Kind::Bad }, input, rest);
         rest
+    }
+}
+
+/// A character as a message shows it.
+struct Shown(char);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_control() { write!(f, "{}", self.0.escape_debug()) } else { write!(f, "{}", self.0) }
     }
 }
 

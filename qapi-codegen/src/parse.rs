@@ -28,6 +28,7 @@ pub fn parse<'a>(file: FileId, text: &'a str, diagnostics: &mut Vec<Diagnostic>)
         at: 0,
         depth: 0,
         damaged: false,
+        quiet_until: 0,
         diagnostics,
         out: File::default(),
     };
@@ -42,6 +43,8 @@ struct Parser<'a, 't, 'd> {
     at: usize,
     depth: usize,
     damaged: bool,
+    /// The end of a line about which enough was said: what else does not fit there follows from it.
+    quiet_until: u32,
     diagnostics: &'d mut Vec<Diagnostic>,
     out: File<'a>,
 }
@@ -111,7 +114,7 @@ impl<'a> Parser<'a, '_, '_> {
                 } else if token.kind == Kind::Comma {
                     diagnostic = diagnostic.help("no comma stands between definitions");
                 }
-                self.diagnostics.push(diagnostic);
+                self.report(diagnostic);
                 self.at += 1;
                 if !matches!(token.kind, Kind::CloseBrace | Kind::CloseBracket | Kind::Comma) {
                     self.resume(token);
@@ -235,6 +238,21 @@ impl<'a> Parser<'a, '_, '_> {
         )
     }
 
+    /// Reports a token that does not fit, unless it follows from a mistake on the same line.
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if diagnostic.primary.span.start >= self.quiet_until {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Says nothing more about the structure of the rest of this line.
+    fn be_quiet(&mut self) {
+        let start = self.token().start as usize;
+        let rest = self.text.get(start..).unwrap_or("");
+        let end = start + rest.find(['\n', '\r']).unwrap_or(rest.len());
+        self.quiet_until = u32::try_from(end).unwrap_or(u32::MAX);
+    }
+
     /// What the given token brackets, when the text breaks off.
     fn mention_open(&self, diagnostic: Diagnostic, open: Token) -> Diagnostic {
         if self.token().kind == Kind::End || self.starts_line(self.token()) {
@@ -305,7 +323,7 @@ impl<'a> Parser<'a, '_, '_> {
             }
             _ => {
                 let diagnostic = self.unexpected("`{`, `[`, a string, or a boolean");
-                self.diagnostics.push(diagnostic);
+                self.report(diagnostic);
                 return Err(Lost);
             }
         };
@@ -349,7 +367,7 @@ impl<'a> Parser<'a, '_, '_> {
                         };
                         let diagnostic = self.unexpected(expected);
                         let diagnostic = self.mention_open(diagnostic, open);
-                        self.diagnostics.push(diagnostic);
+                        self.report(diagnostic);
                     }
                     // A wrong closing bracket most likely closes this object.
                     if token.kind == Kind::CloseBracket {
@@ -412,7 +430,8 @@ impl<'a> Parser<'a, '_, '_> {
             _ => {
                 let diagnostic = self.unexpected("`:`");
                 let diagnostic = self.mention_open(diagnostic, open);
-                self.diagnostics.push(diagnostic);
+                self.report(diagnostic);
+                self.be_quiet();
                 match token.kind {
                     Kind::Str | Kind::EscapedStr | Kind::True | Kind::False => self.value(),
                     Kind::OpenBrace | Kind::OpenBracket if !self.starts_line(token) => self.value(),
@@ -501,7 +520,7 @@ impl<'a> Parser<'a, '_, '_> {
                         "`{`, `[`, `]`, a string, or a boolean"
                     });
                     let diagnostic = self.mention_open(diagnostic, open);
-                    self.diagnostics.push(diagnostic);
+                    self.report(diagnostic);
                     // A wrong closing bracket most likely closes what is around the list, too.
                     return if token.kind == Kind::CloseBrace {
                         Ok((list, token.start))
@@ -554,7 +573,7 @@ impl<'a> Parser<'a, '_, '_> {
                         }
                         _ => diagnostic,
                     };
-                    self.diagnostics.push(diagnostic);
+                    self.report(diagnostic);
                     return match (token.kind, close) {
                         _ if mended => Ok(Some(token)),
                         // `[ 'a' }`: the list ends here, and the brace closes what is around it.

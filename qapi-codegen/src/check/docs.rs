@@ -120,64 +120,78 @@ fn compare(
             _ => {}
         }
     }
-    if !pragma.documentation.contains(definition.name) {
-        for member in members
+    // A description that was meant for another name makes one complaint, where the name is missing.
+    let mut explained: Vec<Span> = Vec::new();
+    let stray = |described: &HashMap<&str, &RawSection>, parts: &[Part<'_>]| -> Vec<(String, Span)> {
+        let mut stray: Vec<(String, Span)> = described
             .iter()
-            .filter(|member| !described.contains_key(member.name))
-        {
-            let help = if described_features.contains_key(member.name) {
-                format!("'{}' is described below `Features:`; move it above", member.name)
-            } else if doc.sections.iter().any(|section| mentions(section, member.name)) {
-                format!(
-                    "`@{}:` starts a description only after an empty line",
-                    member.name
-                )
-            } else {
-                format!("add `# @{}: what it is` to the comment above", member.name)
-            };
-            let opening = Span {
-                end: doc.span.start + 2,
-                ..doc.span
-            };
-            diagnostics.push(
-                Diagnostic::error(
-                    codes::DOC_UNDOCUMENTED_MEMBER,
-                    member.span,
-                    format!("{role} '{}' lacks documentation", member.name),
-                )
-                .also(opening, "the comment")
-                .help(help),
-            );
-        }
-    }
-    for feature in features
-        .iter()
-        .filter(|feature| !described_features.contains_key(feature.name))
-    {
-        let help = if described.contains_key(feature.name) && !members.iter().any(|m| m.name == feature.name)
-        {
-            format!(
-                "put `# Features:` and an empty line above the description of '{}'",
-                feature.name
-            )
-        } else {
-            format!(
-                "add `# @{}: what it says` below a line `# Features:`",
-                feature.name
-            )
+            .filter(|(name, _)| !parts.iter().any(|part| part.name == **name))
+            .map(|(name, section)| ((*name).to_owned(), section.span))
+            .collect();
+        stray.sort_by_key(|(_, span)| span.start);
+        stray
+    };
+    let stray_members = stray(&described, &members);
+    let lacking: Vec<&Part<'_>> = if pragma.documentation.contains(definition.name) {
+        Vec::new()
+    } else {
+        members.iter().filter(|member| !described.contains_key(member.name)).collect()
+    };
+    for member in &lacking {
+        let meant = match stray_members.as_slice() {
+            [only] if lacking.len() == 1 => Some(only),
+            several => suggest::nearest(member.name, several.iter().map(|(name, _)| name.as_str()))
+                .and_then(|name| several.iter().find(|(other, _)| other == name)),
         };
-        diagnostics.push(
-            Diagnostic::error(
-                codes::DOC_UNDOCUMENTED_FEATURE,
-                feature.span,
-                format!("feature '{}' lacks documentation", feature.name),
-            )
-            .help(help),
-        );
+        let help = if described_features.contains_key(member.name) {
+            format!("'{}' is described below `Features:`; move it above", member.name)
+        } else if doc.sections.iter().any(|section| mentions(section, member.name)) {
+            format!("`@{}:` starts a description only after an empty line", member.name)
+        } else if let Some((name, _)) = meant {
+            format!("the comment describes '{name}', which does not exist; is it '{}'?", member.name)
+        } else {
+            format!("add `# @{}: what it is` to the comment above", member.name)
+        };
+        let opening = Span { end: doc.span.start + 2, ..doc.span };
+        let diagnostic = Diagnostic::error(
+            codes::DOC_UNDOCUMENTED_MEMBER,
+            member.span,
+            format!("{role} '{}' lacks documentation", member.name),
+        )
+        .help(help);
+        diagnostics.push(match meant {
+            Some((_, span)) => {
+                explained.push(*span);
+                diagnostic.also(*span, "not the name of anything")
+            }
+            None => diagnostic.also(opening, "the comment"),
+        });
+    }
+    for feature in features.iter().filter(|feature| !described_features.contains_key(feature.name)) {
+        let as_member = stray_members.iter().find(|(name, _)| name == feature.name);
+        let help = if as_member.is_some() {
+            format!("put `# Features:` and an empty line above the description of '{}'", feature.name)
+        } else {
+            format!("add `# @{}: what it says` below a line `# Features:`", feature.name)
+        };
+        let diagnostic = Diagnostic::error(
+            codes::DOC_UNDOCUMENTED_FEATURE,
+            feature.span,
+            format!("feature '{}' lacks documentation", feature.name),
+        )
+        .help(help);
+        diagnostics.push(match as_member {
+            Some((_, span)) => {
+                explained.push(*span);
+                diagnostic.also(*span, format!("described as if it were a {role}"))
+            }
+            None => diagnostic,
+        });
     }
     if definition.faulty {
         return;
     }
+    described.retain(|_, section| !explained.contains(&section.span));
     unknown(&described, &members, role, definition, diagnostics);
     unknown(&described_features, &features, "feature", definition, diagnostics);
 }

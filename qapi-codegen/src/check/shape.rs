@@ -191,7 +191,7 @@ pub(crate) fn shape<'g>(
     let body = shaper.body();
     let condition = shaper
         .members
-        .condition(&expression.object, &names::What("the definition of", name));
+        .condition(&expression.object, &names::What(meta.word(), name));
     let features = shaper.members.features(&expression.object);
     Some(RawDefinition {
         meta,

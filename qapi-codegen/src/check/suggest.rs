@@ -20,31 +20,6 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
     best.map(|(_, name)| name)
 }
 
-/// The names that share most with `wrong`: for a list of proposals rather than one.
-pub fn near<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
-    let wanted: Vec<char> = wrong.to_ascii_lowercase().chars().collect();
-    let limit = (wanted.len() / 2).clamp(1, 6);
-    let mut found: Vec<(usize, &str)> = known
-        .into_iter()
-        .filter_map(|name| {
-            let lower = name.to_ascii_lowercase();
-            let candidate: Vec<char> = lower.chars().collect();
-            let contains = wrong.len() > 2 && lower.contains(&wrong.to_ascii_lowercase());
-            let distance = if candidate.len().abs_diff(wanted.len()) > limit && !contains {
-                usize::MAX
-            } else {
-                distance(&wanted, &candidate)
-            };
-            (distance <= limit)
-                .then_some((distance, name))
-                .or(contains.then_some((limit + 1, name)))
-        })
-        .collect();
-    found.sort_by_key(|(distance, _)| *distance);
-    found.truncate(count);
-    found.into_iter().map(|(_, name)| name).collect()
-}
-
 /// `did you mean 'X'?`
 pub(crate) fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(wrong, known).map(|name| format!("did you mean '{name}'?"))
@@ -93,7 +68,6 @@ mod tests {
         assert_eq!(nearest("string", known), None);
         assert_eq!(nearest("node_name", known), Some("node-name"));
         assert_eq!(nearest("Int64", known), Some("int64"));
-        assert_eq!(near("block", ["block-commit", "other"], 3), ["block-commit"]);
         assert_eq!(list(["a", "b", "c"]), "'a', 'b' and 'c'");
     }
 }

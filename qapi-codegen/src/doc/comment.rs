@@ -378,7 +378,7 @@ impl<'a> Reader<'a, '_> {
                     Diagnostic::error(
                         codes::DOC_INDENT,
                         span,
-                        format!("line is indented less than the text it belongs to, by {wanted} spaces"),
+                        format!("unexpected de-indent: at least {wanted} spaces are expected"),
                     )
                     .also(first, "this line set the indentation")
                     .help("indent all lines alike, or put an empty line before what does not belong to it"),
