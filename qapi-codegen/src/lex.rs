@@ -276,7 +276,10 @@ impl<'a> Lexer<'a, '_> {
         }
         let (rest, word) = word(input).unwrap_or(("", input));
         let touches_quote = rest.starts_with('\'')
-            || self.text.get(..self.at(input) as usize).is_some_and(|before| before.ends_with('\''));
+            || self
+                .text
+                .get(..self.at(input) as usize)
+                .is_some_and(|before| before.ends_with('\''));
         if touches_quote && word.chars().any(|c| c.is_ascii_alphabetic()) {
             return self.quote_missing(input, word);
         }
@@ -365,7 +368,11 @@ struct Shown(char);
 
 impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_control() { write!(f, "{}", self.0.escape_debug()) } else { write!(f, "{}", self.0) }
+        if self.0.is_control() {
+            write!(f, "{}", self.0.escape_debug())
+        } else {
+            write!(f, "{}", self.0)
+        }
     }
 }
 

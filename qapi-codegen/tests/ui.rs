@@ -42,7 +42,11 @@ fn own(trials: &mut Vec<Trial>) {
         for file in files {
             let name = format!("{kind}/{}", file.file_stem().unwrap().to_string_lossy());
             trials.push(Trial::test(name, move || {
-                if kind == "reject" { reject(&file) } else { accept(&file) }
+                if kind == "reject" {
+                    reject(&file)
+                } else {
+                    accept(&file)
+                }
             }));
         }
     }
@@ -54,14 +58,19 @@ fn reject(file: &Path) -> Result<(), Failed> {
     if !has_errors(&compiled.diagnostics) || compiled.schema.is_some() {
         return Err("accepted".into());
     }
-    expect(&file.with_extension("stderr"), &human(&sources, &compiled.diagnostics, Style::Plain))
+    expect(
+        &file.with_extension("stderr"),
+        &human(&sources, &compiled.diagnostics, Style::Plain),
+    )
 }
 
 fn accept(file: &Path) -> Result<(), Failed> {
     let sources = fs::load(file);
     let compiled = compile(&sources);
     let text = human(&sources, &compiled.diagnostics, Style::Plain);
-    let Some(schema) = compiled.schema else { return Err(format!("refused:\n{text}").into()) };
+    let Some(schema) = compiled.schema else {
+        return Err(format!("refused:\n{text}").into());
+    };
     expect(&file.with_extension("stderr"), &text)?;
     let printed = print::print(&schema);
     expect(&file.with_extension("out"), &printed)?;
@@ -104,7 +113,9 @@ fn corpus(folder: &Path, trials: &mut Vec<Trial>) {
         let columns: Vec<String> = row.split('\t').map(str::to_owned).collect();
         let cases = folder.join("cases");
         if cases.join(format!("{}.json", columns[0])).is_file() {
-            trials.push(Trial::test(format!("corpus/{}", columns[0]), move || case(&cases, &columns)));
+            trials.push(Trial::test(format!("corpus/{}", columns[0]), move || {
+                case(&cases, &columns)
+            }));
         }
     }
     for (name, root) in [
@@ -126,7 +137,10 @@ fn corpus(folder: &Path, trials: &mut Vec<Trial>) {
 fn case(folder: &Path, columns: &[String]) -> Result<(), Failed> {
     let sources = fs::load(&folder.join(format!("{}.json", columns[0])));
     let compiled = compile(&sources);
-    let first = compiled.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+    let first = compiled
+        .diagnostics
+        .iter()
+        .find(|diagnostic| diagnostic.is_error());
     match (&*columns[1], first) {
         ("accept", None) => Ok(()),
         ("reject", Some(first)) => place(&sources, first, &columns[2], columns[3].parse()?),
@@ -141,12 +155,17 @@ fn place(sources: &SourceMap, first: &Diagnostic, file: &str, line: u32) -> Resu
     let text = sources.text(first.primary.span.file);
     let starts_definition = |number: u32| {
         let index = usize::try_from(number).unwrap_or(0).saturating_sub(1);
-        text.lines().nth(index).is_some_and(|line| line.trim_start().starts_with('{'))
+        text.lines()
+            .nth(index)
+            .is_some_and(|line| line.trim_start().starts_with('{'))
     };
-    let within = at == line || (at > line && starts_definition(line) && !(line + 1..=at).any(|other| {
-        let index = usize::try_from(other).unwrap_or(0).saturating_sub(1);
-        text.lines().nth(index).is_some_and(|line| line.starts_with('{'))
-    }));
+    let within = at == line
+        || (at > line
+            && starts_definition(line)
+            && !(line + 1..=at).any(|other| {
+                let index = usize::try_from(other).unwrap_or(0).saturating_sub(1);
+                text.lines().nth(index).is_some_and(|line| line.starts_with('{'))
+            }));
     if Path::new(name).ends_with(file) && within {
         Ok(())
     } else {
@@ -156,9 +175,20 @@ fn place(sources: &SourceMap, first: &Diagnostic, file: &str, line: u32) -> Resu
 
 fn introspection(root: &Path, reference: &Path, unmask: bool) -> Result<(), Failed> {
     let compiled = compile(&fs::load(root));
-    let schema = compiled.schema.ok_or_else(|| format!("refused: {:?}", compiled.diagnostics))?;
-    let ours: serde_json::Value =
-        serde_json::from_str(&introspect(&schema, Options { unmask, ..Options::EVERYTHING }))?;
+    let schema = compiled
+        .schema
+        .ok_or_else(|| format!("refused: {:?}", compiled.diagnostics))?;
+    let ours: serde_json::Value = serde_json::from_str(&introspect(
+        &schema,
+        Options {
+            unmask,
+            ..Options::EVERYTHING
+        },
+    ))?;
     let theirs: serde_json::Value = serde_json::from_slice(&std::fs::read(reference)?)?;
-    if ours == theirs { Ok(()) } else { Err("the arrays differ".into()) }
+    if ours == theirs {
+        Ok(())
+    } else {
+        Err("the arrays differ".into())
+    }
 }

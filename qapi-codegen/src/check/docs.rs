@@ -135,7 +135,10 @@ fn compare(
     let lacking: Vec<&Part<'_>> = if pragma.documentation.contains(definition.name) {
         Vec::new()
     } else {
-        members.iter().filter(|member| !described.contains_key(member.name)).collect()
+        members
+            .iter()
+            .filter(|member| !described.contains_key(member.name))
+            .collect()
     };
     for member in &lacking {
         let meant = match stray_members.as_slice() {
@@ -146,13 +149,22 @@ fn compare(
         let help = if described_features.contains_key(member.name) {
             format!("'{}' is described below `Features:`; move it above", member.name)
         } else if doc.sections.iter().any(|section| mentions(section, member.name)) {
-            format!("`@{}:` starts a description only after an empty line", member.name)
+            format!(
+                "`@{}:` starts a description only after an empty line",
+                member.name
+            )
         } else if let Some((name, _)) = meant {
-            format!("the comment describes '{name}', which does not exist; is it '{}'?", member.name)
+            format!(
+                "the comment describes '{name}', which does not exist; is it '{}'?",
+                member.name
+            )
         } else {
             format!("add `# @{}: what it is` to the comment above", member.name)
         };
-        let opening = Span { end: doc.span.start + 2, ..doc.span };
+        let opening = Span {
+            end: doc.span.start + 2,
+            ..doc.span
+        };
         let diagnostic = Diagnostic::error(
             codes::DOC_UNDOCUMENTED_MEMBER,
             member.span,
@@ -167,12 +179,21 @@ fn compare(
             None => diagnostic.also(opening, "the comment"),
         });
     }
-    for feature in features.iter().filter(|feature| !described_features.contains_key(feature.name)) {
+    for feature in features
+        .iter()
+        .filter(|feature| !described_features.contains_key(feature.name))
+    {
         let as_member = stray_members.iter().find(|(name, _)| name == feature.name);
         let help = if as_member.is_some() {
-            format!("put `# Features:` and an empty line above the description of '{}'", feature.name)
+            format!(
+                "put `# Features:` and an empty line above the description of '{}'",
+                feature.name
+            )
         } else {
-            format!("add `# @{}: what it says` below a line `# Features:`", feature.name)
+            format!(
+                "add `# @{}: what it says` below a line `# Features:`",
+                feature.name
+            )
         };
         let diagnostic = Diagnostic::error(
             codes::DOC_UNDOCUMENTED_FEATURE,

@@ -37,7 +37,11 @@ fn one(block: &Block, link: Link<'_>, out: &mut Vec<String>) {
         }
         Block::List { numbered, items } => {
             for (index, item) in items.iter().enumerate() {
-                let lead = if *numbered { format!("{}. ", index + 1) } else { "- ".to_owned() };
+                let lead = if *numbered {
+                    format!("{}. ", index + 1)
+                } else {
+                    "- ".to_owned()
+                };
                 let inner = nested(item, link);
                 // Items of several blocks are set apart.
                 if index > 0 && item.len() > 1 {
@@ -130,13 +134,19 @@ fn longest_run(text: &str) -> usize {
 /// Guards a line of a paragraph against what Markdown reads into its first characters.
 fn line_start(line: &str) -> String {
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
-    let item = ["- ", "+ ", "* ", "# ", "> "].iter().any(|mark| line.starts_with(mark))
+    let item = ["- ", "+ ", "* ", "# ", "> "]
+        .iter()
+        .any(|mark| line.starts_with(mark))
         || line.starts_with("---")
         || line.starts_with("===")
         || (line.starts_with('#') && line.trim_start_matches('#').starts_with(' '));
     if item {
         format!("\\{line}")
-    } else if digits > 0 && line.get(digits..).is_some_and(|rest| rest.starts_with(". ") || rest.starts_with(") ")) {
+    } else if digits > 0
+        && line
+            .get(digits..)
+            .is_some_and(|rest| rest.starts_with(". ") || rest.starts_with(") "))
+    {
         let (number, rest) = line.split_at(digits);
         format!("{number}\\{rest}")
     } else {
@@ -197,7 +207,11 @@ fn special(c: char, rest: &str, before: &str, link: Link<'_>) -> Option<(String,
         '@' => reference(rest, before, link),
         '\\' => {
             let next = rest.chars().nth(1)?;
-            let shown = if next.is_whitespace() { String::new() } else { format!("\\{next}") };
+            let shown = if next.is_whitespace() {
+                String::new()
+            } else {
+                format!("\\{next}")
+            };
             Some((shown, 1 + next.len_utf8()))
         }
         '`' => {
@@ -220,7 +234,9 @@ fn special(c: char, rest: &str, before: &str, link: Link<'_>) -> Option<(String,
             let role = rest.get(..end)?;
             let valid = role.len() > 2
                 && role.ends_with(':')
-                && role.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'-' || b == b'_');
+                && role
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'-' || b == b'_');
             if !valid || before.ends_with(char::is_alphanumeric) {
                 return None;
             }
@@ -230,8 +246,12 @@ fn special(c: char, rest: &str, before: &str, link: Link<'_>) -> Option<(String,
             Some((target(&inner, false, link), end + close + 2))
         }
         'h' | 'f' if !before.ends_with(char::is_alphanumeric) => {
-            let scheme = ["http://", "https://", "ftp://"].into_iter().find(|scheme| rest.starts_with(scheme))?;
-            let end = rest.find(|c: char| c.is_whitespace() || "<>\"`".contains(c)).unwrap_or(rest.len());
+            let scheme = ["http://", "https://", "ftp://"]
+                .into_iter()
+                .find(|scheme| rest.starts_with(scheme))?;
+            let end = rest
+                .find(|c: char| c.is_whitespace() || "<>\"`".contains(c))
+                .unwrap_or(rest.len());
             let url = rest.get(..end)?.trim_end_matches(['.', ',', ')', ';', ':']);
             (url.len() > scheme.len()).then(|| (format!("<{url}>"), url.len()))
         }
@@ -243,7 +263,11 @@ fn special(c: char, rest: &str, before: &str, link: Link<'_>) -> Option<(String,
 fn target(inner: &str, external: bool, link: Link<'_>) -> String {
     if let Some((text, address)) = inner.strip_suffix('>').and_then(|inner| inner.rsplit_once('<')) {
         let text = text.trim();
-        return if address.contains("://") { format!("[{text}](<{address}>)") } else { text.to_owned() };
+        return if address.contains("://") {
+            format!("[{text}](<{address}>)")
+        } else {
+            text.to_owned()
+        };
     }
     let name = inner.rsplit('/').next().unwrap_or(inner);
     match link(name) {

@@ -58,7 +58,10 @@ const MAX_DEPTH: usize = 20;
 pub fn parse(text: &str) -> Vec<Block> {
     let lines: Vec<&str> = text.lines().collect();
     let mut underlines = Vec::new();
-    Parser { underlines: &mut underlines }.blocks(&lines, 0)
+    Parser {
+        underlines: &mut underlines,
+    }
+    .blocks(&lines, 0)
 }
 
 struct Parser<'u> {
@@ -91,8 +94,16 @@ fn indented_run(lines: &[&str], from: usize, wanted: usize) -> usize {
 
 /// Takes common indentation off, and blank lines at both ends.
 fn dedent<'a>(lines: &[&'a str]) -> Vec<&'a str> {
-    let common = lines.iter().filter(|line| !is_blank(line)).map(|line| indent(line)).min().unwrap_or(0);
-    let mut out: Vec<&str> = lines.iter().map(|line| line.get(common..).unwrap_or("").trim_end()).collect();
+    let common = lines
+        .iter()
+        .filter(|line| !is_blank(line))
+        .map(|line| indent(line))
+        .min()
+        .unwrap_or(0);
+    let mut out: Vec<&str> = lines
+        .iter()
+        .map(|line| line.get(common..).unwrap_or("").trim_end())
+        .collect();
     while out.last().is_some_and(|line| line.is_empty()) {
         out.pop();
     }
@@ -110,9 +121,16 @@ fn marker(line: &str) -> Option<(usize, bool)> {
         }
     }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let rest = if text.starts_with("#.") { text.get(1..)? } else { text.get(digits..)? };
+    let rest = if text.starts_with("#.") {
+        text.get(1..)?
+    } else {
+        text.get(digits..)?
+    };
     let number = digits > 0 || text.starts_with("#.");
-    let rest = rest.strip_prefix(['.', ')']).filter(|_| number)?.strip_prefix(' ')?;
+    let rest = rest
+        .strip_prefix(['.', ')'])
+        .filter(|_| number)?
+        .strip_prefix(' ')?;
     Some((line.len() - rest.len() + indent(rest), true))
 }
 
@@ -124,7 +142,10 @@ fn underline(line: &str) -> Option<char> {
 
 fn is_table_rule(line: &str) -> bool {
     let line = line.trim();
-    line.contains(' ') && line.split_whitespace().all(|part| part.len() > 1 && part.bytes().all(|b| b == b'='))
+    line.contains(' ')
+        && line
+            .split_whitespace()
+            .all(|part| part.len() > 1 && part.bytes().all(|b| b == b'='))
 }
 
 impl Parser<'_> {
@@ -231,7 +252,9 @@ impl Parser<'_> {
         // Options stand first, as `:name: value`.
         let mut options = 0;
         for line in &body {
-            let Some((key, value)) = line.strip_prefix(':').and_then(|line| line.split_once(':')) else { break };
+            let Some((key, value)) = line.strip_prefix(':').and_then(|line| line.split_once(':')) else {
+                break;
+            };
             match key {
                 "title" => title = Some(value.trim().to_owned()),
                 "annotated" => annotated = true,
@@ -256,7 +279,10 @@ impl Parser<'_> {
             }
             "admonition" => {
                 let body = self.blocks(&body, depth + 1);
-                out.push(Block::Admonition { title: argument.to_owned(), body });
+                out.push(Block::Admonition {
+                    title: argument.to_owned(),
+                    body,
+                });
             }
             "only" | "ifconfig" | "container" => out.extend(self.blocks(&body, depth + 1)),
             name => {
@@ -274,7 +300,10 @@ impl Parser<'_> {
                     "seealso" => "See also".to_owned(),
                     name => {
                         let mut letters = name.chars();
-                        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+                        letters
+                            .next()
+                            .map(|first| first.to_uppercase().chain(letters).collect())
+                            .unwrap_or_default()
                     }
                 };
                 out.push(Block::Admonition { title, body: inner });
@@ -314,7 +343,10 @@ impl Parser<'_> {
 
     fn paragraph(&mut self, lines: &[&str], at: usize, depth: usize, out: &mut Vec<Block>) -> usize {
         let mut end = at;
-        while lines.get(end).is_some_and(|line| !is_blank(line) && (end == at || indent(line) == 0)) {
+        while lines
+            .get(end)
+            .is_some_and(|line| !is_blank(line) && (end == at || indent(line) == 0))
+        {
             end += 1;
         }
         let own = lines.get(at..end).unwrap_or(&[]);
@@ -323,14 +355,22 @@ impl Parser<'_> {
             let body_end = indented_run(lines, end, 1).max(end);
             let inner = dedent(lines.get(end..body_end).unwrap_or(&[]));
             let body = self.blocks(&inner, depth + 1);
-            out.push(Block::Definition { term: own.join(" "), body });
+            out.push(Block::Definition {
+                term: own.join(" "),
+                body,
+            });
             return body_end;
         }
         // Uneven indentation within a paragraph: still the same paragraph.
         while lines.get(end).is_some_and(|line| !is_blank(line)) {
             end += 1;
         }
-        let own: Vec<&str> = lines.get(at..end).unwrap_or(&[]).iter().map(|line| line.trim()).collect();
+        let own: Vec<&str> = lines
+            .get(at..end)
+            .unwrap_or(&[])
+            .iter()
+            .map(|line| line.trim())
+            .collect();
         let text = own.join("\n");
         if let Some(text) = text.strip_suffix("::") {
             let shown = if text.ends_with(char::is_whitespace) || text.is_empty() {
@@ -352,14 +392,26 @@ impl Parser<'_> {
 
 /// Takes at most `width` blanks off each line.
 fn dedent_by<'a>(lines: &[&'a str], width: usize) -> Vec<&'a str> {
-    let least = lines.iter().filter(|line| !is_blank(line)).map(|line| indent(line)).min().unwrap_or(0);
-    lines.iter().map(|line| line.get(least.min(width)..).unwrap_or("")).collect()
+    let least = lines
+        .iter()
+        .filter(|line| !is_blank(line))
+        .map(|line| indent(line))
+        .min()
+        .unwrap_or(0);
+    lines
+        .iter()
+        .map(|line| line.get(least.min(width)..).unwrap_or(""))
+        .collect()
 }
 
 fn literal(lines: &[&str], title: Option<String>, language: Option<String>, out: &mut Vec<Block>) {
     let text = dedent(lines).join("\n");
     if !text.is_empty() {
-        out.push(Block::Literal { title, language, text });
+        out.push(Block::Literal {
+            title,
+            language,
+            text,
+        });
     }
 }
 
@@ -422,9 +474,15 @@ mod tests {
                 paragraph("Text\nmore"),
                 Block::List {
                     numbered: false,
-                    items: vec![vec![paragraph("one\ngoes on"), paragraph("second")], vec![paragraph("two")]]
+                    items: vec![
+                        vec![paragraph("one\ngoes on"), paragraph("second")],
+                        vec![paragraph("two")]
+                    ]
                 },
-                Block::List { numbered: true, items: vec![vec![paragraph("first")], vec![paragraph("next")]] },
+                Block::List {
+                    numbered: true,
+                    items: vec![vec![paragraph("first")], vec![paragraph("next")]]
+                },
                 paragraph("End"),
             ]
         );
@@ -432,7 +490,9 @@ mod tests {
 
     #[test]
     fn directives_and_literals() {
-        let blocks = parse(".. note:: beware\n   of it\n\n   really\n\n.. qmp-example::\n   :title: T\n\n   -> {}\n     x\n\nSo::\n\n  a\n   b\n\n.. _label:");
+        let blocks = parse(
+            ".. note:: beware\n   of it\n\n   really\n\n.. qmp-example::\n   :title: T\n\n   -> {}\n     x\n\nSo::\n\n  a\n   b\n\n.. _label:",
+        );
         assert_eq!(
             blocks,
             [
@@ -446,7 +506,11 @@ mod tests {
                     text: "-> {}\n  x".to_owned()
                 },
                 paragraph("So:"),
-                Block::Literal { title: None, language: None, text: "a\n b".to_owned() },
+                Block::Literal {
+                    title: None,
+                    language: None,
+                    text: "a\n b".to_owned()
+                },
             ]
         );
     }
@@ -461,7 +525,10 @@ mod tests {
                 Block::Heading(2, "Sub".to_owned()),
                 Block::Table {
                     header: true,
-                    rows: vec![vec!["a".to_owned(), "b".to_owned()], vec!["1".to_owned(), "two".to_owned()]]
+                    rows: vec![
+                        vec!["a".to_owned(), "b".to_owned()],
+                        vec!["1".to_owned(), "two".to_owned()]
+                    ]
                 },
             ]
         );
@@ -469,7 +536,18 @@ mod tests {
 
     #[test]
     fn anything_ends() {
-        for text in ["- ", "::", ".. x::", "    deep", "a\n  b\nc", "===\n", "- a\n b\n- c", "== ==", "1.", "- - - - x"] {
+        for text in [
+            "- ",
+            "::",
+            ".. x::",
+            "    deep",
+            "a\n  b\nc",
+            "===\n",
+            "- a\n b\n- c",
+            "== ==",
+            "1.",
+            "- - - - x",
+        ] {
             let _ = parse(text);
         }
         let deep: String = (0..200).map(|n| format!("{}- x\n", " ".repeat(2 * n))).collect();
