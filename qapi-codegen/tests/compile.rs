@@ -140,6 +140,7 @@ fn check(group: &Group) {
         runs.len()
     );
     for run in runs {
+        let began = std::time::Instant::now();
         // A changed feature alone does not make clippy look again at what it has seen without warnings.
         let output = Command::new(env!("CARGO"))
             .args(["clippy", "--offline", "--quiet", "--features", &run.join(",")])
