@@ -56,7 +56,12 @@ mod tests {
             oob: false,
             policy: Policy::default(),
         };
-        table.find(command).unwrap().start(lamp, call, arguments.root())?.await.map(drop)
+        table
+            .find(command)
+            .unwrap()
+            .start(lamp, call, arguments.root())?
+            .await
+            .map(drop)
     }
 
     #[tokio::test]
@@ -73,6 +78,10 @@ mod tests {
         ] {
             assert_eq!(run(&lamp, "lamp-dim", arguments).await.unwrap_err().desc, text);
         }
-        assert!(schema::INTROSPECTION.windows(8).any(|window| window == b"lamp-dim"));
+        assert!(
+            schema::INTROSPECTION
+                .windows(8)
+                .any(|window| window == b"lamp-dim")
+        );
     }
 }

@@ -5,7 +5,9 @@
 //! ```
 
 use qapi_runtime::client::{Client as Connection, ClientError};
-use qemu::{BlockdevDel, BlockdevOptions, BlockdevOptionsBranch, BlockdevOptionsNull, Client, QueryNamedBlockNodes};
+use qemu::{
+    BlockdevDel, BlockdevOptions, BlockdevOptionsBranch, BlockdevOptionsNull, Client, QueryNamedBlockNodes,
+};
 
 /// What the compiler made of `qemu.json`.
 pub mod qemu {
@@ -19,22 +21,33 @@ pub mod qemu {
 async fn tour(connection: Connection) -> Result<Vec<String>, ClientError> {
     let qmp = Client::new(connection);
     let version = qmp.query_version().await?;
-    let mut said = vec![format!("{}.{}.{}", version.qemu.major, version.qemu.minor, version.qemu.micro)];
+    let mut said = vec![format!(
+        "{}.{}.{}",
+        version.qemu.major, version.qemu.minor, version.qemu.micro
+    )];
     qmp.blockdev_add(&BlockdevOptions {
         node_name: Some("example".to_owned()),
         branch: BlockdevOptionsBranch::NullCo(BlockdevOptionsNull { size: Some(1 << 20) }),
     })
     .await?;
-    for node in qmp.query_named_block_nodes(&QueryNamedBlockNodes { flat: Some(true) }).await? {
+    for node in qmp
+        .query_named_block_nodes(&QueryNamedBlockNodes { flat: Some(true) })
+        .await?
+    {
         said.push(format!("{} is {}", node.node_name.unwrap_or_default(), node.drv));
     }
-    qmp.blockdev_del(&BlockdevDel { node_name: "example".to_owned() }).await?;
+    qmp.blockdev_del(&BlockdevDel {
+        node_name: "example".to_owned(),
+    })
+    .await?;
     Ok(said)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).ok_or("give an address: unix:PATH or HOST:PORT")?;
+    let address = std::env::args()
+        .nth(1)
+        .ok_or("give an address: unix:PATH or HOST:PORT")?;
     for line in tour(Connection::connect(&address).await?).await? {
         println!("{line}");
     }
@@ -70,7 +83,10 @@ mod tests {
         let socket = folder.path().join("qmp.sock");
         let daemon = Command::new("qemu-storage-daemon")
             .arg("--chardev")
-            .arg(format!("socket,id=c,path={},server=on,wait=off", socket.display()))
+            .arg(format!(
+                "socket,id=c,path={},server=on,wait=off",
+                socket.display()
+            ))
             .args(["--monitor", "c"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

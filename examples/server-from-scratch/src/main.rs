@@ -27,7 +27,11 @@ impl NotesCommands for Notebook {
     async fn note_add(&self, _call: &Call, args: NoteAdd) -> Result<notes::Note, Error> {
         let mut all = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         let id = all.last().map_or(1, |last| last.id + 1);
-        let note = notes::Note { id, text: args.text, tags: args.tags };
+        let note = notes::Note {
+            id,
+            text: args.text,
+            tags: args.tags,
+        };
         all.push(note.clone());
         self.events.emit(&NoteAdded { note: note.clone() });
         Ok(note)
@@ -49,7 +53,10 @@ impl NotesCommands for Notebook {
 fn server() -> Server {
     let notebook = Arc::new(Notebook::default());
     let events = Arc::clone(&notebook.events);
-    Server::builder(notes::commands(), notebook).introspection(notes::INTROSPECTION).events(events).build()
+    Server::builder(notes::commands(), notebook)
+        .introspection(notes::INTROSPECTION)
+        .events(events)
+        .build()
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -76,11 +83,26 @@ mod tests {
         lines.next_line().await.unwrap().unwrap();
         for (request, expected) in [
             (r#"{"execute": "qmp_capabilities"}"#, r#"{"return": {}}"#),
-            (r#"{"execute": "note-add", "arguments": {"text": 1}}"#, "Invalid parameter type for 'text', expected: string"),
-            (r#"{"execute": "note-add", "arguments": {"text": "a", "tagz": []}}"#, "Parameter 'tagz' is unexpected"),
-            (r#"{"execute": "note-remove", "arguments": {"id": 7}}"#, "There is no note 7"),
-            (r#"{"execute": "note-add", "arguments": {"text": "a"}}"#, "NOTE_ADDED"),
-            (r#"{"execute": "query-notes"}"#, r#"{"return": {"id": 1, "text": "a"}}"#),
+            (
+                r#"{"execute": "note-add", "arguments": {"text": 1}}"#,
+                "Invalid parameter type for 'text', expected: string",
+            ),
+            (
+                r#"{"execute": "note-add", "arguments": {"text": "a", "tagz": []}}"#,
+                "Parameter 'tagz' is unexpected",
+            ),
+            (
+                r#"{"execute": "note-remove", "arguments": {"id": 7}}"#,
+                "There is no note 7",
+            ),
+            (
+                r#"{"execute": "note-add", "arguments": {"text": "a"}}"#,
+                "NOTE_ADDED",
+            ),
+            (
+                r#"{"execute": "query-notes"}"#,
+                r#"{"return": {"id": 1, "text": "a"}}"#,
+            ),
         ] {
             writer.write_all(request.as_bytes()).await.unwrap();
             let line = lines.next_line().await.unwrap().unwrap();

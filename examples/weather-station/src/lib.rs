@@ -70,6 +70,9 @@ mod tests {
     fn the_wind_is_there_when_its_feature_is() {
         let told = String::from_utf8_lossy(server::INTROSPECTION);
         assert_eq!(told.contains("wind"), cfg!(feature = "have-wind"));
-        assert_eq!(server::Sky::ALL.len(), if cfg!(feature = "have-wind") { 3 } else { 2 });
+        assert_eq!(
+            server::Sky::ALL.len(),
+            if cfg!(feature = "have-wind") { 3 } else { 2 }
+        );
     }
 }
