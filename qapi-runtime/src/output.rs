@@ -8,7 +8,8 @@ use crate::policy::Policy;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// Shared pieces below this are copied: one buffer is cheaper to write than many.
@@ -20,11 +21,31 @@ const KEEP_BYTES: usize = 16 << 10;
 /// Pieces for one vectored write.
 const MAX_SLICES: usize = 16;
 
-/// A session's queue of output.
+/// What the queues of all sessions hold together.
 #[derive(Debug, Default)]
+pub(crate) struct Total {
+    unsent: AtomicUsize,
+    /// Beyond this a session that holds more than `assured` is given up.
+    limit: usize,
+    assured: usize,
+}
+
+impl Total {
+    pub(crate) fn new(limit: usize, assured: usize) -> Self {
+        Total {
+            unsent: AtomicUsize::new(0),
+            limit,
+            assured,
+        }
+    }
+}
+
+/// A session's queue of output.
+#[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
     policy: Policy,
+    total: Arc<Total>,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +59,7 @@ struct State {
     event_limit: usize,
     /// The session has negotiated and wants events.
     subscribed: bool,
-    /// Too many events were unsent: the client missed one.
+    /// Too much was unsent: the client missed an event, or took more than its share.
     overflowed: bool,
     /// The session is to send what there is and to end.
     finishing: bool,
@@ -77,13 +98,14 @@ impl State {
 }
 
 impl Outbox {
-    pub(crate) fn new(event_limit: usize, policy: Policy) -> Self {
+    pub(crate) fn new(event_limit: usize, policy: Policy, total: Arc<Total>) -> Self {
         Outbox {
             state: Mutex::new(State {
                 event_limit,
                 ..State::default()
             }),
             policy,
+            total,
         }
     }
 
@@ -100,13 +122,28 @@ impl Outbox {
     /// Adds to the output what `write` appends; says how much is unsent.
     pub(crate) fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> usize {
         let mut state = self.lock();
+        let before = state.unsent;
         let mut writer = Writer {
             counted: state.tail.len(),
             state: &mut state,
         };
         write(&mut writer);
         writer.count();
+        self.add_to_total(&mut state, before);
         state.unsent
+    }
+
+    /// Counts what was added; a session that holds much while all together hold too much is given up.
+    fn add_to_total(&self, state: &mut State, before: usize) {
+        let added = state.unsent.saturating_sub(before);
+        let sum = self
+            .total
+            .unsent
+            .fetch_add(added, Ordering::Relaxed)
+            .saturating_add(added);
+        if sum > self.total.limit && state.unsent > self.total.assured {
+            state.overflowed = true;
+        }
     }
 
     /// Adds an event, unless the session does not want any; from any thread.
@@ -118,7 +155,9 @@ impl Outbox {
         if state.unsent + message.len() > state.event_limit {
             state.overflowed = true;
         } else {
+            let before = state.unsent;
             state.share(message);
+            self.add_to_total(&mut state, before);
         }
         let waker = state.waker.take();
         drop(state);
@@ -168,10 +207,18 @@ impl Outbox {
     pub(crate) fn sent(&self, bytes: usize) {
         let mut state = self.lock();
         state.unsent = state.unsent.saturating_sub(bytes);
+        self.total.unsent.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn unsent(&self) -> usize {
         self.lock().unsent
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let unsent = self.lock().unsent;
+        self.total.unsent.fetch_sub(unsent, Ordering::Relaxed);
     }
 }
 
@@ -180,7 +227,7 @@ impl Outbox {
 pub(crate) struct Status {
     /// There is output that is not taken yet.
     pub(crate) queued: bool,
-    /// The client did not read and has missed an event.
+    /// The client did not read, and is given up.
     pub(crate) overflowed: bool,
     /// The session is to end.
     pub(crate) finishing: bool,

@@ -429,7 +429,7 @@ impl Scanner {
 
 /// Bytes that end a string as bad.
 fn is_never_in_strings(byte: u8) -> bool {
-    byte < 0x20 || byte >= 0xFE
+    !(0x20..0xFE).contains(&byte)
 }
 
 /// Bytes of a string that need a look.

@@ -6,6 +6,7 @@ use crate::audit::AuditLog;
 use crate::dispatch::CommandTable;
 use crate::event::EventHub;
 use crate::listen::{Accepted, Listener};
+use crate::output::Total;
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::scanner::Limits;
@@ -30,6 +31,11 @@ pub struct ServerLimits {
     pub unsent_reply_bytes: usize,
     /// A client with so much unsent misses the next event, and its connection is closed.
     pub event_backlog_bytes: usize,
+    /// Bytes that all clients together may leave unsent; beyond it each that holds more than
+    /// `unsent_reply_bytes` is given up when it asks for more.
+    pub total_unsent_bytes: usize,
+    /// Bytes of in-band requests that wait behind a running one: while more wait, nothing is read.
+    pub queued_bytes: usize,
     /// In-band requests that wait behind a running one, once out-of-band execution is negotiated;
     /// and out-of-band ones that run at once.
     pub queued_requests: usize,
@@ -45,6 +51,8 @@ impl Default for ServerLimits {
             assured_input_bytes: 64 << 10,
             unsent_reply_bytes: 256 << 10,
             event_backlog_bytes: 4 << 20,
+            total_unsent_bytes: 512 << 20,
+            queued_bytes: 1 << 20,
             queued_requests: 8,
             clients: 4096,
         }
@@ -102,6 +110,7 @@ pub(crate) struct Shared {
     pub(crate) audit: Option<AuditLog>,
     pub(crate) stop: Stop,
     pub(crate) held_bytes: AtomicUsize,
+    pub(crate) unsent: Arc<Total>,
     pub(crate) next_session: AtomicU64,
     sessions: AtomicUsize,
     /// The last session has ended.
@@ -181,6 +190,10 @@ impl ServerBuilder {
                 audit: self.audit,
                 stop: self.stop,
                 held_bytes: AtomicUsize::new(0),
+                unsent: Arc::new(Total::new(
+                    self.limits.total_unsent_bytes,
+                    self.limits.unsent_reply_bytes,
+                )),
                 next_session: AtomicU64::new(1),
                 sessions: AtomicUsize::new(0),
                 deserted: Notify::new(),

@@ -74,7 +74,11 @@ enum Scanned {
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, policy: Policy) -> Self {
         let id = SessionId(shared.next_session.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::new(shared.limits.event_backlog_bytes, policy));
+        let outbox = Arc::new(Outbox::new(
+            shared.limits.event_backlog_bytes,
+            policy,
+            Arc::clone(&shared.unsent),
+        ));
         tracing::info!(target: "qmp::session", session = %id, peer = %peer, "client connected");
         shared.hub.add(&outbox);
         outbox.write(|out| out.share(&shared.greeting));
@@ -151,7 +155,7 @@ impl Session {
 
     /// Keeps the sum of what unfinished messages hold over all sessions within bounds.
     fn account(&mut self) {
-        let held = self.scanner.held_bytes();
+        let held = self.scanner.held_bytes() + self.requests.queued_bytes();
         if held == self.held {
             return;
         }
@@ -166,8 +170,9 @@ impl Session {
         };
         self.held = held;
         if sum > shared.limits.total_input_bytes && held > shared.limits.assured_input_bytes {
-            total.fetch_sub(held, Ordering::Relaxed);
-            self.held = 0;
+            let queued = self.requests.queued_bytes();
+            total.fetch_sub(held - queued, Ordering::Relaxed);
+            self.held = queued;
             self.scanner.abandon();
             self.requests.refuse_message(&crate::scanner::SyntaxError::Size);
         }
@@ -217,7 +222,7 @@ impl Session {
             tracing::warn!(
                 target: "qmp::session",
                 session = %self.requests.id(),
-                "client does not read and has missed events: closing its connection"
+                "client does not read what it is sent: closing its connection"
             );
             self.lost = true;
         }

@@ -336,3 +336,56 @@ async fn a_flood_delays_others_by_a_turn_only() {
         read.abort();
     }
 }
+
+#[tokio::test]
+async fn unsent_output_of_all_clients_together_is_bounded() {
+    let limits = ServerLimits {
+        total_unsent_bytes: 8 << 20,
+        ..ServerLimits::default()
+    };
+    let server = TestServer::with_limits(limits);
+    let mut good = server.negotiated(false).await;
+    let before = resident_bytes();
+    // A short request with a long reply, from many who never read.
+    let mut deaf = Vec::new();
+    for _ in 0..30 {
+        let mut client = server.negotiated(false).await;
+        client
+            .send("{'execute':'big','arguments':{'bytes':1000000}}".repeat(3))
+            .await;
+        deaf.push(client);
+        well(&mut good).await;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 40 << 20, "grown by {grown} bytes");
+    assert!(server.server.sessions() < 20, "{}", server.server.sessions());
+    drop(deaf);
+    server.wait_for_sessions(1).await;
+    // Everything is given back: a long reply to one who reads is fine.
+    for _ in 0..20 {
+        let reply = good.call("{'execute':'big','arguments':{'bytes':1000000}}").await;
+        assert_eq!(reply["return"].as_str().map(str::len), Some(1_000_000));
+    }
+}
+
+#[tokio::test]
+async fn waiting_requests_are_bounded_in_bytes() {
+    let server = TestServer::start();
+    let mut plain = server.negotiated(true).await;
+    plain.send("{'execute':'gate','id':0}").await;
+    let before = resident_bytes();
+    let request = format!(
+        "{{'execute':'echo','arguments':{{'x':'{}'}}}}",
+        "y".repeat(600_000)
+    );
+    let write = tokio::time::timeout(Duration::from_millis(500), async {
+        for _ in 0..8 {
+            plain.send(&request).await;
+        }
+    });
+    assert!(write.await.is_err(), "eight long requests wait, and all are read");
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "grown by {grown} bytes");
+    server.handler.gate.add_permits(1);
+    assert_eq!(plain.message().await, json!({"return": {}, "id": 0}));
+}

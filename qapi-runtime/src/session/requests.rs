@@ -78,6 +78,8 @@ pub(crate) struct Requests {
     negotiated: Option<Capabilities>,
     running: Option<Running>,
     queue: VecDeque<Queued>,
+    /// Bytes of the messages in the queue.
+    queued_bytes: usize,
     running_oob: Vec<Running>,
     /// What the outbox holds unsent, as of the last reply.
     unsent: usize,
@@ -100,6 +102,7 @@ impl Requests {
             negotiated: None,
             running: None,
             queue: VecDeque::new(),
+            queued_bytes: 0,
             running_oob: Vec::new(),
             unsent: 0,
         }
@@ -111,6 +114,11 @@ impl Requests {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Bytes of the messages that wait.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// No request is being worked on.
@@ -132,7 +140,9 @@ impl Requests {
         let oob = self.negotiated.is_some_and(|capabilities| capabilities.oob);
         if oob {
             let limit = self.shared.limits.queued_requests;
-            self.queue.len() < limit && self.running_oob.len() < limit
+            self.queue.len() < limit
+                && self.queued_bytes < self.shared.limits.queued_bytes
+                && self.running_oob.len() < limit
         } else {
             self.running.is_none()
         }
@@ -151,7 +161,9 @@ impl Requests {
         match Request::read(root, true) {
             Ok(request) if request.oob => self.execute(&request),
             _ if self.running.is_some() || !self.queue.is_empty() => {
-                self.queue.push_back(Queued::Message(root.to_document()));
+                let message = root.to_document();
+                self.queued_bytes += message.held_bytes();
+                self.queue.push_back(Queued::Message(message));
             }
             _ => self.execute_message(root),
         }
@@ -192,11 +204,13 @@ impl Requests {
             }
             if self.shared.stop.is_requested() {
                 self.queue.clear();
+                self.queued_bytes = 0;
             }
             match self.queue.pop_front() {
                 None => return,
                 Some(Queued::Refusal(error)) => self.refuse(Id::Text(None), &error),
                 Some(Queued::Message(message)) => {
+                    self.queued_bytes = self.queued_bytes.saturating_sub(message.held_bytes());
                     if let Some(root) = message.root() {
                         self.execute_message(root);
                     }
@@ -415,11 +429,23 @@ impl Requests {
             out.extend_from_slice(b"\"error\": {\"class\": \"");
             out.extend_from_slice(error.class.as_str().as_bytes());
             out.extend_from_slice(b"\", \"desc\": ");
-            text::write_string(out, &error.desc);
+            text::write_string(out, shortened(&error.desc));
             out.extend_from_slice(b"}}\r\n");
         });
     }
 }
+
+/// An error's text may quote what the client sent; it is cut off when it is longer than any text is worth.
+fn shortened(desc: &str) -> &str {
+    let mut end = desc.len().min(DESC_BYTES);
+    while !desc.is_char_boundary(end) {
+        end -= 1;
+    }
+    desc.get(..end).unwrap_or(desc)
+}
+
+/// Bytes of an error's text.
+const DESC_BYTES: usize = 256 << 10;
 
 fn poll_running(running: &mut Running, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
     poll_contained(
