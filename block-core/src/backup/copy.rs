@@ -141,15 +141,14 @@ impl Claim {
 
     fn done(mut self) {
         self.finished = true;
-        let (_, len) = self.range();
-        self.copy.release(self.start, self.end, true, len);
+        self.copy.release(self.start, self.end, true);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.finished {
-            self.copy.release(self.start, self.end, false, 0);
+            self.copy.release(self.start, self.end, false);
         }
     }
 }
@@ -257,10 +256,9 @@ impl BlockCopy {
         progress.set_remaining(self.remaining(&sets));
     }
 
+    /// In whole clusters, as clients know it: the last one may reach beyond the end.
     fn remaining(&self, sets: &Sets) -> u64 {
-        (sets.dirty.count() + sets.in_flight_clusters)
-            .saturating_mul(self.cluster)
-            .min(self.length)
+        (sets.dirty.count() + sets.in_flight_clusters).saturating_mul(self.cluster)
     }
 
     /// Bytes that still have to be copied, in whole clusters.
@@ -318,7 +316,7 @@ impl BlockCopy {
         self.retired.load(Ordering::SeqCst)
     }
 
-    fn release(&self, start: u64, end: u64, success: bool, bytes: u64) {
+    fn release(&self, start: u64, end: u64, success: bool) {
         let mut sets = lock(&self.sets);
         if let Some(at) = sets.in_flight.iter().position(|range| *range == (start, end)) {
             sets.in_flight.swap_remove(at);
@@ -331,7 +329,7 @@ impl BlockCopy {
         }
         let remaining = self.remaining(&sets);
         if let Some(progress) = &*lock(&self.progress) {
-            progress.advance(bytes);
+            progress.advance(if success { (end - start) * self.cluster } else { 0 });
             progress.set_remaining(remaining);
         }
         drop(sets);
@@ -534,6 +532,11 @@ impl BlockCopy {
 
     fn may_offload(&self) -> bool {
         self.offload.load(Ordering::Relaxed) && !self.compress.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are clusters that nobody has taken.
+    pub fn is_untaken(&self) -> bool {
+        !lock(&self.sets).dirty.is_empty()
     }
 
     /// Whether something is on its way.

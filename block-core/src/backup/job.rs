@@ -453,7 +453,8 @@ impl BackupJob {
             }
             let speed = context.speed();
             self.rate.set_speed(speed);
-            if let Some(delay) = self.rate.delay() {
+            // The last request's debt is nobody's.
+            if let Some(delay) = self.rate.delay().filter(|_| self.copy.is_untaken()) {
                 tokio::select! {
                     () = context.sleep(delay) => {}
                     Some(joined) = copiers.join_next() => note(joined, &mut failure),

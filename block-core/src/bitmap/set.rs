@@ -63,8 +63,8 @@ pub enum BitmapMode {
 /// What queries show of a bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BitmapInfo {
-    /// Its name.
-    pub name: BitmapName,
+    /// Its name; the successor that records for a bitmap in use by a job has none.
+    pub name: Option<BitmapName>,
     /// Bytes a bit stands for.
     pub granularity_bytes: u32,
     /// Dirty bytes, in whole granules.
@@ -118,6 +118,8 @@ struct Bitmap {
 }
 
 struct Successor {
+    /// Where it stands among the bitmaps by age.
+    id: u64,
     bits: HBitmap,
     enabled: bool,
 }
@@ -172,7 +174,7 @@ impl Bitmap {
 
     fn info(&self) -> BitmapInfo {
         BitmapInfo {
-            name: self.name.clone(),
+            name: Some(self.name.clone()),
             granularity_bytes: 1 << self.shift,
             dirty_bytes: self.bits.count() << self.shift,
             recording: self.recording(),
@@ -319,14 +321,27 @@ impl BitmapSet {
             .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Dirty bitmap '{name}' not found")))
     }
 
-    /// Every bitmap, newest first.
+    /// Every bitmap, newest first; also the successors, which have no name.
     pub fn infos(&self) -> Vec<BitmapInfo> {
-        lock(&self.inner.state)
-            .bitmaps
-            .values()
-            .rev()
-            .map(Bitmap::info)
-            .collect()
+        let state = lock(&self.inner.state);
+        let mut infos = Vec::with_capacity(state.bitmaps.len());
+        for (id, bitmap) in &state.bitmaps {
+            infos.push((*id, bitmap.info()));
+            if let Some(successor) = &bitmap.successor {
+                let info = BitmapInfo {
+                    name: None,
+                    granularity_bytes: 1 << bitmap.shift,
+                    dirty_bytes: successor.bits.count() << bitmap.shift,
+                    recording: successor.enabled,
+                    busy: false,
+                    persistent: false,
+                    inconsistent: false,
+                };
+                infos.push((successor.id, info));
+            }
+        }
+        infos.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+        infos.into_iter().map(|(_, info)| info).collect()
     }
 
     /// How many bitmaps there are.
@@ -594,9 +609,8 @@ impl BitmapHandle {
 
     /// Adds the bits of others, all or none; gives the bits from before.
     pub fn merge(&self, sources: &[BitmapHandle]) -> Result<HBitmap> {
-        let (length, shift) = self
-            .read(|bitmap| (bitmap.length, bitmap.shift))
-            .ok_or_else(gone)?;
+        let target = self.read(|bitmap| bitmap.check(BitmapUse::Change).map(|()| (bitmap.length, bitmap.shift)));
+        let (length, shift) = target.unwrap_or_else(|| Err(gone()))?;
         let mut sum = HBitmap::new(length.div_ceil(1 << shift));
         for source in sources {
             // Sources are looked at one by one: two nodes' locks are never held together.
@@ -640,13 +654,19 @@ impl BitmapHandle {
         } else {
             BitmapUse::Change
         };
-        self.checked(wanted, |bitmap| {
-            bitmap.users += 1;
-            bitmap.successor = Some(Successor {
-                bits: HBitmap::new(bitmap.bits.len()),
-                enabled: bitmap.enabled,
-            });
-        })
+        let mut state = lock(&self.set.state);
+        let id = state.next_id;
+        state.next_id += 1;
+        let bitmap = state.bitmaps.get_mut(&self.id).ok_or_else(gone)?;
+        bitmap.check(wanted)?;
+        bitmap.users += 1;
+        // It records exactly when the bitmap did, so that the count of what records stays.
+        bitmap.successor = Some(Successor {
+            id,
+            bits: HBitmap::new(bitmap.bits.len()),
+            enabled: bitmap.enabled,
+        });
+        Ok(())
     }
 
     /// Ends what [`freeze`](Self::freeze) began. `uncopied` are the areas (offset and length in bytes) that the job

@@ -35,7 +35,10 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
     if let Some((node, name)) = &options.bitmap {
-        let node = context.graph().get(node)?;
+        let node = context
+            .graph()
+            .find(node)
+            .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Node '{node}' not found")))?;
         let bitmap = node.bitmaps().get(name)?;
         bitmap.check(BitmapUse::Read)?;
         let ranges = bitmap.dirty_ranges();

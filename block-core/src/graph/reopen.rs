@@ -67,7 +67,7 @@ impl Graph {
             self.plan(&node, options, &mut plan)?;
         }
         for (node, options) in &plan.nodes {
-            check(node, options)?;
+            check(node, options, &plan)?;
         }
         let touched: Vec<_> = plan.nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
         let _drained = self.drain(&touched).await;
@@ -251,7 +251,7 @@ impl Graph {
 }
 
 /// What can be refused before anything is touched.
-fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
+fn check(node: &Arc<Node>, options: &NodeOptions, plan: &Plan) -> Result<()> {
     if std::mem::discriminant(&options.driver) != std::mem::discriminant(&node.options().driver) {
         return Err(invalid("Cannot change the option 'driver'"));
     }
@@ -267,7 +267,9 @@ fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
     if options.read_only == Some(true) && perm.intersects(Perm::WRITE | Perm::RESIZE) {
         let only_parents_that_go_too = node.parents().iter().all(|edge| {
             !edge.perm().intersects(Perm::WRITE | Perm::RESIZE)
-                || matches!(edge.parent(), super::Parent::Node(_))
+                || matches!(edge.parent(), super::Parent::Node(parent) if plan.nodes.iter().any(|(other, options)| {
+                    std::ptr::eq(Arc::as_ptr(other), parent.as_ptr()) && options.read_only == Some(true)
+                }))
         });
         if !only_parents_that_go_too {
             return Err(BlockError::new(

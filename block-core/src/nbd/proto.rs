@@ -203,14 +203,15 @@ pub mod state {
 pub fn wire_errno(errno: i32) -> u32 {
     match errno {
         0 => 0,
-        1 | 13 | 30 => 1,
+        1 | 30 => 1,
+        5 => 5,
         12 => 12,
-        22 => 22,
         27 | 28 | 122 => 28,
         75 => 75,
         95 => 95,
         108 => 108,
-        _ => 5,
+        // Everything that the protocol has no number for (EACCES of a point in time, a timeout).
+        _ => 22,
     }
 }
 

@@ -110,7 +110,7 @@ pub fn dirty_bitmaps(node: &Arc<Node>) -> Vec<schema::BlockDirtyInfo> {
         .infos()
         .into_iter()
         .map(|bitmap| schema::BlockDirtyInfo {
-            name: Some(bitmap.name.as_str().to_owned()),
+            name: bitmap.name.map(|name| name.as_str().to_owned()),
             count: signed(bitmap.dirty_bytes),
             granularity: bitmap.granularity_bytes,
             recording: bitmap.recording,

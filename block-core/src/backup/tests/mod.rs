@@ -154,7 +154,7 @@ async fn full_is_the_point_in_time() {
     bench.ended("j").await;
     assert_eq!(copy.content(), before);
     assert_ne!(memory.content(), before);
-    let len = 8 * MIB + 512;
+    let len = 8 * MIB + K64;
     assert_eq!(
         bench.take_log(),
         format!("j:created j:running j:waiting j:pending j:COMPLETED({len}/{len},ok) j:concluded j:null")
