@@ -1,5 +1,7 @@
 //! A full backup of a raw file beside `cp`, in `BENCH_DIR` (default: /dev/shm) with `BENCH_MIB` (default: 1024) of data.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot set itself up has nothing to say")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;

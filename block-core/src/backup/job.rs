@@ -183,7 +183,7 @@ fn invalid(text: impl Into<String>) -> BlockError {
     BlockError::new(ErrorKind::Invalid, text)
 }
 
-fn check(options: &BackupOptions) -> Result<()> {
+fn check(jobs: &JobManager, options: &BackupOptions) -> Result<()> {
     if Arc::ptr_eq(&options.device, &options.target) {
         return Err(invalid("Source and target cannot be the same"));
     }
@@ -193,6 +193,9 @@ fn check(options: &BackupOptions) -> Result<()> {
             ErrorKind::Unsupported,
             "Compression is not supported for this drive ",
         ));
+    }
+    if let Some(id) = &options.job_id {
+        jobs.check_id_form(id)?;
     }
     options.device.check_op(OpKind::BackupSource)?;
     options.target.check_op(OpKind::BackupTarget)?;
@@ -239,7 +242,7 @@ async fn set_up(
         options.bitmap.as_deref(),
         options.bitmap_mode,
     )?;
-    check(options)?;
+    check(jobs, options)?;
     if options.device.length() != options.target.length() {
         return Err(invalid("Source and target image have different sizes"));
     }
@@ -596,10 +599,10 @@ impl BackupJob {
     }
 
     fn thaw(&self, success: bool) {
-        if let Some((bitmap, mode)) = &self.plan.bitmap {
-            if !self.thawed.swap(true, Ordering::SeqCst) {
-                self.thaw_bitmap(bitmap, *mode, success);
-            }
+        if let Some((bitmap, mode)) = &self.plan.bitmap
+            && !self.thawed.swap(true, Ordering::SeqCst)
+        {
+            self.thaw_bitmap(bitmap, *mode, success);
         }
     }
 

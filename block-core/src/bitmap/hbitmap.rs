@@ -64,7 +64,6 @@ fn mask(from: u64, to: u64) -> u64 {
 }
 
 /// The place of a number below 64 in an array of 64.
-#[expect(clippy::cast_possible_truncation, reason = "masked to six bits")]
 fn place(number: u64) -> usize {
     (number & 63) as usize
 }
@@ -610,6 +609,7 @@ impl Iterator for Runs<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the model is a vector in memory")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -204,10 +204,10 @@ impl State {
     }
 
     fn remove(&mut self, id: u64) {
-        if let Some(bitmap) = self.bitmaps.remove(&id) {
-            if self.names.get(&bitmap.name) == Some(&id) {
-                self.names.remove(&bitmap.name);
-            }
+        if let Some(bitmap) = self.bitmaps.remove(&id)
+            && self.names.get(&bitmap.name) == Some(&id)
+        {
+            self.names.remove(&bitmap.name);
         }
     }
 }
@@ -381,12 +381,12 @@ impl BitmapSet {
         });
     }
 
-    /// The persistent bitmaps as an image shall keep them.
+    /// The persistent bitmaps as an image shall keep them, newest first.
     pub fn to_store(&self) -> Vec<StoredBitmap> {
         let state = lock(&self.inner.state);
         let kept = state
             .bitmaps
-            .values()
+            .values().rev()
             .filter(|bitmap| bitmap.persistent && !bitmap.hidden);
         kept.map(|bitmap| StoredBitmap {
             name: bitmap.name.as_str().to_owned(),

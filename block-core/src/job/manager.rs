@@ -321,6 +321,11 @@ impl JobManager {
         lock(&self.state).table.group_count()
     }
 
+    /// Whether an id has the form that ids need.
+    pub fn check_id_form(&self, id: &str) -> Result<()> {
+        Table::check_id_form(id)
+    }
+
     /// Whether a job can have this id.
     pub fn check_id(&self, id: &str) -> Result<()> {
         lock(&self.state).table.check_id(id)

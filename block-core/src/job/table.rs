@@ -367,14 +367,21 @@ impl Table {
         self.groups.len()
     }
 
-    /// Whether a job can have this id.
-    pub fn check_id(&self, id: &str) -> Result<()> {
-        if !well_formed(id) {
-            return Err(BlockError::new(
+    /// Whether an id has the form that ids need.
+    pub fn check_id_form(id: &str) -> Result<()> {
+        if well_formed(id) {
+            Ok(())
+        } else {
+            Err(BlockError::new(
                 ErrorKind::Invalid,
                 format!("Invalid job ID '{id}'"),
-            ));
+            ))
         }
+    }
+
+    /// Whether a job can have this id.
+    pub fn check_id(&self, id: &str) -> Result<()> {
+        Self::check_id_form(id)?;
         if self.ids.contains_key(id) {
             return Err(BlockError::new(
                 ErrorKind::Exists,
