@@ -1,6 +1,9 @@
 //! Dirty-bitmap operations beside `roaring` and a flat bit vector.
 
-#![expect(clippy::expect_used, reason = "a bench that cannot set itself up has nothing to say")]
+#![expect(
+    clippy::expect_used,
+    reason = "a bench that cannot set itself up has nothing to say"
+)]
 
 use std::hint::black_box;
 

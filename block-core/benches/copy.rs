@@ -1,6 +1,9 @@
 //! A full backup of a raw file beside `cp`, in `BENCH_DIR` (default: /dev/shm) with `BENCH_MIB` (default: 1024) of data.
 
-#![expect(clippy::expect_used, reason = "a bench that cannot set itself up has nothing to say")]
+#![expect(
+    clippy::expect_used,
+    reason = "a bench that cannot set itself up has nothing to say"
+)]
 
 use std::io::Write;
 use std::path::Path;

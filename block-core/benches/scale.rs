@@ -1,7 +1,10 @@
 //! Many: grouped backups in one step, bitmaps on one node, a huge sparse disk. Prints time and memory for growing
 //! numbers, so that anything that grows faster than its number shows.
 
-#![expect(clippy::expect_used, reason = "a bench that cannot set itself up has nothing to say")]
+#![expect(
+    clippy::expect_used,
+    reason = "a bench that cannot set itself up has nothing to say"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -386,7 +386,8 @@ impl BitmapSet {
         let state = lock(&self.inner.state);
         let kept = state
             .bitmaps
-            .values().rev()
+            .values()
+            .rev()
             .filter(|bitmap| bitmap.persistent && !bitmap.hidden);
         kept.map(|bitmap| StoredBitmap {
             name: bitmap.name.as_str().to_owned(),
@@ -609,7 +610,11 @@ impl BitmapHandle {
 
     /// Adds the bits of others, all or none; gives the bits from before.
     pub fn merge(&self, sources: &[BitmapHandle]) -> Result<HBitmap> {
-        let target = self.read(|bitmap| bitmap.check(BitmapUse::Change).map(|()| (bitmap.length, bitmap.shift)));
+        let target = self.read(|bitmap| {
+            bitmap
+                .check(BitmapUse::Change)
+                .map(|()| (bitmap.length, bitmap.shift))
+        });
         let (length, shift) = target.unwrap_or_else(|| Err(gone()))?;
         let mut sum = HBitmap::new(length.div_ceil(1 << shift));
         for source in sources {

@@ -511,9 +511,15 @@ fn no_lost_bit() {
             }
         };
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        handles.into_iter().map(|handle| handle.join().expect("a seed failed, see above")).sum()
+        handles
+            .into_iter()
+            .map(|handle| handle.join().expect("a seed failed, see above"))
+            .sum()
     });
     println!("{succeeded} backups succeeded");
     // Histories in which nothing ever succeeds would prove nothing.
-    assert!(count < 100 || succeeded > count / 2, "only {succeeded} backups succeeded");
+    assert!(
+        count < 100 || succeeded > count / 2,
+        "only {succeeded} backups succeeded"
+    );
 }
