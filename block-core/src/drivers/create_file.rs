@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
+use super::file::lock_for_creation;
 use crate::driver::Preallocation;
 use crate::error::{BlockError, ErrorKind, Result};
 
@@ -54,6 +56,10 @@ fn create_now(options: &CreateFile) -> Result<()> {
         .mode(0o644)
         .open(filename)
         .map_err(|error| BlockError::from(error).context(format!("Could not create '{filename}'")))?;
+    // Nobody may be using what is about to be emptied.
+    let file = OwnedFd::from(file);
+    lock_for_creation(&file, filename)?;
+    let file = File::from(file);
     // Emptied rather than truncated to size: what it held must not show in the new image.
     file.set_len(0)
         .map_err(|error| failed("Failed to clear the file", error))?;

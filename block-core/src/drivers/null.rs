@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::driver::{BlockStatus, Driver, DriverInfo, IoFuture, Preallocation, WriteFlags, ZeroFlags};
-use crate::error::Result;
+use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::OpenContext;
-use crate::options::NullOptions;
+use crate::options::{DriverOptions, NodeOptions, NullOptions};
 
 /// Opens one.
 pub fn open(_context: &OpenContext<'_>, options: &NullOptions) -> Result<Arc<dyn Driver>> {
@@ -99,10 +99,28 @@ impl Driver for Null {
 
     fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
         Box::pin(async {
-            Err(crate::BlockError::new(
-                crate::ErrorKind::Unsupported,
+            Err(BlockError::new(
+                ErrorKind::Unsupported,
                 "Image format driver does not support resize",
             ))
+        })
+    }
+
+    fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
+        Box::pin(async move {
+            let DriverOptions::NullCo(null) = &options.driver else {
+                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+            };
+            let changed = if null.size != self.length() {
+                "size"
+            } else if Duration::from_nanos(null.latency_ns) != self.latency {
+                "latency-ns"
+            } else if null.read_zeroes != self.read_zeroes {
+                "read-zeroes"
+            } else {
+                return Ok(());
+            };
+            Err(BlockError::new(ErrorKind::Invalid, format!("Cannot change the option '{changed}'")))
         })
     }
 

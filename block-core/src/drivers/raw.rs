@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver::{
     BlockStatus, Driver, DriverInfo, HostExtent, IoFuture, Limits, Preallocation, WriteFlags, WriteMapping,
@@ -9,7 +10,8 @@ use crate::driver::{
 };
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Child, ChildRole, OpenContext};
-use crate::options::RawOptions;
+use crate::options::{DriverOptions, NodeOptions, RawOptions};
+use crate::types::SECTOR_BYTES;
 
 /// Opens one.
 pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc<dyn Driver>> {
@@ -20,54 +22,73 @@ pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc
         ChildRole::Data
     };
     let file = context.child("file", role, &options.file).await?;
+    check_window(&file, options)?;
+    let raw = Raw { file, offset: AtomicU64::new(0), size: AtomicU64::new(UP_TO_THE_END) };
+    raw.set_window(options);
+    Ok(Arc::new(raw))
+}
+
+/// Stands for a window without a size of its own.
+const UP_TO_THE_END: u64 = u64::MAX;
+
+/// Whether the window lies inside the file.
+fn check_window(file: &Child, options: &RawOptions) -> Result<()> {
     let real = file.length();
+    let invalid = |text: String| Err(BlockError::new(ErrorKind::Invalid, text));
     if real < options.offset {
-        return Err(BlockError::new(
-            ErrorKind::Invalid,
-            format!(
-                "Offset ({}) cannot be greater than size of the containing file ({real})",
-                options.offset
-            ),
+        return invalid(format!(
+            "Offset ({}) cannot be greater than size of the containing file ({real})",
+            options.offset
         ));
     }
-    if let Some(size) = options.size {
-        if real - options.offset < size {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
-                     containing file ({real})",
-                    options.offset
-                ),
-            ));
-        }
+    let Some(size) = options.size else { return Ok(()) };
+    if real - options.offset < size {
+        // Two blanks: clients compare with the text that QEMU has.
+        return invalid(format!(
+            "The sum of offset ({}) and size ({size}) has to be smaller or equal to the  actual size of the \
+             containing file ({real})",
+            options.offset
+        ));
     }
-    Ok(Arc::new(Raw {
-        file,
-        offset: options.offset,
-        size: options.size,
-    }))
+    if size % SECTOR_BYTES != 0 {
+        return invalid("Specified size is not multiple of 512".to_owned());
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
 struct Raw {
     file: Arc<Child>,
-    offset: u64,
-    size: Option<u64>,
+    /// The window changes only at reopen, while no request is in flight.
+    offset: AtomicU64,
+    size: AtomicU64,
 }
 
 impl Raw {
+    fn set_window(&self, options: &RawOptions) {
+        self.offset.store(options.offset, Ordering::Relaxed);
+        self.size.store(options.size.unwrap_or(UP_TO_THE_END), Ordering::Relaxed);
+    }
+
+    fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    fn size(&self) -> Option<u64> {
+        Some(self.size.load(Ordering::Relaxed)).filter(|size| *size != UP_TO_THE_END)
+    }
+
     /// Where a guest offset lies in the file. Ranges come checked against the length of the node or, when nothing
     /// limits it, against the largest length.
     fn at(&self, offset: u64) -> Result<u64> {
-        self.offset
+        self.offset()
             .checked_add(offset)
             .ok_or_else(|| BlockError::from_errno(22, "Invalid argument"))
     }
 
     /// A window does not grow by writing past its end.
     fn writable(&self, offset: u64, len: u64) -> Result<u64> {
-        match self.size {
+        match self.size() {
             Some(size) if offset.saturating_add(len) > size => {
                 Err(BlockError::from_errno(28, "No space left on device"))
             }
@@ -82,8 +103,8 @@ impl Driver for Raw {
     }
 
     fn length(&self) -> u64 {
-        let rest = self.file.length().saturating_sub(self.offset);
-        self.size.map_or(rest, |size| size.min(rest))
+        let rest = self.file.length().saturating_sub(self.offset());
+        self.size().map_or(rest, |size| size.min(rest))
     }
 
     fn limits(&self) -> Limits {
@@ -146,7 +167,7 @@ impl Driver for Raw {
 
     fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_> {
         Box::pin(async move {
-            if self.size.is_some() {
+            if self.size().is_some() {
                 return Err(BlockError::new(
                     ErrorKind::Unsupported,
                     "Cannot resize fixed-size raw disks",
@@ -170,6 +191,17 @@ impl Driver for Raw {
 
     fn abandon_write(&self, mapping: WriteMapping) {
         self.file.abandon_write(mapping);
+    }
+
+    fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
+        Box::pin(async move {
+            let DriverOptions::Raw(raw) = &options.driver else {
+                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+            };
+            check_window(&self.file, raw)?;
+            self.set_window(raw);
+            Ok(())
+        })
     }
 
     fn close(&self) -> IoFuture<'_> {

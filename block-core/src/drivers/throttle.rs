@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,8 +16,8 @@ use crate::driver::{
     BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
 };
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::graph::{Child, ChildRole, OpenContext};
-use crate::options::NodeRef;
+use crate::graph::{Child, ChildRole, Graph, OpenContext};
+use crate::options::{DriverOptions, NodeOptions, NodeRef};
 use crate::sync::lock;
 
 /// The largest rate.
@@ -355,21 +355,23 @@ impl ThrottleGroups {
 /// Opens a node.
 pub async fn open(context: &OpenContext<'_>, file: &NodeRef, group: &str) -> Result<Arc<dyn Driver>> {
     let child = context.child("file", ChildRole::Filtered, file).await?;
-    let group = context.graph().throttle_groups().get(group).ok_or_else(|| {
-        BlockError::new(
-            ErrorKind::NotFound,
-            format!("Throttle group '{group}' does not exist"),
-        )
-    })?;
-    Ok(Arc::new(Throttle {
-        child,
+    let group = find_group(context.graph(), group)?;
+    Ok(Arc::new(Throttle { graph: Arc::downgrade(context.graph()), child,
         group: Mutex::new(Some(group)),
         bypass: AtomicUsize::new(0),
     }))
 }
 
+fn find_group(graph: &Graph, name: &str) -> Result<Arc<ThrottleGroup>> {
+    graph.throttle_groups().get(name).ok_or_else(|| {
+        BlockError::new(ErrorKind::NotFound, format!("Throttle group '{name}' does not exist"))
+    })
+}
+
 #[derive(Debug)]
 struct Throttle {
+    /// Knows the groups.
+    graph: Weak<Graph>,
     child: Arc<Child>,
     /// Given up at close, so that the group can be removed.
     group: Mutex<Option<Arc<ThrottleGroup>>>,
@@ -465,6 +467,19 @@ impl Driver for Throttle {
 
     fn debug_event(&self, event: &str) {
         self.child.event(event);
+    }
+
+    fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
+        Box::pin(async move {
+            let (DriverOptions::Throttle { throttle_group, .. }, Some(graph)) =
+                (&options.driver, self.graph.upgrade())
+            else {
+                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+            };
+            let group = find_group(&graph, throttle_group)?;
+            *lock(&self.group) = Some(group);
+            Ok(())
+        })
     }
 
     fn close(&self) -> IoFuture<'_> {

@@ -66,9 +66,11 @@ pub struct Graph {
 
 #[derive(Default)]
 struct Topology {
-    /// Oldest first.
+    /// In the order in which they got their names.
     nodes: Vec<Arc<Node>>,
     generated: u64,
+    /// How many places in that order were given away.
+    places: u64,
 }
 
 impl Graph {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::Graph;
 use super::blockers::{Blockers, OpBlockGuard, OpKind};
-use super::child::Child;
-use super::perm::Perm;
+use super::child::{Child, Parent};
+use super::perm::{ChildRole, Perm};
 use crate::bitmap::BitmapSet;
 use crate::driver::{BlockStatus, Driver, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::error::{BlockError, ErrorKind, Result};
@@ -20,6 +20,8 @@ pub struct Node {
     name: NodeName,
     /// The name was made up by the graph.
     generated_name: bool,
+    /// When it got its name, among all nodes of the graph.
+    order: u64,
     graph: Weak<Graph>,
     driver: Arc<dyn Driver>,
     options: Mutex<NodeOptions>,
@@ -72,6 +74,7 @@ impl Node {
     pub(super) fn new(
         name: NodeName,
         generated_name: bool,
+        order: u64,
         graph: Weak<Graph>,
         options: NodeOptions,
         driver: Arc<dyn Driver>,
@@ -80,6 +83,7 @@ impl Node {
         let node = Arc::new(Self {
             name,
             generated_name,
+            order,
             graph,
             read_only: AtomicBool::new(options.read_only.unwrap_or(false)),
             detect_zeroes: Mutex::new(options.detect_zeroes),
@@ -107,9 +111,7 @@ impl Node {
 
     /// A node without a graph around it, for tests.
     pub fn standalone(name: &str, driver: Arc<dyn Driver>) -> Arc<Self> {
-        Self::new(
-            name.into(),
-            false,
+        Self::new(name.into(), false, 0,
             Weak::new(),
             NodeOptions::default(),
             driver,
@@ -125,6 +127,10 @@ impl Node {
     /// Whether the graph made the name up.
     pub fn has_generated_name(&self) -> bool {
         self.generated_name
+    }
+
+    pub(super) fn order(&self) -> u64 {
+        self.order
     }
 
     /// The driver.
@@ -299,7 +305,30 @@ impl Node {
 
     /// Refuses `op` when something blocks it: `Node 'N' is busy: ...`.
     pub fn check_op(&self, op: OpKind) -> Result<()> {
-        self.blockers.check(self.name.as_str(), op)
+        self.blockers.check(self.name.as_str(), op)?;
+        // An overlay lives on what its backing node holds.
+        let allowed = matches!(
+            op,
+            OpKind::CommitTarget | OpKind::Stream | OpKind::BackupSource | OpKind::BackupTarget
+        );
+        if allowed {
+            return Ok(());
+        }
+        for edge in self.parents() {
+            if let (ChildRole::Backing, Parent::Node(overlay)) = (edge.role(), edge.parent()) {
+                if let Some(overlay) = overlay.upgrade() {
+                    return Err(BlockError::new(
+                        ErrorKind::Busy,
+                        format!(
+                            "Node '{}' is busy: node is used as backing hd of '{}'",
+                            self.name,
+                            overlay.name()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether any operation is blocked.

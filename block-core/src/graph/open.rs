@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::child::Child;
@@ -33,6 +33,8 @@ pub struct OpenContext<'a> {
     opened: Mutex<Vec<Arc<Node>>>,
     /// The driver could only open its image for reading, and `auto-read-only` allowed that.
     forced_read_only: AtomicBool,
+    /// The node's place among all nodes; 0 while it has none.
+    place: AtomicU64,
 }
 
 impl OpenContext<'_> {
@@ -56,6 +58,22 @@ impl OpenContext<'_> {
         self.forced_read_only.store(true, Ordering::Relaxed);
     }
 
+    /// The node's place among all nodes: behind the children that hold its image, before the backing chain that the
+    /// image names. Queries list nodes in this order.
+    fn place(&self) -> u64 {
+        let taken = self.place.load(Ordering::Relaxed);
+        if taken != 0 {
+            return taken;
+        }
+        let place = {
+            let mut topology = lock(&self.graph.topology);
+            topology.places += 1;
+            topology.places
+        };
+        self.place.store(place, Ordering::Relaxed);
+        place
+    }
+
     /// Opens or finds a child and makes the edge to it.
     pub async fn child(&self, name: &str, role: ChildRole, reference: &NodeRef) -> Result<Arc<Child>> {
         let node = match reference {
@@ -66,6 +84,9 @@ impl OpenContext<'_> {
                 )
             })?,
             NodeRef::Options(options) => {
+                if role == ChildRole::Backing {
+                    self.place();
+                }
                 let inherited = Inherited {
                     // A backing file is never written through its overlay.
                     read_only: role == ChildRole::Backing || self.read_only(),
@@ -139,16 +160,18 @@ impl Graph {
             children: Mutex::default(),
             opened: Mutex::default(),
             forced_read_only: AtomicBool::new(false),
+            place: AtomicU64::new(0),
         };
         let driver = open_driver(&context).await;
         let children = std::mem::take(&mut *lock(&context.children));
         let opened = std::mem::take(&mut *lock(&context.opened));
+        let place = context.place();
         let forced_read_only = context.forced_read_only.load(Ordering::Relaxed);
         if forced_read_only {
             options.read_only = Some(true);
         }
         let result = match driver {
-            Ok(driver) => self.insert(&options, driver, children.clone()).await,
+            Ok(driver) => self.insert(&options, driver, children.clone(), place).await,
             Err(error) => Err(error),
         };
         if result.is_err() {
@@ -168,7 +191,14 @@ impl Graph {
         options: &NodeOptions,
         driver: Arc<dyn Driver>,
     ) -> Result<Arc<Node>> {
-        let node = self.insert(options, driver, Vec::new()).await?;
+        let node = {
+            let place = {
+                let mut topology = lock(&self.topology);
+                topology.places += 1;
+                topology.places
+            };
+            self.insert(options, driver, Vec::new(), place).await?
+        };
         node.set_monitor_owned(true);
         Ok(node)
     }
@@ -179,6 +209,7 @@ impl Graph {
         options: &NodeOptions,
         driver: Arc<dyn Driver>,
         children: Vec<Arc<Child>>,
+        place: u64,
     ) -> Result<Arc<Node>> {
         let stored = match driver.image_store() {
             Some(store) => store.load_bitmaps().await,
@@ -194,6 +225,7 @@ impl Graph {
                 let node = Node::new(
                     name,
                     generated,
+                    place,
                     Arc::downgrade(self),
                     options.clone(),
                     Arc::clone(&driver),
@@ -201,7 +233,8 @@ impl Graph {
                 );
                 node.bitmaps().load(node.length(), stored, node.is_read_only());
                 self.refresh_new(&node)?;
-                topology.nodes.push(Arc::clone(&node));
+                let at = topology.nodes.partition_point(|other| other.order() < place);
+                topology.nodes.insert(at, Arc::clone(&node));
                 Ok(node)
             })
         });

@@ -170,7 +170,7 @@ pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
         check_conflicts(node)?;
         let (perm, shared) = node.cumulative_permissions();
         if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED | Perm::RESIZE) && node.is_read_only() {
-            return Err(read_only(node));
+            return Err(BlockError::new(ErrorKind::ReadOnly, "Block node is read-only"));
         }
         let needs = Needs {
             writable: node.is_writable(),
@@ -208,16 +208,6 @@ pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
         }
     }
     result
-}
-
-fn read_only(node: &Arc<Node>) -> BlockError {
-    BlockError::new(
-        ErrorKind::ReadOnly,
-        format!(
-            "Read-only block node '{}' cannot support read-write users",
-            node.name()
-        ),
-    )
 }
 
 /// Whether any two parents of the node disagree; the newest parents are looked at first.

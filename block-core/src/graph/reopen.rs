@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::blockers::OpKind;
 use super::perm::Perm;
 use super::permissions::collect_below;
-use super::{Backend, BackendUser, Child, Graph, Node};
+use super::{Backend, BackendUser, Child, Graph, Node, Parent};
 use crate::driver::Preallocation;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef};
@@ -89,32 +89,37 @@ impl Graph {
             .partition(|(_, options)| options.read_only == Some(true));
         up.reverse();
         let mut done: Vec<(Arc<Node>, NodeOptions)> = Vec::new();
+        let mut result = Ok(());
         for (node, options) in down.into_iter().chain(up) {
             let old = node.options();
-            if let Err(error) = node.apply_options(options).await {
-                for (node, old) in done.into_iter().rev() {
-                    if let Err(error) = node.apply_options(old).await {
-                        tracing::error!(node = %node.name(), %error, "a reopen could not be taken back");
-                    }
-                }
-                self.undo_edges(undo);
-                return Err(error);
+            result = node.apply_options(options).await;
+            if result.is_err() {
+                break;
             }
             done.push((node, old));
         }
-        {
+        if result.is_ok() {
             let _topology = lock(&self.topology);
             let nodes: Vec<_> = done.iter().map(|(node, _)| Arc::clone(node)).collect();
-            super::permissions::refresh(&nodes)?;
+            result = super::permissions::refresh(&nodes);
         }
-        Ok(())
+        if result.is_err() {
+            for (node, old) in done.into_iter().rev() {
+                if let Err(error) = node.apply_options(old).await {
+                    tracing::error!(node = %node.name(), %error, "a reopen could not be taken back");
+                }
+            }
+            self.undo_edges(undo);
+        }
+        result
     }
 
     fn plan(self: &Arc<Self>, node: &Arc<Node>, mut options: NodeOptions, plan: &mut Plan) -> Result<()> {
         options.read_only.get_or_insert(false);
         options.auto_read_only.get_or_insert(false);
         options.force_share.get_or_insert(false);
-        options.discard_unmap.get_or_insert(false);
+        // This one setting stays as it is when it is not given.
+        options.discard_unmap = options.discard_unmap.or(node.options().discard_unmap);
         let mut below = Vec::new();
         for (name, reference) in references(&options.driver) {
             let Some(child) = node.child(name) else {
@@ -127,7 +132,10 @@ impl Graph {
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
             match (&qcow2.backing, current) {
-                (BackingRef::FromImage, _) | (BackingRef::None, None) => {}
+                (BackingRef::FromImage | BackingRef::None, None) => {}
+                (BackingRef::FromImage, Some(_)) => {
+                    return Err(invalid(format!("backing is missing for '{}'", node.name())));
+                }
                 (BackingRef::None, Some(_)) => plan.edges.push(EdgeChange::DetachBacking(Arc::clone(node))),
                 (BackingRef::Node(reference), Some(child)) => {
                     self.plan_child(node, &child, reference, &options, plan, &mut below)?;
@@ -141,6 +149,8 @@ impl Graph {
                 }
             }
         }
+        // Of two changes of one node the later one counts.
+        plan.nodes.retain(|(other, _)| !Arc::ptr_eq(other, node));
         plan.nodes.push((Arc::clone(node), options));
         for (child, options) in below {
             self.plan(&child, options, plan)?;
@@ -192,7 +202,7 @@ impl Graph {
                 below.push((current, options));
             }
             NodeRef::Options(_) => {
-                return Err(invalid(format!("Cannot change the option '{}'", child.name())));
+                return Err(invalid(format!("Cannot change the option '{}.driver'", child.name())));
             }
         }
         Ok(())
@@ -263,21 +273,24 @@ fn check(node: &Arc<Node>, options: &NodeOptions, plan: &Plan) -> Result<()> {
     if options.force_share == Some(true) && options.read_only != Some(true) {
         return Err(invalid("force-share=on can only be used with read-only images"));
     }
-    let (perm, _) = node.cumulative_permissions();
-    if options.read_only == Some(true) && perm.intersects(Perm::WRITE | Perm::RESIZE) {
-        let only_parents_that_go_too = node.parents().iter().all(|edge| {
-            !edge.perm().intersects(Perm::WRITE | Perm::RESIZE)
-                || matches!(edge.parent(), super::Parent::Node(parent) if plan.nodes.iter().any(|(other, options)| {
-                    std::ptr::eq(Arc::as_ptr(other), parent.as_ptr()) && options.read_only == Some(true)
-                }))
-        });
-        if !only_parents_that_go_too {
+    if options.read_only == Some(true) {
+        // A writer that becomes read-only in the same change is none.
+        let stays_writer = |edge: &Arc<Child>| {
+            edge.perm().intersects(Perm::WRITE | Perm::RESIZE)
+                && match edge.parent() {
+                    Parent::Node(parent) => parent.upgrade().is_some_and(|parent| {
+                        !plan.nodes.iter().any(|(other, options)| {
+                            Arc::ptr_eq(other, &parent) && options.read_only == Some(true)
+                        })
+                    }),
+                    Parent::Backend(_) => true,
+                    Parent::None => false,
+                }
+        };
+        if node.parents().iter().any(stays_writer) {
             return Err(BlockError::new(
                 ErrorKind::ReadOnly,
-                format!(
-                    "Read-only block node '{}' cannot support read-write users",
-                    node.name()
-                ),
+                format!("Read-only block node '{}' cannot support read-write users", node.name()),
             ));
         }
     }

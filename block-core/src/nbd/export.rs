@@ -146,6 +146,22 @@ impl Export {
         self.clients.load(Ordering::SeqCst)
     }
 
+    /// Waits until no client is connected, for so long at most; tells whether that came about. A client that has just
+    /// left is noticed a moment later, which must not make it count as connected.
+    pub async fn settle(&self, longest: std::time::Duration) -> bool {
+        let idle = async {
+            loop {
+                let mut wake = std::pin::pin!(self.changed.notified());
+                wake.as_mut().enable();
+                if self.clients() == 0 {
+                    return;
+                }
+                wake.await;
+            }
+        };
+        tokio::time::timeout(longest, idle).await.is_ok()
+    }
+
     /// Whether it is being closed.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)

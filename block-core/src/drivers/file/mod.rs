@@ -3,7 +3,6 @@
 //! What can be done without waiting is done at once (`RWF_NOWAIT`, or any I/O on a file system in memory); the rest
 //! goes through an [`Engine`] with buffers of its own.
 
-mod create;
 mod lock;
 mod space;
 #[cfg(test)]
@@ -31,8 +30,18 @@ use crate::graph::{OpenContext, Perm};
 use crate::options::{AioBackend, DriverOptions, FileOptions, NodeOptions};
 use crate::sync::lock as locked;
 
-pub use create::create;
 use lock::Held;
+
+/// Takes the image lock of somebody who is about to empty the file and to give it another length. It holds until the
+/// file is closed.
+pub fn lock_for_creation(file: &OwnedFd, filename: &str) -> Result<()> {
+    let wanted = Held::new(Perm::WRITE | Perm::RESIZE, Perm::ALL.without(Perm::RESIZE));
+    if lock::is_supported(file) {
+        lock::change(file, Held::NOTHING, wanted)?;
+        lock::check(file, wanted, filename)?;
+    }
+    Ok(())
+}
 
 /// What kind of file is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
