@@ -68,10 +68,6 @@ pub enum BackingRef {
 /// The driver and its options.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "options are made once a node and never kept in numbers"
-)]
 pub enum DriverOptions {
     /// A regular host file.
     File(FileOptions),

@@ -141,6 +141,6 @@ fn buffers_suit_direct_io() {
     for len in [0, 1, 511, 4096, 70_000] {
         let buffer = Buffer::new(len);
         assert_eq!(buffer.len(), len);
-        assert!(len == 0 || buffer.as_ptr().addr() % 4096 == 0);
+        assert!(len == 0 || buffer.as_ptr().addr().is_multiple_of(4096));
     }
 }

@@ -123,10 +123,10 @@ fn collect_roots(node: &Arc<Node>, seen: &mut Vec<Arc<Node>>, backends: &mut Vec
                 }
             }
             Parent::Backend(backend) => {
-                if let Some(backend) = backend.upgrade() {
-                    if !backends.iter().any(|other| Arc::ptr_eq(other, &backend)) {
-                        backends.push(backend);
-                    }
+                if let Some(backend) = backend.upgrade()
+                    && !backends.iter().any(|other| Arc::ptr_eq(other, &backend))
+                {
+                    backends.push(backend);
                 }
             }
         }

@@ -8,6 +8,7 @@ mod blockers;
 mod chain;
 mod child;
 mod drain;
+mod filename;
 mod node;
 mod open;
 mod perm;

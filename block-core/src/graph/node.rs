@@ -315,17 +315,17 @@ impl Node {
             return Ok(());
         }
         for edge in self.parents() {
-            if let (ChildRole::Backing, Parent::Node(overlay)) = (edge.role(), edge.parent()) {
-                if let Some(overlay) = overlay.upgrade() {
-                    return Err(BlockError::new(
-                        ErrorKind::Busy,
-                        format!(
-                            "Node '{}' is busy: node is used as backing hd of '{}'",
-                            self.name,
-                            overlay.name()
-                        ),
-                    ));
-                }
+            if let (ChildRole::Backing, Parent::Node(overlay)) = (edge.role(), edge.parent())
+                && let Some(overlay) = overlay.upgrade()
+            {
+                return Err(BlockError::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "Node '{}' is busy: node is used as backing hd of '{}'",
+                        self.name,
+                        overlay.name()
+                    ),
+                ));
             }
         }
         Ok(())

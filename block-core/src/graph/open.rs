@@ -238,10 +238,10 @@ impl Graph {
                 Ok(node)
             })
         });
-        if result.is_err() {
-            if let Err(error) = driver.close().await {
-                tracing::warn!(%error, "closing a driver failed");
-            }
+        if result.is_err()
+            && let Err(error) = driver.close().await
+        {
+            tracing::warn!(%error, "closing a driver failed");
         }
         result
     }

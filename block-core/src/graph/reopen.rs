@@ -132,8 +132,9 @@ impl Graph {
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
             match (&qcow2.backing, current) {
-                (BackingRef::FromImage | BackingRef::None, None) => {}
-                (BackingRef::FromImage, Some(_)) => {
+                (BackingRef::None, None) => {}
+                (BackingRef::FromImage, None) if node.driver().info().backing_file.is_none() => {}
+                (BackingRef::FromImage, _) => {
                     return Err(invalid(format!("backing is missing for '{}'", node.name())));
                 }
                 (BackingRef::None, Some(_)) => plan.edges.push(EdgeChange::DetachBacking(Arc::clone(node))),
@@ -312,11 +313,12 @@ impl Node {
                 self.driver().flush().await?;
             }
             self.driver().reopen(&options).await?;
-            if was && !becomes {
-                if let Some(store) = self.driver().image_store() {
-                    // Marks them as in use; what they hold is in memory already.
-                    store.load_bitmaps().await?;
-                }
+            if was
+                && !becomes
+                && let Some(store) = self.driver().image_store()
+            {
+                // Marks them as in use; what they hold is in memory already.
+                store.load_bitmaps().await?;
             }
             self.bitmaps().set_read_only(becomes);
             self.take_options(options);

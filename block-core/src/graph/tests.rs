@@ -252,3 +252,31 @@ async fn a_child_can_be_exchanged_by_reopen() {
     );
     drop(above);
 }
+
+#[tokio::test]
+async fn a_file_name_is_a_path_where_that_says_it_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("di\"sk");
+    std::fs::write(&path, vec![7; 65536]).unwrap();
+    let graph = graph();
+    let whole = graph.add(raw_on("whole", NodeRef::Options(Box::new(file(&path))))).await.unwrap();
+    assert_eq!(whole.filename(), path.to_str().unwrap());
+    let window = NodeOptions {
+        driver: DriverOptions::Raw(RawOptions {
+            file: NodeRef::Options(Box::new(file(&path))),
+            offset: 512,
+            size: Some(1024),
+        }),
+        node_name: Some("window".into()),
+        ..NodeOptions::default()
+    };
+    let window = graph.add(window).await.unwrap();
+    let quoted = path.to_str().unwrap().replace('"', "\\\"");
+    assert_eq!(
+        window.filename(),
+        format!(
+            "json:{{\"offset\": 512, \"driver\": \"raw\", \"size\": 1024, \"file\": {{\"driver\": \"file\", \
+             \"filename\": \"{quoted}\"}}}}"
+        )
+    );
+}

@@ -17,10 +17,10 @@ pub fn device_info(node: &Arc<Node>, flat: bool) -> schema::BlockDeviceInfo {
     let backing_file = backing
         .as_ref()
         .filter(|child| child.role() == ChildRole::Backing)
-        .map(|child| child.node().driver().info().filename);
+        .map(|child| child.node().filename());
     let bitmaps = super::jobs::dirty_bitmaps(node);
     schema::BlockDeviceInfo {
-        file: info.filename.clone(),
+        file: node.filename(),
         node_name: Some(node.name().as_str().to_owned()),
         ro: node.is_read_only(),
         drv: node.driver().name().to_owned(),
@@ -113,7 +113,7 @@ fn image_info(
     schema::ImageInfo {
         base: schema::BlockNodeInfo {
             format: node.driver().name().to_owned(),
-            filename: info.filename,
+            filename: node.filename(),
             dirty_flag: info.dirty,
             actual_size: info.allocated_bytes.map(signed),
             virtual_size: signed(node.length()),

@@ -32,19 +32,20 @@ fn below(node: &Arc<Node>, depth: usize) -> schema::BlockStats {
         qdev: None,
         node_name: Some(node.name().as_str().to_owned()),
         stats: counters(signed(node.stats().highest_write())),
-        driver_specific: specific(node.driver().name()),
+        driver_specific: specific(node),
         parent: child(&[ChildRole::Storage, ChildRole::Filtered]),
         backing: child(&[ChildRole::Backing]),
     }
 }
 
-fn specific(driver: &str) -> Option<schema::BlockStatsSpecific> {
+fn specific(node: &Node) -> Option<schema::BlockStatsSpecific> {
+    let discards = node.driver().discard_stats().unwrap_or_default();
     let file = schema::BlockStatsSpecificFile {
-        discard_nb_ok: 0,
-        discard_nb_failed: 0,
-        discard_bytes_ok: 0,
+        discard_nb_ok: discards.done,
+        discard_nb_failed: discards.failed,
+        discard_bytes_ok: discards.bytes,
     };
-    match driver {
+    match node.driver().name() {
         "file" => Some(schema::BlockStatsSpecific::File(file)),
         "host_device" => Some(schema::BlockStatsSpecific::HostDevice(file)),
         _ => None,
