@@ -109,7 +109,10 @@ impl Driver for Null {
     fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
         Box::pin(async move {
             let DriverOptions::NullCo(null) = &options.driver else {
-                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    "Cannot change the option 'driver'",
+                ));
             };
             let changed = if null.size != self.length() {
                 "size"
@@ -120,7 +123,10 @@ impl Driver for Null {
             } else {
                 return Ok(());
             };
-            Err(BlockError::new(ErrorKind::Invalid, format!("Cannot change the option '{changed}'")))
+            Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Cannot change the option '{changed}'"),
+            ))
         })
     }
 

@@ -23,7 +23,11 @@ pub async fn open(context: &OpenContext<'_>, options: &RawOptions) -> Result<Arc
     };
     let file = context.child("file", role, &options.file).await?;
     check_window(&file, options)?;
-    let raw = Raw { file, offset: AtomicU64::new(0), size: AtomicU64::new(UP_TO_THE_END) };
+    let raw = Raw {
+        file,
+        offset: AtomicU64::new(0),
+        size: AtomicU64::new(UP_TO_THE_END),
+    };
     raw.set_window(options);
     Ok(Arc::new(raw))
 }
@@ -67,7 +71,8 @@ struct Raw {
 impl Raw {
     fn set_window(&self, options: &RawOptions) {
         self.offset.store(options.offset, Ordering::Relaxed);
-        self.size.store(options.size.unwrap_or(UP_TO_THE_END), Ordering::Relaxed);
+        self.size
+            .store(options.size.unwrap_or(UP_TO_THE_END), Ordering::Relaxed);
     }
 
     fn offset(&self) -> u64 {
@@ -196,7 +201,10 @@ impl Driver for Raw {
     fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
         Box::pin(async move {
             let DriverOptions::Raw(raw) = &options.driver else {
-                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    "Cannot change the option 'driver'",
+                ));
             };
             check_window(&self.file, raw)?;
             self.set_window(raw);

@@ -356,7 +356,9 @@ impl ThrottleGroups {
 pub async fn open(context: &OpenContext<'_>, file: &NodeRef, group: &str) -> Result<Arc<dyn Driver>> {
     let child = context.child("file", ChildRole::Filtered, file).await?;
     let group = find_group(context.graph(), group)?;
-    Ok(Arc::new(Throttle { graph: Arc::downgrade(context.graph()), child,
+    Ok(Arc::new(Throttle {
+        graph: Arc::downgrade(context.graph()),
+        child,
         group: Mutex::new(Some(group)),
         bypass: AtomicUsize::new(0),
     }))
@@ -364,7 +366,10 @@ pub async fn open(context: &OpenContext<'_>, file: &NodeRef, group: &str) -> Res
 
 fn find_group(graph: &Graph, name: &str) -> Result<Arc<ThrottleGroup>> {
     graph.throttle_groups().get(name).ok_or_else(|| {
-        BlockError::new(ErrorKind::NotFound, format!("Throttle group '{name}' does not exist"))
+        BlockError::new(
+            ErrorKind::NotFound,
+            format!("Throttle group '{name}' does not exist"),
+        )
     })
 }
 
@@ -474,7 +479,10 @@ impl Driver for Throttle {
             let (DriverOptions::Throttle { throttle_group, .. }, Some(graph)) =
                 (&options.driver, self.graph.upgrade())
             else {
-                return Err(BlockError::new(ErrorKind::Invalid, "Cannot change the option 'driver'"));
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    "Cannot change the option 'driver'",
+                ));
             };
             let group = find_group(&graph, throttle_group)?;
             *lock(&self.group) = Some(group);

@@ -111,7 +111,10 @@ impl Node {
 
     /// A node without a graph around it, for tests.
     pub fn standalone(name: &str, driver: Arc<dyn Driver>) -> Arc<Self> {
-        Self::new(name.into(), false, 0,
+        Self::new(
+            name.into(),
+            false,
+            0,
             Weak::new(),
             NodeOptions::default(),
             driver,

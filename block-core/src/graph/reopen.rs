@@ -203,7 +203,10 @@ impl Graph {
                 below.push((current, options));
             }
             NodeRef::Options(_) => {
-                return Err(invalid(format!("Cannot change the option '{}.driver'", child.name())));
+                return Err(invalid(format!(
+                    "Cannot change the option '{}.driver'",
+                    child.name()
+                )));
             }
         }
         Ok(())
@@ -291,7 +294,10 @@ fn check(node: &Arc<Node>, options: &NodeOptions, plan: &Plan) -> Result<()> {
         if node.parents().iter().any(stays_writer) {
             return Err(BlockError::new(
                 ErrorKind::ReadOnly,
-                format!("Read-only block node '{}' cannot support read-write users", node.name()),
+                format!(
+                    "Read-only block node '{}' cannot support read-write users",
+                    node.name()
+                ),
             ));
         }
     }

@@ -259,7 +259,10 @@ async fn a_file_name_is_a_path_where_that_says_it_all() {
     let path = folder.path().join("di\"sk");
     std::fs::write(&path, vec![7; 65536]).unwrap();
     let graph = graph();
-    let whole = graph.add(raw_on("whole", NodeRef::Options(Box::new(file(&path))))).await.unwrap();
+    let whole = graph
+        .add(raw_on("whole", NodeRef::Options(Box::new(file(&path)))))
+        .await
+        .unwrap();
     assert_eq!(whole.filename(), path.to_str().unwrap());
     let window = NodeOptions {
         driver: DriverOptions::Raw(RawOptions {
