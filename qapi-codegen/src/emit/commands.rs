@@ -82,7 +82,7 @@ impl Context<'_> {
             let (wire, method) = (&command.name, Self::method(command));
             let call = if self.arguments(command).is_some() {
                 quote! {
-                    |handler, call, arguments| {
+                    |handler: &::std::sync::Arc<H>, call, arguments| {
                         ::qapi_runtime::dispatch::with_arguments(handler, call, arguments, |handler, call, arguments| {
                             async move { handler.#method(&call, arguments).await }
                         })
@@ -90,7 +90,7 @@ impl Context<'_> {
                 }
             } else {
                 quote! {
-                    |handler, call, arguments| {
+                    |handler: &::std::sync::Arc<H>, call, arguments| {
                         ::qapi_runtime::dispatch::without_arguments(handler, call, arguments, |handler, call| {
                             async move { handler.#method(&call).await }
                         })
@@ -110,7 +110,7 @@ impl Context<'_> {
                 })
                 .collect();
             let features = (!features.is_empty()).then(|| quote!(.features(&[#(#features),*])));
-            quote!(#cfg #row::<H>::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
+            quote!(#cfg #row::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
         });
         let doc = self.doc(vec![format!(
             "How a handler's commands of {} are called, by name.",

@@ -85,14 +85,14 @@ impl<'a> Context<'a> {
         let mut variants = HashMap::new();
         // Types that have a name of their own come first: what is made up gives way.
         for (id, ty) in schema.types().filter(|(_, ty)| ty.is_explicit()) {
-            types.insert(id, ident(&scope.claim(mangle::type_name(&ty.name))));
+            types.insert(id, ident(&scope.claim(&mangle::type_name(&ty.name))));
         }
         let claim = |scope: &mut Scope, name: String, suffix: &str| {
-            let free = scope.claim(name.clone());
+            let free = scope.claim(&name);
             if free == name {
                 ident(&free)
             } else {
-                ident(&scope.claim(format!("{name}{suffix}")))
+                ident(&scope.claim(&format!("{name}{suffix}")))
             }
         };
         for (id, ty) in schema.types() {
@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
                 let names = found
                     .values
                     .iter()
-                    .map(|value| ident(&scope.claim(mangle::camel(&value.name))))
+                    .map(|value| ident(&scope.claim(&mangle::camel(&value.name))))
                     .collect();
                 variants.insert(
                     id,
@@ -145,7 +145,7 @@ impl<'a> Context<'a> {
         for (id, module) in schema.modules() {
             let stem = module.name.rsplit(['/', '\\']).next().unwrap_or(&module.name);
             let stem = stem.strip_suffix(".json").unwrap_or(stem);
-            let name = ident(&module_names.claim(mangle::snake(stem)));
+            let name = ident(&module_names.claim(&mangle::snake(stem)));
             let commands = claim(&mut scope, format!("{}Commands", mangle::camel(stem)), "2");
             modules.insert(id, (name, commands));
         }

@@ -161,7 +161,7 @@ impl Context<'_> {
         let mut before = "";
         for line in code.lines() {
             let text = line.trim_start();
-            if is_item_end(before) && !matches!(line, "" | "}") {
+            if is_item_end(before) && is_item_start(text) {
                 out.push('\n');
             }
             before = line;
@@ -196,6 +196,13 @@ impl Context<'_> {
 fn is_item_end(line: &str) -> bool {
     line.strip_prefix("    ")
         .is_some_and(|rest| !rest.starts_with(' ') && (rest == "}" || rest.ends_with(';')))
+}
+
+/// Whether a line begins an item of an `impl` or a trait, its attributes included.
+fn is_item_start(text: &str) -> bool {
+    ["///", "#[", "fn ", "pub fn ", "pub async fn ", "pub const ", "const ", "type "]
+        .iter()
+        .any(|start| text.starts_with(start))
 }
 
 /// Adds a paragraph, after a blank line.

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::introspect::{self, MARKS};
 use crate::ir::Condition;
 use proc_macro2::{Literal, TokenStream};
-use quote::quote;
+use quote::{ToTokens, quote};
 
 /// A piece of the answer that is there under the conditions that stand around it.
 #[derive(Debug, PartialEq)]
@@ -64,8 +64,11 @@ impl Context<'_> {
 }
 
 /// On the wire a message is one line, though files of introspection have a line for each entity.
-fn literal(text: &str) -> Literal {
-    Literal::byte_string(text.replace(",\n", ", ").replace('\n', "").as_bytes())
+/// A raw literal, which a reader can search; JSON of a schema has no `#`. A reply is one line.
+fn literal(text: &str) -> TokenStream {
+    let line = text.replace(",\n", ", ").replace('\n', "");
+    let raw = format!("br#\"{line}\"#").parse();
+    raw.unwrap_or_else(|_| Literal::byte_string(line.as_bytes()).into_token_stream())
 }
 
 /// Takes marked text apart.

@@ -31,8 +31,8 @@ impl Scope {
     }
 
     /// The name itself, or if it is taken the first of `name2`, `name3` ... that is not.
-    pub(super) fn claim(&mut self, name: String) -> String {
-        let mut candidate = name.clone();
+    pub(super) fn claim(&mut self, name: &str) -> String {
+        let mut candidate = name.to_owned();
         let mut number = 2;
         while !self.taken.insert(candidate.clone()) {
             // A name that ends in a digit would read as another number.
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn clashes_are_numbered() {
         let mut scope = Scope::with(&["Unknown"]);
-        assert_eq!(scope.claim("foo_bar".into()), "foo_bar");
-        assert_eq!(scope.claim("foo_bar".into()), "foo_bar2");
-        assert_eq!(scope.claim("Unknown".into()), "Unknown2");
-        assert_eq!(scope.claim("a1".into()), "a1");
-        assert_eq!(scope.claim("a1".into()), "a1_2");
+        assert_eq!(scope.claim("foo_bar"), "foo_bar");
+        assert_eq!(scope.claim("foo_bar"), "foo_bar2");
+        assert_eq!(scope.claim("Unknown"), "Unknown2");
+        assert_eq!(scope.claim("a1"), "a1");
+        assert_eq!(scope.claim("a1"), "a1_2");
     }
 }

@@ -68,7 +68,7 @@ impl Context<'_> {
                 let cfg = self
                     .cfg(&member.condition, &[named(member.member_type)])?
                     .within(outer);
-                let name = ident(&scope.claim(mangle::snake(&member.name)));
+                let name = ident(&scope.claim(&mangle::snake(&member.name)));
                 Some(Field {
                     member,
                     name,
@@ -173,10 +173,10 @@ impl Context<'_> {
             .enumerate()
             .map(|(place, member)| (id, place, member));
         let fields = self.fields(own, cfg, &mut scope);
-        let base = found.base.map(|base| (ident(&scope.claim("base".into())), base));
+        let base = found.base.map(|base| (ident(&scope.claim("base")), base));
         let unknown = self
             .keeps_members(found.base)
-            .then(|| ident(&scope.claim("unknown".into())));
+            .then(|| ident(&scope.claim("unknown")));
 
         let doc = self.type_doc(ty);
         let attribute = self.attribute(cfg);
@@ -385,7 +385,7 @@ impl Context<'_> {
             };
             let puts = [
                 quote!(out.member(#tag, &self.kind());),
-                put_branch(&quote!(self), puts, plain_rest),
+                put_branch(&quote!(self), &puts, plain_rest),
             ];
             self.emit_members(&name, &attribute, true, &take, &puts, None, items);
             return;
@@ -394,10 +394,10 @@ impl Context<'_> {
         let mut scope = Scope::default();
         let all = base_members(self.schema, found.base);
         let fields = self.fields(all, cfg, &mut scope);
-        let branch_field = ident(&scope.claim("branch".into()));
+        let branch_field = ident(&scope.claim("branch"));
         let unknown = self
             .keeps_members(None)
-            .then(|| ident(&scope.claim("unknown".into())));
+            .then(|| ident(&scope.claim("unknown")));
         let (mut field_declarations, mut lets, mut names, mut base_puts) = (vec![], vec![], vec![], vec![]);
         let mut tag_name = ident("kind");
         for field in &fields {
@@ -448,7 +448,7 @@ impl Context<'_> {
             let #branch_field = match #tag_name { #(#takes),* };
             Ok(Self { #(#names),* })
         };
-        base_puts.push(put_branch(&quote!(&self.#branch_field), puts, plain_rest));
+        base_puts.push(put_branch(&quote!(&self.#branch_field), &puts, plain_rest));
         if let Some(unknown) = &unknown {
             base_puts.push(quote!(out.rest(&self.#unknown);));
         }
@@ -578,7 +578,7 @@ impl Context<'_> {
         let mut plain_kinds = 0;
         for (place, alternative) in found.alternatives.iter().enumerate() {
             let of = alternative.alternative_type;
-            let variant = ident(&scope.claim(mangle::camel(&alternative.name)));
+            let variant = ident(&scope.claim(&mangle::camel(&alternative.name)));
             let Some(cfg) = self
                 .cfg(&alternative.condition, &[named(of)])
                 .map(|own| own.within(cfg))
@@ -609,7 +609,7 @@ impl Context<'_> {
             puts.push(quote!(#attribute Self::#variant(value) => value.encode(out)));
         }
         if self.is_client() {
-            let unknown = ident(&scope.claim("Unknown".into()));
+            let unknown = ident(&scope.claim("Unknown"));
             let value = self.name("Value");
             let doc = self.doc(vec!["A kind of value that the schema does not have.".to_owned()]);
             declarations.push(quote!(#doc #unknown(#value)));
@@ -659,10 +659,10 @@ impl Context<'_> {
 /// Writes what a branch adds; `rest` says that there are branches that add nothing.
 fn put_branch(
     value: &TokenStream,
-    arms: Vec<(TokenStream, TokenStream, TokenStream)>,
+    arms: &[(TokenStream, TokenStream, TokenStream)],
     rest: bool,
 ) -> TokenStream {
-    match arms.as_slice() {
+    match arms {
         [] => quote!(),
         [(attribute, pattern, body)] if rest => quote!(#attribute if let #pattern = #value { #body }),
         _ => {
