@@ -3,6 +3,8 @@
 //! `UPDATE_EXPECT=1 cargo test -p qapi-codegen --test snapshots` writes the files anew; read the diff.
 //! The same code is compiled without warnings by the test `compile`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure is the test's")]
+
 use expect_test::expect_file;
 use qapi_codegen::emit::{self, Layout, Options};
 use qapi_codegen::{Conditions, Role};
