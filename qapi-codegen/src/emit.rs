@@ -305,8 +305,13 @@ impl Context<'_> {
 fn macro_line(item: &TokenStream) -> Option<String> {
     use proc_macro2::TokenTree;
     let tokens: Vec<TokenTree> = item.clone().into_iter().take(12).collect();
-    let [.., TokenTree::Ident(name), TokenTree::Punct(bang), TokenTree::Group(group), TokenTree::Punct(_)] =
-        tokens.as_slice()
+    let [
+        ..,
+        TokenTree::Ident(name),
+        TokenTree::Punct(bang),
+        TokenTree::Group(group),
+        TokenTree::Punct(_),
+    ] = tokens.as_slice()
     else {
         return None;
     };

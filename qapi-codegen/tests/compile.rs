@@ -9,7 +9,11 @@
 //! QAPI_CORPUS=/path/to/corpus QAPI_COMPILE=whole cargo test -p qapi-codegen --release --test compile -- --nocapture
 //! ```
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure is the test's")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: a failure is the test's"
+)]
 
 use qapi_codegen::emit::{self, Layout, Options};
 use qapi_codegen::ir::Schema;

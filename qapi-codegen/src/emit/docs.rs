@@ -200,9 +200,18 @@ fn is_item_end(line: &str) -> bool {
 
 /// Whether a line begins an item of an `impl` or a trait, its attributes included.
 fn is_item_start(text: &str) -> bool {
-    ["///", "#[", "fn ", "pub fn ", "pub async fn ", "pub const ", "const ", "type "]
-        .iter()
-        .any(|start| text.starts_with(start))
+    [
+        "///",
+        "#[",
+        "fn ",
+        "pub fn ",
+        "pub async fn ",
+        "pub const ",
+        "const ",
+        "type ",
+    ]
+    .iter()
+    .any(|start| text.starts_with(start))
 }
 
 /// Adds a paragraph, after a blank line.

@@ -395,9 +395,7 @@ impl Context<'_> {
         let all = base_members(self.schema, found.base);
         let fields = self.fields(all, cfg, &mut scope);
         let branch_field = ident(&scope.claim("branch"));
-        let unknown = self
-            .keeps_members(None)
-            .then(|| ident(&scope.claim("unknown")));
+        let unknown = self.keeps_members(None).then(|| ident(&scope.claim("unknown")));
         let (mut field_declarations, mut lets, mut names, mut base_puts) = (vec![], vec![], vec![], vec![]);
         let mut tag_name = ident("kind");
         for field in &fields {
