@@ -178,6 +178,10 @@ impl Graph {
                 format!("Failed to find node with node-name='{name}'"),
             )
         })?;
+        // What a job has to say goes first, except on its own filter, where the job is the user.
+        if !node.driver().is_filter() {
+            node.check_op(OpKind::DriveDel)?;
+        }
         if node
             .parents()
             .iter()

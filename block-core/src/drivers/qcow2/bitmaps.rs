@@ -265,9 +265,7 @@ impl Qcow2 {
                 "Cannot store dirty bitmaps in qcow2 v2 files",
             ));
         }
-        if self.read_only.load(Ordering::Acquire) {
-            return Err(BlockError::new(ErrorKind::ReadOnly, "No write access"));
-        }
+        // An image that is read-only now may be writable when it is closed; one that is not stores nothing.
         if granularity_bytes < 512 {
             return Err(invalid("Granularity is under minimum (512 bytes)"));
         }
@@ -523,7 +521,6 @@ impl Qcow2 {
             .collect();
         let ages: HashMap<&str, usize> = bitmaps
             .iter()
-            .rev()
             .enumerate()
             .map(|(age, bitmap)| (bitmap.name.as_str(), old.len().saturating_add(age)))
             .collect();

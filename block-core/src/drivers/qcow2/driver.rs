@@ -58,6 +58,8 @@ fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<Nod
         name.to_owned()
     } else {
         let image = file.info().filename;
+        // A name that goes through the fault injector has the file's own behind the last colon.
+        let image = image.trim_start_matches("blkdebug::");
         match image.rsplit_once('/') {
             Some((folder, _)) => format!("{folder}/{name}"),
             None => name.to_owned(),

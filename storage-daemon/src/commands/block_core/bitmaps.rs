@@ -55,7 +55,7 @@ pub fn sources(
         .map(|source| match source {
             BlockDirtyBitmapOrStr::Local(name) => node.bitmaps().get(name).map_err(generic),
             BlockDirtyBitmapOrStr::External(external) => daemon
-                .device(&external.node)?
+                .bitmap_node(&external.node)?
                 .bitmaps()
                 .get(&external.name)
                 .map_err(generic),
