@@ -18,12 +18,18 @@ pub fn print(schema: &Schema) -> String {
         schema,
         out: String::new(),
     };
-    printer.pragmas();
+    // Free-form documentation cannot stand right before a definition, but it can before a pragma.
+    let mut free_form = false;
     for (_, module) in schema.modules() {
         for text in &module.free_docs {
+            free_form = true;
             printer.comment(&[(String::new(), text.text.to_string())]);
         }
     }
+    if free_form {
+        printer.out.push_str("{ 'pragma': {} }\n");
+    }
+    printer.pragmas();
     for (_, definition) in schema.definitions() {
         printer.definition(definition);
     }
