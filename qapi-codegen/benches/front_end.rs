@@ -38,9 +38,13 @@ fn benches(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(text.len() as u64));
         let sources = SourceMap::single("synthetic.json", text);
         assert!(compile(&sources).schema.is_some());
-        group.bench_with_input(BenchmarkId::from_parameter(groups), &sources, |bencher, sources| {
-            bencher.iter(|| compile(black_box(sources)));
-        });
+        group.bench_with_input(
+            BenchmarkId::from_parameter(groups),
+            &sources,
+            |bencher, sources| {
+                bencher.iter(|| compile(black_box(sources)));
+            },
+        );
     }
     group.finish();
 

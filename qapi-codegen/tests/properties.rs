@@ -31,7 +31,11 @@ impl Draw<'_> {
         }
         match self.below(5) {
             0 => format!("{{ 'all': [ {}, {symbol} ] }}", self.condition(depth + 1)),
-            1 => format!("{{ 'any': [ {}, {} ] }}", self.condition(depth + 1), self.condition(depth + 1)),
+            1 => format!(
+                "{{ 'any': [ {}, {} ] }}",
+                self.condition(depth + 1),
+                self.condition(depth + 1)
+            ),
             2 => format!("{{ 'not': {} }}", self.condition(depth + 1)),
             _ => symbol,
         }
@@ -44,9 +48,17 @@ impl Draw<'_> {
             let _ = write!(out, ", 'if': {}", self.condition(0));
         }
         if self.chance(4) {
-            let name = if special && self.chance(2) { "deprecated" } else { "new" };
+            let name = if special && self.chance(2) {
+                "deprecated"
+            } else {
+                "new"
+            };
             let _ = match self.chance(3) {
-                true => write!(out, ", 'features': [ {{ 'name': '{name}', 'if': {} }} ]", self.condition(1)),
+                true => write!(
+                    out,
+                    ", 'features': [ {{ 'name': '{name}', 'if': {} }} ]",
+                    self.condition(1)
+                ),
                 false => write!(out, ", 'features': [ '{name}', 'other' ]"),
             };
         }
@@ -62,7 +74,11 @@ impl Draw<'_> {
             5 => "'int'".to_owned(),
             _ => "'str'".to_owned(),
         };
-        if self.chance(4) { format!("[ {name} ]") } else { name }
+        if self.chance(4) {
+            format!("[ {name} ]")
+        } else {
+            name
+        }
     }
 
     /// Members whose names start with `prefix`, so that they clash with nobody's.
@@ -102,7 +118,10 @@ fn schema(definitions: &[Choices]) -> String {
         };
         let members = draw.members(&format!("s{index}"), structs, enums, true);
         if draw.chance(2) {
-            let _ = writeln!(out, "##\n# About structs.\n#\n# - One\n#   two\n##\n\n##\n# @Fine{index}:\n#\n# Text:\n#\n# - list\n#   goes on\n#\n# @a: first\n#     second\n#\n#       deeper\n#\n# Since: 1.{index}\n##\n{{ 'struct': 'Fine{index}', 'data': {{ 'a': 'str' }} }}");
+            let _ = writeln!(
+                out,
+                "##\n# About structs.\n#\n# - One\n#   two\n##\n\n##\n# @Fine{index}:\n#\n# Text:\n#\n# - list\n#   goes on\n#\n# @a: first\n#     second\n#\n#       deeper\n#\n# Since: 1.{index}\n##\n{{ 'struct': 'Fine{index}', 'data': {{ 'a': 'str' }} }}"
+            );
         }
         let _ = writeln!(
             out,
@@ -127,7 +146,8 @@ fn schema(definitions: &[Choices]) -> String {
             ),
             2 => {
                 let members = draw.members("c", structs, enums, false);
-                let flag = ["", ", 'allow-oob': true", ", 'gen': false", ", 'coroutine': true"][draw.below(4)];
+                let flag =
+                    ["", ", 'allow-oob': true", ", 'gen': false", ", 'coroutine': true"][draw.below(4)];
                 writeln!(
                     out,
                     "{{ 'command': 'command-{index}', 'data': {members}, 'returns': 'Struct{index}'{flag}{} }}",
@@ -150,7 +170,10 @@ fn total(bytes: &[u8]) {
     sources.insert("input.json", "input.json".to_owned(), Ok(bytes.to_vec()));
     let compiled = compile(&sources);
     assert_eq!(compiled.schema.is_none(), has_errors(&compiled.diagnostics));
-    let length = sources.files().map(|(_, source)| source.text().len()).sum::<usize>();
+    let length = sources
+        .files()
+        .map(|(_, source)| source.text().len())
+        .sum::<usize>();
     for diagnostic in &compiled.diagnostics {
         for label in std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary) {
             // A place may be the one byte behind the end: a mark that is not there.
@@ -170,10 +193,46 @@ fn total(bytes: &[u8]) {
 
 /// Pieces of which nonsense is made that gets past the lexer.
 const PIECES: [&str; 40] = [
-    "{", "}", "[", "]", ":", ",", "'struct'", "'union'", "'enum'", "'alternate'", "'command'", "'event'",
-    "'data'", "'base'", "'discriminator'", "'if'", "'features'", "'type'", "'name'", "'include'", "'pragma'",
-    "true", "false", "'Foo'", "'bar'", "'*baz'", "\n", "##\n", "# @foo:\n", "# text\n", "# Features:\n",
-    "# Since: 1\n", "'str'", "'all'", "'not'", "'", "\"", "# ", "'boxed'", "'not-there.json'",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "'struct'",
+    "'union'",
+    "'enum'",
+    "'alternate'",
+    "'command'",
+    "'event'",
+    "'data'",
+    "'base'",
+    "'discriminator'",
+    "'if'",
+    "'features'",
+    "'type'",
+    "'name'",
+    "'include'",
+    "'pragma'",
+    "true",
+    "false",
+    "'Foo'",
+    "'bar'",
+    "'*baz'",
+    "\n",
+    "##\n",
+    "# @foo:\n",
+    "# text\n",
+    "# Features:\n",
+    "# Since: 1\n",
+    "'str'",
+    "'all'",
+    "'not'",
+    "'",
+    "\"",
+    "# ",
+    "'boxed'",
+    "'not-there.json'",
 ];
 
 proptest! {
