@@ -145,7 +145,16 @@ impl ServerBuilder {
 
     /// The return value of `query-qmp-schema`, as JSON text.
     pub fn introspection(mut self, json: &'static [u8]) -> Self {
-        self.introspection = Bytes::from_static(json);
+        // Clients take a message a line. Text that is laid out for people has its line ends between
+        // tokens only: JSON strings hold none.
+        self.introspection = if json.contains(&b'\n') {
+            json.iter()
+                .copied()
+                .filter(|byte| !matches!(byte, b'\n' | b'\r'))
+                .collect()
+        } else {
+            Bytes::from_static(json)
+        };
         self
     }
 

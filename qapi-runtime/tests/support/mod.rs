@@ -215,7 +215,7 @@ pub static SCHEMA: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
     let entries: Vec<String> = (0..2000)
         .map(|n| format!("{{\"name\": \"entity-{n}\", \"meta-type\": \"object\", \"members\": []}}"))
         .collect();
-    format!("[{}]", entries.join(", "))
+    format!("[{}]", entries.join(",\r\n"))
 });
 
 /// A client that takes the bytes as they come.
