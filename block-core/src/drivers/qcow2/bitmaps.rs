@@ -3,7 +3,7 @@
 //! The directory stays in memory as it lies on disk. Storing writes everything anew and switches over with one write
 //! of the header's sector; what was there before is freed afterwards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::bytes::{be16, be32, be64, encode_table, part, to_u64, to_usize};
@@ -93,7 +93,7 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
     let broken = |_| invalid("Broken bitmap directory");
     let mut entries: Vec<Entry> = Vec::new();
     let expected = header.bitmaps.map_or(0, |extension| extension.count);
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     let mut at = 0;
     while at < bytes.len() {
         if to_u64(entries.len()) >= u64::from(expected) {
@@ -451,12 +451,9 @@ impl Qcow2 {
                 "Cannot store dirty bitmaps in qcow2 v2 files",
             ));
         }
-        let stays = |entry: &Entry| {
-            !entry.usable()
-                || bitmaps
-                    .iter()
-                    .any(|bitmap| bitmap.inconsistent && bitmap.name == entry.name)
-        };
+        let keeps: HashSet<&str> =
+            bitmaps.iter().filter(|bitmap| bitmap.inconsistent).map(|bitmap| bitmap.name.as_str()).collect();
+        let stays = |entry: &Entry| !entry.usable() || keeps.contains(entry.name.as_str());
         let mut entries: Vec<Entry> = old.iter().filter(|entry| stays(entry)).cloned().collect();
         let mut gone = Vec::new();
         for entry in old.iter().filter(|entry| !stays(entry)) {
