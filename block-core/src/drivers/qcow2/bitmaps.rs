@@ -451,8 +451,11 @@ impl Qcow2 {
                 "Cannot store dirty bitmaps in qcow2 v2 files",
             ));
         }
-        let keeps: HashSet<&str> =
-            bitmaps.iter().filter(|bitmap| bitmap.inconsistent).map(|bitmap| bitmap.name.as_str()).collect();
+        let keeps: HashSet<&str> = bitmaps
+            .iter()
+            .filter(|bitmap| bitmap.inconsistent)
+            .map(|bitmap| bitmap.name.as_str())
+            .collect();
         let stays = |entry: &Entry| !entry.usable() || keeps.contains(entry.name.as_str());
         let mut entries: Vec<Entry> = old.iter().filter(|entry| stays(entry)).cloned().collect();
         let mut gone = Vec::new();
