@@ -85,7 +85,7 @@ async fn written_data_are_there_after_reopening() {
         (65536, 16, 2),
         (512, 8, 3),
     ] {
-        let size = 3 * (1 << 20) + 512;
+        let size = (1 << 20) + 512;
         let options = CreateOptions {
             size,
             cluster_bytes,
@@ -100,7 +100,7 @@ async fn written_data_are_there_after_reopening() {
             }
             let mut model = vec![0u8; usize::try_from(size).unwrap()];
             let mut random = Random::new(cluster_bytes + refcount_bits);
-            play(&image, &mut model, &mut random, 300).await;
+            play(&image, &mut model, &mut random, 150).await;
             assert_content(&image, &model).await;
             image.close().await.unwrap();
             let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();

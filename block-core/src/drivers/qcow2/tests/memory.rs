@@ -158,12 +158,10 @@ impl Memory {
 
     fn fill(&self, offset: u64, buf: &mut [u8]) {
         let state = lock(&self.0);
-        for (nth, byte) in buf.iter_mut().enumerate() {
-            let at = usize::try_from(offset)
-                .ok()
-                .and_then(|offset| offset.checked_add(nth));
-            *byte = at.and_then(|at| state.now.get(at)).copied().unwrap_or(0);
-        }
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(state.now.len());
+        let inside = (state.now.len() - start).min(buf.len());
+        buf[..inside].copy_from_slice(&state.now[start..start + inside]);
+        buf[inside..].fill(0);
     }
 }
 
@@ -237,8 +235,10 @@ impl Storage for Memory {
                 return Err(BlockError::from_errno(5, "Input/output error"));
             }
             state.flushes += 1;
-            state.durable = state.now.clone();
-            state.volatile.clear();
+            let volatile = std::mem::take(&mut state.volatile);
+            for change in &volatile {
+                apply(&mut state.durable, change);
+            }
             Ok(())
         })
     }

@@ -170,7 +170,7 @@ async fn run(requests: Vec<Request>, cluster_bytes: u64, backing: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn like_a_vector(
