@@ -52,12 +52,11 @@ async fn stored_bitmaps_come_back() {
 
         let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
         let loaded = image.load_bitmaps().await.unwrap();
-        // The newest first, as QEMU stores them.
         let names: Vec<_> = loaded.iter().map(|bitmap| bitmap.name.as_str()).collect();
-        assert_eq!(names, ["none", "all", "some"]);
-        assert_eq!(loaded[2].dirty, dirty);
+        assert_eq!(names, ["some", "all", "none"]);
+        assert_eq!(loaded[0].dirty, dirty);
         assert_eq!(loaded[1].dirty, all);
-        assert!(loaded[0].dirty.is_empty() && loaded[0].auto);
+        assert!(loaded[2].dirty.is_empty() && loaded[0].auto);
         // Not stored back: in use for whoever opens it next.
         image.close().await.unwrap();
         let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
@@ -74,7 +73,7 @@ async fn stored_bitmaps_come_back() {
             .into_iter()
             .map(|info| (info.name, info.in_use))
             .collect();
-        assert_eq!(names, [("some".to_owned(), true), ("new".to_owned(), false)]);
+        assert_eq!(names, [("none".to_owned(), true), ("new".to_owned(), false)]);
         image.store_bitmaps(Vec::new()).await.unwrap();
         assert!(image.bitmap_infos().is_empty());
         image.close().await.unwrap();
