@@ -182,7 +182,7 @@ impl Export {
     }
 
     /// The flags that a client is told.
-    pub(super) fn flags(&self, chunked: bool, extended: bool) -> u16 {
+    pub(super) fn flags(&self, chunked: bool) -> u16 {
         let mut flags = export_flag::HAS_FLAGS
             | export_flag::SEND_FLUSH
             | export_flag::SEND_FUA
@@ -197,9 +197,6 @@ impl Export {
         }
         if chunked {
             flags |= export_flag::SEND_DF;
-        }
-        if extended {
-            flags |= export_flag::BLOCK_STAT_PAYLOAD;
         }
         flags
     }

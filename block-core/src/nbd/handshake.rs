@@ -214,7 +214,7 @@ impl Negotiation<'_> {
         let client = export.join().ok_or_else(|| invalid("export is closing"))?;
         let mut out = Vec::with_capacity(134);
         out.extend_from_slice(&export.backend().length().to_be_bytes());
-        out.extend_from_slice(&export.flags(self.mode.is_chunked(), false).to_be_bytes());
+        out.extend_from_slice(&export.flags(self.mode.is_chunked()).to_be_bytes());
         if !self.no_zeroes {
             out.resize(134, 0);
         }
@@ -283,8 +283,7 @@ impl Negotiation<'_> {
         sizes.extend_from_slice(&proto::MAX_PAYLOAD_BYTES.to_be_bytes());
         piece(info::BLOCK_SIZE, &sizes);
         let mut main = export.backend().length().to_be_bytes().to_vec();
-        let extended = self.mode == ReplyMode::Extended;
-        main.extend_from_slice(&export.flags(self.mode.is_chunked(), extended).to_be_bytes());
+        main.extend_from_slice(&export.flags(self.mode.is_chunked()).to_be_bytes());
         piece(info::EXPORT, &main);
         let next = if option == option::GO {
             let Some(client) = export.join() else {
