@@ -10,7 +10,7 @@ use qapi_runtime::{Error, EventHub, Stop};
 use tokio::runtime::Handle;
 
 use crate::convert::events::QmpEvents;
-use crate::exports::Exports;
+use crate::exports::{Exports, ObjectCredentials};
 use crate::objects::Objects;
 
 /// The daemon: everything that commands act on.
@@ -40,9 +40,11 @@ impl Daemon {
             events: sink,
         });
         let jobs = JobManager::new(&graph);
+        let objects = Arc::<Objects>::default();
+        graph.set_tls_clients(Arc::new(ObjectCredentials(Arc::clone(&objects))));
         Arc::new_cyclic(|this| Self {
             exports: Exports::new(Arc::clone(&graph), data.clone()),
-            objects: Arc::default(),
+            objects,
             graph,
             jobs,
             stop,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use block_core::bitmap::BitmapHandle;
 use block_core::event::Event;
-use block_core::graph::{Graph, Node};
+use block_core::graph::{Graph, Node, TlsClients};
+use block_core::{BlockError, ErrorKind};
 use block_core::nbd::{
     self, Export, ExportOptions, MultiConn, ServerConfig, Stream, TlsUpgrade, UpgradeFuture,
 };
@@ -20,7 +21,7 @@ use crate::cli::CliError;
 use crate::cli::chardev::Address;
 use crate::convert::error::generic;
 use crate::names;
-use crate::objects::ObjectUse;
+use crate::objects::{ObjectUse, Objects};
 use crate::process::os_text;
 
 /// Clients at once, where a server says nothing about it.
@@ -469,5 +470,35 @@ impl TlsUpgrade for ServerTls {
             let stream = self.0.accept(stream).await?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
+    }
+}
+
+/// TLS towards the servers of `nbd` nodes.
+struct ClientTls {
+    connector: tokio_rustls::TlsConnector,
+    server: rustls::pki_types::ServerName<'static>,
+}
+
+impl TlsUpgrade for ClientTls {
+    fn upgrade(&self, stream: Box<dyn Stream>) -> UpgradeFuture<'_> {
+        Box::pin(async move {
+            let stream = self.connector.connect(self.server.clone(), stream).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+/// Finds the credentials of `nbd` nodes among the objects.
+pub struct ObjectCredentials(pub Arc<Objects>);
+
+impl TlsClients for ObjectCredentials {
+    fn client(&self, id: &str, hostname: Option<&str>) -> block_core::Result<Arc<dyn TlsUpgrade>> {
+        let refuse = |text: String| BlockError::new(ErrorKind::Invalid, text);
+        let config = self.0.client_credentials(id).map_err(|error| refuse(error.to_string()))?;
+        // Where the server has no name (a unix socket), one must be given to check its certificate against.
+        let name = hostname.unwrap_or("localhost").to_owned();
+        let server = rustls::pki_types::ServerName::try_from(name)
+            .map_err(|error| refuse(format!("The server's name is not valid: {error}")))?;
+        Ok(Arc::new(ClientTls { connector: tokio_rustls::TlsConnector::from(config), server }))
     }
 }

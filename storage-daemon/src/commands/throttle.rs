@@ -37,8 +37,15 @@ const NAMES: [&str; 6] = [
     "bps-write",
 ];
 
+/// What to do about a negative number: members of the limits are checked later, against all bounds at once.
+#[derive(Clone, Copy)]
+enum Negative {
+    Refuse,
+    CheckLater,
+}
+
 /// Puts what is given in place of what was there.
-fn apply(limits: &mut ThrottleLimits, given: &schema::ThrottleLimits) -> Result<(), Error> {
+fn apply(limits: &mut ThrottleLimits, given: &schema::ThrottleLimits, negative: Negative) -> Result<(), Error> {
     macro_rules! given {
         ($name:literal, $average:ident, $max:ident, $max_length:ident) => {
             Given {
@@ -58,17 +65,20 @@ fn apply(limits: &mut ThrottleLimits, given: &schema::ThrottleLimits) -> Result<
         given!("bps-write", bps_write, bps_write_max, bps_write_max_length),
     ] {
         if let Some(rate) = rate(limits, one.name) {
-            set(&mut rate.average, one.average)?;
-            set(&mut rate.max, one.max)?;
+            set(&mut rate.average, one.average, negative)?;
+            set(&mut rate.max, one.max, negative)?;
             set_length(&mut rate.max_length_seconds, one.name, one.max_length)?;
         }
     }
-    set(&mut limits.iops_size, given.iops_size)
+    set(&mut limits.iops_size, given.iops_size, negative)
 }
 
-fn set(place: &mut u64, value: Option<i64>) -> Result<(), Error> {
+fn set(place: &mut u64, value: Option<i64>, negative: Negative) -> Result<(), Error> {
     if let Some(value) = value {
-        *place = u64::try_from(value).map_err(|_| Error::generic("Property values cannot be negative"))?;
+        if value < 0 && matches!(negative, Negative::Refuse) {
+            return Err(Error::generic("Property values cannot be negative"));
+        }
+        *place = value.cast_unsigned();
     }
     Ok(())
 }
@@ -143,7 +153,7 @@ impl Daemon {
             serde_json::from_value(limits.clone()).map_err(|error| Error::generic(error.to_string()))?;
         let group = self.throttle_group(id)?;
         let mut limits = group.limits();
-        apply(&mut limits, &given)?;
+        apply(&mut limits, &given, Negative::CheckLater)?;
         group.set_limits(limits).map_err(generic)
     }
 
@@ -153,9 +163,9 @@ impl Daemon {
         group: &schema::ThrottleGroupProperties,
     ) -> Result<(), Error> {
         let mut limits = ThrottleLimits::default();
-        apply(&mut limits, &loose(group))?;
+        apply(&mut limits, &loose(group), Negative::Refuse)?;
         if let Some(given) = &group.limits {
-            apply(&mut limits, given)?;
+            apply(&mut limits, given, Negative::CheckLater)?;
         }
         self.graph
             .throttle_groups()
@@ -177,9 +187,9 @@ mod tests {
     fn what_is_not_given_stays() {
         let mut limits = ThrottleLimits::default();
         let mut given: schema::ThrottleLimits = serde_json::from_value(json!({"iops-total": 100})).unwrap();
-        apply(&mut limits, &given).unwrap();
+        apply(&mut limits, &given, Negative::Refuse).unwrap();
         given = serde_json::from_value(json!({"iops-total-max": 200, "iops-size": 4096})).unwrap();
-        apply(&mut limits, &given).unwrap();
+        apply(&mut limits, &given, Negative::Refuse).unwrap();
         assert_eq!(
             limits.iops_total,
             Rate {
@@ -191,7 +201,7 @@ mod tests {
         assert_eq!(limits.iops_size, 4096);
         given = serde_json::from_value(json!({"bps-read": -1})).unwrap();
         assert_eq!(
-            apply(&mut limits, &given).unwrap_err().to_string(),
+            apply(&mut limits, &given, Negative::Refuse).unwrap_err().to_string(),
             "Property values cannot be negative"
         );
     }

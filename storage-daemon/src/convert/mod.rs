@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod events;
+pub mod filename;
 pub mod jobs;
 pub mod nodes;
 pub mod options;

@@ -11,6 +11,7 @@ use schema::NewImageMode;
 
 use super::create;
 use crate::convert::error::generic;
+use crate::convert::filename::filename;
 use crate::convert::nodes::snapshot_info;
 use crate::daemon::Daemon;
 
@@ -89,8 +90,7 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
             daemon
                 .on_data(async move {
                     if args.mode != Some(NewImageMode::Existing) {
-                        let info = base.driver().info();
-                        let backing = (info.filename, base.driver().name().to_owned());
+                        let backing = (filename(&base), base.driver().name().to_owned());
                         create::image(&graph, &args.snapshot_file, &format, base.length(), Some(backing))
                             .await?;
                     }
