@@ -63,5 +63,5 @@ name_type! {
 /// The unit in which QEMU's interfaces speak of sectors: 512 bytes.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// The largest size and offset of a node, in bytes: what a signed 64-bit offset holds, less one alignment unit.
-pub const MAX_LENGTH_BYTES: u64 = (i64::MAX as u64) & !0xffff;
+/// The largest size and offset of a node, in bytes: what a signed 64-bit offset holds, less the largest alignment.
+pub const MAX_LENGTH_BYTES: u64 = (i64::MAX as u64) & !((1 << 30) - 1);

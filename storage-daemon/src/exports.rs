@@ -9,10 +9,10 @@ use std::time::Duration;
 use block_core::bitmap::BitmapHandle;
 use block_core::event::Event;
 use block_core::graph::{Graph, Node, TlsClients};
-use block_core::{BlockError, ErrorKind};
 use block_core::nbd::{
     self, Export, ExportOptions, MultiConn, ServerConfig, Stream, TlsUpgrade, UpgradeFuture,
 };
+use block_core::{BlockError, ErrorKind};
 use qapi_runtime::Error;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -494,11 +494,17 @@ pub struct ObjectCredentials(pub Arc<Objects>);
 impl TlsClients for ObjectCredentials {
     fn client(&self, id: &str, hostname: Option<&str>) -> block_core::Result<Arc<dyn TlsUpgrade>> {
         let refuse = |text: String| BlockError::new(ErrorKind::Invalid, text);
-        let config = self.0.client_credentials(id).map_err(|error| refuse(error.to_string()))?;
+        let config = self
+            .0
+            .client_credentials(id)
+            .map_err(|error| refuse(error.to_string()))?;
         // Where the server has no name (a unix socket), one must be given to check its certificate against.
         let name = hostname.unwrap_or("localhost").to_owned();
         let server = rustls::pki_types::ServerName::try_from(name)
             .map_err(|error| refuse(format!("The server's name is not valid: {error}")))?;
-        Ok(Arc::new(ClientTls { connector: tokio_rustls::TlsConnector::from(config), server }))
+        Ok(Arc::new(ClientTls {
+            connector: tokio_rustls::TlsConnector::from(config),
+            server,
+        }))
     }
 }

@@ -13,7 +13,7 @@ use crate::drivers;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::options::{CacheOptions, DriverOptions, NodeOptions, NodeRef};
 use crate::sync::lock;
-use crate::types::NodeName;
+use crate::types::{MAX_LENGTH_BYTES, NodeName};
 
 /// What a parent passes on to children that are opened with it.
 #[derive(Debug, Clone)]
@@ -212,6 +212,10 @@ impl Graph {
         place: u64,
     ) -> Result<Arc<Node>> {
         let stored = match driver.image_store() {
+            _ if driver.length() > MAX_LENGTH_BYTES => Err(BlockError::from_errno(
+                27,
+                "Could not refresh total sector count: File too large",
+            )),
             Some(store) => store.load_bitmaps().await,
             None => Ok(Vec::new()),
         };

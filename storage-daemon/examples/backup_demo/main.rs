@@ -55,7 +55,7 @@ fn run() -> Result<()> {
 
     println!("\n1. full backup of both and a new bitmap on each, in one transaction");
     demo.make_targets("full", None)?;
-    let full = demo.backup("full", "full", None, &disks, true)?;
+    let full = demo.backup("full", "full", &disks, true)?;
     ensure!(
         full.iter().all(|end| *end == JobEnd::Completed),
         "the full backup ended with {full:?}"
@@ -68,7 +68,7 @@ fn run() -> Result<()> {
     wait_for_writes(&writers)?;
     demo.make_targets("failing", Some("full"))?;
     let before = demo.dirty()?;
-    let failed = demo.backup("failing", "incremental", Some("faulty"), &disks, false)?;
+    let failed = demo.backup("failing", "incremental", &disks, false)?;
     for (disk, end) in disks.iter().zip(&failed) {
         println!("  {}: {}", disk.name(), describe(end));
     }
@@ -94,7 +94,7 @@ fn run() -> Result<()> {
 
     println!("\n3. the same again, with targets that work");
     demo.make_targets("incremental", Some("full"))?;
-    let done = demo.backup("incremental", "incremental", None, &disks, false)?;
+    let done = demo.backup("incremental", "incremental", &disks, false)?;
     ensure!(
         done.iter().all(|end| *end == JobEnd::Completed),
         "the incremental backup ended with {done:?}"
@@ -276,14 +276,7 @@ impl Demo {
     }
 
     /// Backs both disks up as one group and follows it to its end. Remembers what the disks hold at that moment.
-    fn backup(
-        &self,
-        targets: &str,
-        sync: &str,
-        _fault: Option<&str>,
-        disks: &[Disk; 2],
-        new_bitmaps: bool,
-    ) -> Result<Vec<JobEnd>> {
+    fn backup(&self, targets: &str, sync: &str, disks: &[Disk; 2], new_bitmaps: bool) -> Result<Vec<JobEnd>> {
         let mut actions = Vec::new();
         let mut jobs = Vec::new();
         for disk in disks {

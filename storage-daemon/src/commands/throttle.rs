@@ -45,7 +45,11 @@ enum Negative {
 }
 
 /// Puts what is given in place of what was there.
-fn apply(limits: &mut ThrottleLimits, given: &schema::ThrottleLimits, negative: Negative) -> Result<(), Error> {
+fn apply(
+    limits: &mut ThrottleLimits,
+    given: &schema::ThrottleLimits,
+    negative: Negative,
+) -> Result<(), Error> {
     macro_rules! given {
         ($name:literal, $average:ident, $max:ident, $max_length:ident) => {
             Given {
@@ -201,7 +205,9 @@ mod tests {
         assert_eq!(limits.iops_size, 4096);
         given = serde_json::from_value(json!({"bps-read": -1})).unwrap();
         assert_eq!(
-            apply(&mut limits, &given, Negative::Refuse).unwrap_err().to_string(),
+            apply(&mut limits, &given, Negative::Refuse)
+                .unwrap_err()
+                .to_string(),
             "Property values cannot be negative"
         );
     }

@@ -2,7 +2,6 @@
 
 pub mod error;
 pub mod events;
-pub mod filename;
 pub mod jobs;
 pub mod nodes;
 pub mod options;

@@ -12,7 +12,6 @@ use schema::{BlockdevOnError, MirrorSyncMode, NewImageMode};
 
 use super::create;
 use crate::convert::error::generic;
-use crate::convert::filename::filename as image_name;
 use crate::convert::options::on_cbw_error;
 use crate::daemon::Daemon;
 
@@ -158,7 +157,7 @@ async fn drive_target(
         None => Some(device.driver().name().to_owned()),
     };
     let size = device.length();
-    let backing_image = below.map(|node| (image_name(&node), node.driver().name().to_owned()));
+    let backing_image = below.map(|node| (node.filename(), node.driver().name().to_owned()));
     let source_name = device.name().clone();
     let filename = args.target.clone();
     let graph = Arc::clone(&daemon.graph);

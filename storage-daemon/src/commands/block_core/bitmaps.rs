@@ -15,17 +15,26 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     if args.name.is_empty() {
         return Err(Error::generic("Bitmap name cannot be empty"));
     }
-    let granularity_bytes = args.granularity.unwrap_or_else(|| default_granularity(node.driver().info().cluster_bytes));
+    let granularity_bytes = args
+        .granularity
+        .unwrap_or_else(|| default_granularity(node.driver().info().cluster_bytes));
     if granularity_bytes < 512 || !granularity_bytes.is_power_of_two() {
         return Err(Error::generic("Granularity must be power of 2 and at least 512"));
     }
     let persistent = args.persistent.unwrap_or(false);
     if persistent {
         let fits = match node.driver().image_store() {
-            Some(store) => store.can_store_bitmap(&args.name, granularity_bytes).map_err(|error| error.to_string()),
+            Some(store) => store
+                .can_store_bitmap(&args.name, granularity_bytes)
+                .map_err(|error| error.to_string()),
             None => Err("Operation not supported".to_owned()),
         };
-        fits.map_err(|why| Error::generic(format!("Can't store persistent bitmaps to {}: {why}", node.name())))?;
+        fits.map_err(|why| {
+            Error::generic(format!(
+                "Can't store persistent bitmaps to {}: {why}",
+                node.name()
+            ))
+        })?;
     }
     Ok(BitmapSpec {
         name: args.name.as_str().into(),

@@ -11,7 +11,6 @@ use schema::NewImageMode;
 
 use super::create;
 use crate::convert::error::generic;
-use crate::convert::filename::filename;
 use crate::convert::nodes::snapshot_info;
 use crate::daemon::Daemon;
 
@@ -90,7 +89,7 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
             daemon
                 .on_data(async move {
                     if args.mode != Some(NewImageMode::Existing) {
-                        let backing = (filename(&base), base.driver().name().to_owned());
+                        let backing = (base.filename(), base.driver().name().to_owned());
                         create::image(&graph, &args.snapshot_file, &format, base.length(), Some(backing))
                             .await?;
                     }
