@@ -276,7 +276,7 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
         }
         bits = bits << 6 | u32::from(value);
         letters += 1;
-        if letters % 4 == 0 {
+        if letters.is_multiple_of(4) {
             bytes.extend_from_slice(bits.to_be_bytes().get(1..)?);
             bits = 0;
         }

@@ -17,9 +17,12 @@ use schema::TransactionActionBranch as Branch;
 use crate::daemon::Daemon;
 use crate::membership::{self, ActionWish, TransactionWish};
 
+/// Something left to be done.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Work that a commit or abort, which cannot wait, leaves to be done before the reply.
 #[derive(Clone, Default)]
-pub struct Settling(Arc<Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>>);
+pub struct Settling(Arc<Mutex<Vec<Work>>>);
 
 impl Settling {
     /// Leaves something to be done.

@@ -88,11 +88,12 @@ async fn remove_now(node: &Arc<Node>, name: &str) -> Result<(), Error> {
     let bitmap = node.bitmaps().get(name).map_err(generic)?;
     let undo = action::remove(node.bitmaps(), name).map_err(generic)?;
     let stored = bitmap.info().is_some_and(|info| info.persistent);
-    if stored && let Some(store) = node.driver().image_store() {
-        if let Err(error) = store.remove_bitmap(name).await {
-            undo.abort();
-            return Err(generic(error));
-        }
+    if stored
+        && let Some(store) = node.driver().image_store()
+        && let Err(error) = store.remove_bitmap(name).await
+    {
+        undo.abort();
+        return Err(generic(error));
     }
     undo.commit();
     Ok(())

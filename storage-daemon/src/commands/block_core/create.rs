@@ -87,7 +87,6 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
             Some(schema::Qcow2CompressionType::Zstd) => qcow2::Compression::Zstd,
             Some(schema::Qcow2CompressionType::Zlib) | None => qcow2::Compression::Zlib,
         },
-        ..defaults
     })
 }
 
