@@ -25,6 +25,8 @@ pub const DEFAULT_CLUSTER_BYTES: u64 = 65536;
 pub const MAX_CLUSTER_BYTES: u64 = 1 << 31;
 /// The longest piece that is read and then written.
 const BUFFER_BYTES: u64 = 1 << 20;
+/// The shortest piece that is left to the kernel.
+const OFFLOAD_LEAST_BYTES: u64 = 256 << 10;
 /// Pieces that the kernel copies at the same time: more than memory bandwidth serves only adds waiting.
 const LANES: usize = 2;
 /// How far ahead the source is asked what it holds.
@@ -474,8 +476,9 @@ impl BlockCopy {
             {
                 Some(known) => known,
                 None => {
-                    let span = (end * self.cluster).min(self.length) - offset;
-                    // What is still to be copied does not change, so that a long answer stays true.
+                    // Asked beyond this run: what is still to be copied does not change, so that a long answer stays
+                    // true where it matters; and a file system may walk to the end of its data for each answer.
+                    let span = self.length - offset;
                     let status = self
                         .source
                         .block_status(
@@ -526,6 +529,11 @@ impl BlockCopy {
                 .dirty
                 .next_clear(start, stop.min(start + chunk))
                 .unwrap_or(stop.min(start + chunk));
+            // A small piece is copied sooner than a thread is found for it.
+            let way = match way {
+                Way::Host(_) if (stop - start) * self.cluster < OFFLOAD_LEAST_BYTES => Way::Buffer,
+                way => way,
+            };
             return Ok(Some(self.claim(&mut sets, start, stop, way)));
         }
     }
