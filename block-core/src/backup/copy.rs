@@ -112,7 +112,7 @@ struct Known {
     status: BlockStatus,
 }
 
-/// Clusters that their holder copies. Dropped without [`done`](Self::done), they have to be copied again.
+/// Clusters that their holder copies. Dropped before they are copied, they have to be copied again.
 #[derive(Debug)]
 pub struct Claim {
     copy: Arc<BlockCopy>,
