@@ -62,10 +62,18 @@ pub trait StringEnum: Sized + Clone + 'static {
 /// # Errors
 /// When a member is missing, does not fit, or is not one of the type.
 pub fn strict<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
-    let mut object = Object::open(value)?;
-    let result = T::take(&mut object)?;
-    object.finish()?;
-    Ok(result)
+    // Spelled out here and below: `?` and adapters would be compiled anew for every type.
+    let mut object = match Object::open(value) {
+        Ok(object) => object,
+        Err(error) => return Err(error),
+    };
+    match T::take(&mut object) {
+        Ok(result) => match object.finish() {
+            Ok(()) => Ok(result),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads an object and overlooks members that its type does not have.
@@ -73,7 +81,10 @@ pub fn strict<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
 /// # Errors
 /// When a member is missing or does not fit.
 pub fn tolerant<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
-    T::take(&mut Object::open(value)?)
+    match Object::open(value) {
+        Ok(mut object) => T::take(&mut object),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads an object and lets it keep members that its type does not have.
@@ -109,7 +120,12 @@ pub fn string_enum<T: StringEnum>(value: Cursor<'_>) -> Result<T, DecodeError> {
 
 /// The enumeration's value with that name on the wire.
 pub fn parse<T: StringEnum>(name: &str) -> Option<T> {
-    T::VALUES.iter().find(|value| value.wire_name() == name).cloned()
+    for value in T::VALUES {
+        if value.wire_name() == name {
+            return Some(value.clone());
+        }
+    }
+    None
 }
 
 /// That text is no value of an enumeration.
@@ -215,8 +231,13 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When it is not, or does not fit.
     pub fn required<T: Decode>(&mut self, name: &'static str) -> Result<T, DecodeError> {
-        let value = self.member(name)?;
-        T::decode(value).map_err(|error| error.in_member(name))
+        match self.member(name) {
+            Ok(value) => match T::decode(value) {
+                Ok(value) => Ok(value),
+                Err(error) => Err(error.in_member(name)),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads a member that may be left out.
@@ -224,12 +245,13 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When it does not fit.
     pub fn optional<T: Decode>(&mut self, name: &'static str) -> Result<Option<T>, DecodeError> {
-        match self.find(name)? {
-            Some(value) => match T::decode(value) {
+        match self.find(name) {
+            Ok(Some(value)) => match T::decode(value) {
                 Ok(value) => Ok(Some(value)),
                 Err(error) => Err(error.in_member(name)),
             },
-            None => Ok(None),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

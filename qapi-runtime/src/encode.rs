@@ -59,6 +59,16 @@ impl Writer {
         self.close(b'}');
     }
 
+    /// Begins an object; generated code calls it, as a closure for every type would be compiled anew.
+    pub fn begin_object(&mut self) {
+        self.open(b'{');
+    }
+
+    /// Ends an object.
+    pub fn end_object(&mut self) {
+        self.close(b'}');
+    }
+
     /// Writes an array.
     #[inline]
     pub fn array<'a, T: Encode + 'a>(&mut self, elements: impl IntoIterator<Item = &'a T>) {

@@ -17,7 +17,9 @@ macro_rules! object {
 
         impl $crate::encode::Encode for $name {
             fn encode(&self, out: &mut $crate::encode::Writer) {
-                out.object(|out| $crate::decode::Members::put(self, out));
+                out.begin_object();
+                $crate::decode::Members::put(self, out);
+                out.end_object();
             }
         }
 
