@@ -1,7 +1,7 @@
 //! The qcow2 image format, versions 2 and 3.
 //!
-//! One [`Meta`](meta::Meta) owns every table of an open image and changes in synchronous steps; [`io`] carries out
-//! what the steps need and moves the data; [`writeback`] brings tables to the disk in an order that a crash can
+//! One `Meta` owns every table of an open image and changes in synchronous steps; `io` carries out
+//! what the steps need and moves the data; `writeback` brings tables to the disk in an order that a crash can
 //! interrupt anywhere: refcounts before what refers to clusters, and nothing is freed before nothing refers to it.
 //! The driver does not know the graph: below it are two [`Storage`]s, the image's file and the backing node.
 //!
