@@ -1,7 +1,4 @@
-#![expect(
-    clippy::expect_used,
-    reason = "a test that cannot go on says why and ends"
-)]
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 #![expect(
     clippy::needless_pass_by_value,
     reason = "`json!` literals read best as they are"
