@@ -7,6 +7,8 @@
 //! With `QAPI_CORPUS` set to a folder with `cases/cases.tsv`, `schemas` and `introspect`, each case there is
 //! a test, too, and so is each reference introspection.
 
+#![expect(clippy::unwrap_used, reason = "a test helper that fails is a failed test")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

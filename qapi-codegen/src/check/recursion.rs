@@ -47,6 +47,10 @@ fn contained(types: &Types, raw: &[RawDefinition<'_>], id: TypeId) -> Vec<(TypeI
     }
 }
 
+/// A type on the way, what it contains that is still to be looked at, and where it says what is being
+/// looked at now.
+type Frame = (TypeId, Vec<(TypeId, Option<Span>)>, Option<Span>);
+
 #[derive(Clone, Copy, PartialEq)]
 enum Colour {
     New,
@@ -63,8 +67,6 @@ fn containment(types: &mut Types, raw: &[RawDefinition<'_>], diagnostics: &mut V
         if colours.get(start.index()) != Some(&Colour::New) {
             continue;
         }
-        // A stack of types with what each contains, the part that is still to be looked at.
-        type Frame = (TypeId, Vec<(TypeId, Option<Span>)>, Option<Span>);
         let mut stack: Vec<Frame> = vec![(start, contained(types, raw, start), None)];
         if let Some(colour) = colours.get_mut(start.index()) {
             *colour = Colour::Open;
@@ -116,7 +118,7 @@ fn containment(types: &mut Types, raw: &[RawDefinition<'_>], diagnostics: &mut V
 fn report(
     types: &Types,
     raw: &[RawDefinition<'_>],
-    stack: &[(TypeId, Vec<(TypeId, Option<Span>)>, Option<Span>)],
+    stack: &[Frame],
     held: TypeId,
     diagnostics: &mut Vec<Diagnostic>,
 ) {

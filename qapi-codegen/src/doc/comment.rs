@@ -98,9 +98,7 @@ struct Reader<'a, 'd> {
 
 impl<'a> Reader<'a, '_> {
     fn comment(&mut self) -> Option<(String, Span)> {
-        let Some(first) = self.lines.next() else {
-            return None;
-        };
+        let first = self.lines.next()?;
         if !first.text.starts_with('@') {
             self.free_form(first);
             return None;

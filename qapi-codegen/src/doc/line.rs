@@ -290,26 +290,20 @@ fn is_url(text: &str) -> bool {
 
 /// Where a sentence ends with one space before the next: the offset of its full stop.
 fn single_space(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let mut from = 0;
-    while let Some(found) = text.get(from..)?.find(' ') {
-        let space = from + found;
-        from = space + 1;
-        let next = bytes.get(space + 1).copied().unwrap_or(b' ');
+    for (stop, window) in text.as_bytes().windows(3).enumerate() {
+        // The space decides most often.
+        let &[mark, b' ', next] = window else { continue };
         let starts = next.is_ascii_uppercase() || next.is_ascii_digit() || next == b'(';
-        let Some(stop) = space.checked_sub(1) else {
-            continue;
-        };
-        if !starts || !matches!(bytes.get(stop), Some(b'.' | b'!' | b'?')) {
+        if !starts || !matches!(mark, b'.' | b'!' | b'?') {
             continue;
         }
-        let before = text.get(..stop)?;
+        let before = text.get(..stop).unwrap_or("");
         // `e.g. Foo` is no end of a sentence, and `1. Foo` is an item of a list.
-        let abbreviation = bytes.get(stop) == Some(&b'.')
+        let abbreviation = mark == b'.'
             && before
                 .strip_suffix("e.g")
                 .is_some_and(|rest| !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-        let item = bytes.get(stop) == Some(&b'.')
+        let item = mark == b'.'
             && before.trim_start_matches(' ').len() == 1
             && before.ends_with(|c: char| c.is_ascii_digit());
         if !abbreviation && !item {

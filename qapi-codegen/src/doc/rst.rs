@@ -189,10 +189,10 @@ impl Parser<'_> {
             literal(lines.get(at + 1..end).unwrap_or(&[]), None, None, out);
             return end;
         }
-        if is_table_rule(line) {
-            if let Some(end) = table(lines, at, out) {
-                return end;
-            }
+        if is_table_rule(line)
+            && let Some(end) = table(lines, at, out)
+        {
+            return end;
         }
         if let Some((_, numbered)) = marker(line) {
             return self.list(lines, at, numbered, depth, out);
