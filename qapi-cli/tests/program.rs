@@ -17,8 +17,11 @@ fn qapi(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
         "{ 'struct': 'Node', 'data': { 'name': 'string' } }\n{ 'struct': 'Node', 'data': {} }\n",
     )
     .ok();
-    let output: Option<Output> =
-        Command::new(env!("CARGO_BIN_EXE_qapi")).current_dir(folder).args(arguments).output().ok();
+    let output: Option<Output> = Command::new(env!("CARGO_BIN_EXE_qapi"))
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .ok();
     output.map_or((-1, String::new(), String::new()), |output| {
         (
             output.status.code().unwrap_or(-1),
@@ -31,8 +34,14 @@ fn qapi(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
 #[test]
 fn check_accepts_and_refuses() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(qapi(folder.path(), &["check", "good.json"]), (0, String::new(), String::new()));
-    let (status, out, _) = qapi(folder.path(), &["check", "--message-format", "short", "good.json", "bad.json"]);
+    assert_eq!(
+        qapi(folder.path(), &["check", "good.json"]),
+        (0, String::new(), String::new())
+    );
+    let (status, out, _) = qapi(
+        folder.path(),
+        &["check", "--message-format", "short", "good.json", "bad.json"],
+    );
     assert_eq!(status, 1);
     assert_eq!(
         out,
@@ -45,8 +54,14 @@ fn check_accepts_and_refuses() {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(value["primary"]["file"], "bad.json");
     }
-    let (status, out, _) = qapi(folder.path(), &["check", "--message-format", "short", "none.json"]);
-    assert_eq!((status, out.starts_with("none.json:1:1: error[QAPI0110]: ")), (1, true));
+    let (status, out, _) = qapi(
+        folder.path(),
+        &["check", "--message-format", "short", "none.json"],
+    );
+    assert_eq!(
+        (status, out.starts_with("none.json:1:1: error[QAPI0110]: ")),
+        (1, true)
+    );
 }
 
 #[test]
@@ -60,7 +75,10 @@ fn introspect_follows_conditions() {
     };
     assert_eq!(members(&["introspect", "good.json"]), 1);
     assert_eq!(members(&["introspect", "good.json", "--define", "MODES"]), 2);
-    assert_eq!(members(&["introspect", "good.json", "--all-conditions", "--unmask"]), 2);
+    assert_eq!(
+        members(&["introspect", "good.json", "--all-conditions", "--unmask"]),
+        2
+    );
     assert_eq!(qapi(folder.path(), &["introspect", "bad.json"]).0, 1);
 }
 
@@ -87,7 +105,15 @@ fn explain_generate_and_help() {
     assert_eq!(qapi(folder.path(), &["generate", "good.json", "-o", "out"]).0, 0);
     assert!(folder.path().join("out/mod.rs").is_file());
     for shell in ["bash", "zsh", "fish"] {
-        assert!(qapi(folder.path(), &["completions", shell]).1.contains("introspect"));
+        assert!(
+            qapi(folder.path(), &["completions", shell])
+                .1
+                .contains("introspect")
+        );
     }
-    assert!(qapi(folder.path(), &["man", "check"]).1.contains("message\\-format"));
+    assert!(
+        qapi(folder.path(), &["man", "check"])
+            .1
+            .contains("message\\-format")
+    );
 }
