@@ -51,7 +51,8 @@ pub enum Command {
 pub enum MessageFormat {
     /// With the lines of the schema
     Human,
-    /// FILE:LINE:COL: error[CODE]: text, one a line; lines about further places begin with two spaces
+    /// One line each
+    #[value(help = "FILE:LINE:COL: error[CODE]: text, one a line; lines about further places begin with two spaces")]
     Short,
     /// One JSON object a line
     Json,

@@ -1,6 +1,6 @@
 //! Documentation comments: from lines of `# text` to sections, and from their text to Markdown.
 //!
-//! Whether what a comment describes exists is not known here; [`crate::check`] compares.
+//! Whether what a comment describes exists is not known here; the checks compare.
 
 mod comment;
 mod line;
