@@ -52,7 +52,9 @@ pub enum MessageFormat {
     /// With the lines of the schema
     Human,
     /// One line each
-    #[value(help = "FILE:LINE:COL: error[CODE]: text, one a line; lines about further places begin with two spaces")]
+    #[value(
+        help = "FILE:LINE:COL: error[CODE]: text, one a line; lines about further places begin with two spaces"
+    )]
     Short,
     /// One JSON object a line
     Json,
