@@ -13,6 +13,7 @@ use crate::driver::{
     BlockStatus, Driver, DriverInfo, FormatInfo, ImageStore, IoFuture, Limits, Preallocation, Qcow2Info,
     SnapshotInfo, StoredBitmap, WriteFlags, WriteMapping, ZeroFlags,
 };
+use crate::event::Event;
 use crate::graph::{Child, ChildRole, OpenContext};
 use crate::options::{
     BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions,
@@ -22,7 +23,21 @@ use crate::sync::lock;
 /// Opens an image as a node.
 pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<Arc<dyn Driver>> {
     let file = context.child("file", ChildRole::Storage, &options.file).await?;
-    let image = Qcow2::open(file.clone(), OpenOptions::from_node(context.options(), options)).await?;
+    let mut open_options = OpenOptions::from_node(context.options(), options);
+    let graph = Arc::downgrade(context.graph());
+    let node = context.options().node_name.clone().unwrap_or_else(|| "".into());
+    open_options.on_corruption = Some(Arc::new(move |message, place, fatal| {
+        if let Some(graph) = graph.upgrade() {
+            let (node, message) = (node.clone(), message.to_owned());
+            graph.emit(Event::BlockImageCorrupted {
+                node,
+                message,
+                place,
+                fatal,
+            });
+        }
+    }));
+    let image = Qcow2::open(file.clone(), open_options).await?;
     let backing = match &options.backing {
         BackingRef::None => None,
         BackingRef::Node(node) => Some(node.clone()),

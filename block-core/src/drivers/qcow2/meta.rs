@@ -221,6 +221,8 @@ pub(super) struct Meta {
     pub(super) unsettled: bool,
     /// A fatal corruption was found: nothing works any more.
     pub(super) broken: bool,
+    /// A corruption was told of: those that do no damage are told of once.
+    pub(super) told: bool,
     changes: u64,
 }
 
@@ -258,6 +260,7 @@ impl Meta {
             data_first: false,
             unsettled: false,
             broken: false,
+            told: false,
             changes: 0,
         }
     }

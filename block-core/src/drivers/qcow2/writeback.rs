@@ -462,22 +462,23 @@ impl Qcow2 {
     /// Notes a corruption: marks the image, tells who wants to know, and gives the error that requests see.
     pub(super) async fn corrupted(&self, corruption: &Corruption) -> BlockError {
         let error = BlockError::from_errno(5, "Input/output error");
-        let first = {
+        // Reading a broken image does no damage: only a writer is stopped.
+        let fatal = corruption.fatal && !self.read_only.load(Ordering::Acquire);
+        let (first, version) = {
             let mut meta = lock(&self.meta);
-            let first = !meta.broken;
-            meta.broken |= corruption.fatal;
-            first
+            let first = !meta.broken && (fatal || !meta.told);
+            meta.broken |= fatal;
+            meta.told = true;
+            (first, meta.geometry.version)
         };
         if !first {
             return error;
         }
-        tracing::warn!(message = %corruption.message, fatal = corruption.fatal, "qcow2 image is corrupt");
+        tracing::warn!(message = %corruption.message, fatal, "qcow2 image is corrupt");
         if let Some(tell) = &self.options.load().on_corruption {
-            tell(&corruption.message, corruption.place, corruption.fatal);
+            tell(&corruption.message, corruption.place, fatal);
         }
-        let writable = !self.read_only.load(Ordering::Acquire);
-        let version = lock(&self.meta).geometry.version;
-        if corruption.fatal && writable && version >= 3 {
+        if fatal && version >= 3 {
             let marked = self
                 .update_header(|header| header.incompatible |= INCOMPATIBLE_CORRUPT)
                 .await;
