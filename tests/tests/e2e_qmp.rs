@@ -1,8 +1,4 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and ends")]
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "`json!` literals read best as they are"
-)]
 //! The monitor of the real program: requests that end `qemu-storage-daemon` 10.0.2, replies that it mixes up, and misbehaving
 //! clients beside working ones.
 
