@@ -63,10 +63,7 @@ pub trait StringEnum: Sized + Clone + 'static {
 /// When a member is missing, does not fit, or is not one of the type.
 pub fn strict<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
     // Spelled out here and below: `?` and adapters would be compiled anew for every type.
-    let mut object = match Object::open(value) {
-        Ok(object) => object,
-        Err(error) => return Err(error),
-    };
+    let mut object = Object::open(value)?;
     match T::take(&mut object) {
         Ok(result) => match object.finish() {
             Ok(()) => Ok(result),
