@@ -2,7 +2,7 @@
 // Generated; changes here are lost.
 
 /// Types, commands and events of small.json.
-#[allow(clippy::large_enum_variant, rustdoc::redundant_explicit_links, deprecated, reason = "as the schema has it")]
+#[allow(clippy::large_enum_variant, clippy::module_inception, rustdoc::redundant_explicit_links, deprecated, reason = "as the schema has it")]
 pub mod small;
 
 pub use self::small::*;
