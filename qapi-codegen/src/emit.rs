@@ -255,8 +255,11 @@ impl Context<'_> {
             let ident = &self.module_names(*id).0;
             text.push_str(&format!("/// Types, commands and events of {}.\n", module.name));
             // Whether a link needs its path depends on what the module imports.
-            let mut allows =
-                vec!["clippy::large_enum_variant", "clippy::module_inception", "rustdoc::redundant_explicit_links"];
+            let mut allows = vec![
+                "clippy::large_enum_variant",
+                "clippy::module_inception",
+                "rustdoc::redundant_explicit_links",
+            ];
             if deprecated {
                 allows.push("deprecated");
             }
