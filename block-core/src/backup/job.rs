@@ -28,6 +28,8 @@ const CHUNK_BYTES: u64 = 1 << 20;
 const OFFLOAD_CHUNK_BYTES: u64 = 4 << 20;
 /// Copiers in flight at most, whatever `max-workers` allows: each holds a buffer.
 const MOST_WORKERS: u64 = 16;
+/// How much of its last request's debt a limited job pays before it ends.
+const LAST_PAYMENT: Duration = Duration::from_millis(25);
 /// How long to wait before what failed and is to be ignored is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -440,6 +442,7 @@ impl BackupJob {
         let pool: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let mut failure: Option<CopyError> = None;
         let mut finish = Finish::Complete;
+        let mut paid = false;
         loop {
             if let Some(error) = self.copy.broken() {
                 failure.get_or_insert(CopyError {
@@ -493,6 +496,13 @@ impl BackupJob {
                         continue;
                     }
                     if self.copy.remaining_bytes() > 0 {
+                        continue;
+                    }
+                    // Of the last request's debt a little is paid: a limited member of a group must not
+                    // be done before another one, started with it, has had the time to fail.
+                    if !paid && let Some(delay) = self.rate.delay() {
+                        paid = true;
+                        context.sleep(delay.min(LAST_PAYMENT)).await;
                         continue;
                     }
                     break;
