@@ -23,18 +23,22 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     }
     let persistent = args.persistent.unwrap_or(false);
     if persistent {
-        let fits = match node.driver().image_store() {
+        let node_name = node.name();
+        match node.driver().image_store() {
             Some(store) => store
                 .can_store_bitmap(&args.name, granularity_bytes)
-                .map_err(|error| error.to_string()),
-            None => Err("Operation not supported".to_owned()),
-        };
-        fits.map_err(|why| {
-            Error::generic(format!(
-                "Can't store persistent bitmaps to {}: {why}",
-                node.name()
-            ))
-        })?;
+                .map_err(|why| {
+                    Error::generic(format!(
+                        "Can't make bitmap '{}' persistent in '{node_name}': {why}",
+                        args.name
+                    ))
+                })?,
+            None => {
+                return Err(Error::generic(format!(
+                    "Can't store persistent bitmaps to {node_name}: Operation not supported"
+                )));
+            }
+        }
     }
     Ok(BitmapSpec {
         name: args.name.as_str().into(),

@@ -117,11 +117,6 @@ pub async fn image(
     size: u64,
     backing: Option<(String, String)>,
 ) -> Result<(), Error> {
-    if backing.is_some() && format != "qcow2" {
-        return Err(Error::generic(format!(
-            "Backing file not supported for file format '{format}'"
-        )));
-    }
     match format {
         "qcow2" | "raw" | "file" => {}
         "host_device" | "null-co" | "nbd" | "throttle" | "copy-before-write" | "snapshot-access"
@@ -131,6 +126,11 @@ pub async fn image(
             )));
         }
         _ => return Err(Error::generic(format!("Unknown file format '{format}'"))),
+    }
+    if backing.is_some() && format != "qcow2" {
+        return Err(Error::generic(format!(
+            "Backing file not supported for file format '{format}'"
+        )));
     }
     let is_qcow2 = format == "qcow2";
     file::create(&CreateFile {
