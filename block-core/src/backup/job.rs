@@ -18,7 +18,9 @@ use crate::error::{BlockError, ErrorKind, Result};
 use crate::event::JobKind;
 use crate::graph::{Backend, BackendUser, DrainGuard, Graph, Node, OpBlockGuard, OpKind, Perm};
 use crate::job::rate::RateLimit;
-use crate::job::{ErrorAction, JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobManager, JobSpec};
+use crate::job::{
+    ErrorAction, HeldJob, JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobManager, JobSpec,
+};
 use crate::options::{CopyBeforeWriteOptions, DriverOptions, NodeOptions, NodeRef, OnCbwError};
 use crate::sync::lock;
 
@@ -137,6 +139,11 @@ impl PreparedJob {
         if let Some(handle) = self.handle.take() {
             handle.start();
         }
+    }
+
+    /// Lets it begin while its nodes are drained: it is paused until what is returned is dropped.
+    pub fn start_held(mut self) -> Option<HeldJob> {
+        self.handle.take().map(JobHandle::start_held)
     }
 
     /// Takes everything back: the job is over and its bitmap free when this returns; the future resolves when the

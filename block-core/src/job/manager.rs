@@ -237,6 +237,12 @@ impl JobHandle {
         self.manager.apply(Input::Start(self.serial));
     }
 
+    /// Lets the job begin while its nodes are drained: it is paused until the returned guard is dropped.
+    pub fn start_held(self) -> HeldJob {
+        self.manager.apply(Input::StartHeld(self.serial));
+        HeldJob(self)
+    }
+
     /// Cancels it; does not wait.
     pub fn cancel(&self) {
         let _ = self
@@ -267,6 +273,17 @@ impl JobHandle {
             .table
             .get(self.serial)
             .map(|job| Arc::clone(&job.progress))
+    }
+}
+
+/// A job that was started under a drain; dropping this lets it work.
+#[must_use = "the job works from the drop of this on"]
+#[derive(Debug)]
+pub struct HeldJob(JobHandle);
+
+impl Drop for HeldJob {
+    fn drop(&mut self) {
+        self.0.manager.apply(Input::Release(self.0.serial));
     }
 }
 

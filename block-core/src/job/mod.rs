@@ -10,5 +10,5 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use manager::{JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobInfo, JobManager};
+pub use manager::{HeldJob, JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobInfo, JobManager};
 pub use table::{ErrorAction, IoStatus, JobSpec, Progress, Verb, status_name};

@@ -189,6 +189,10 @@ pub struct JobSpec {
 pub enum Input {
     /// A created job begins to work.
     Start(JobSerial),
+    /// The job starts while its nodes are drained: it counts as paused until they are released.
+    StartHeld(JobSerial),
+    /// The drain under which the job was started is over.
+    Release(JobSerial),
     /// A client asks something of a job.
     Verb(JobSerial, Verb),
     /// The worker stands still, as asked.
@@ -502,6 +506,8 @@ impl Table {
     pub fn apply(&mut self, input: Input, effects: &mut Vec<Effect>) -> Result<()> {
         match input {
             Input::Start(serial) => self.start(serial, effects),
+            Input::StartHeld(serial) => self.start_held(serial, effects),
+            Input::Release(serial) => self.release(serial, effects),
             Input::Verb(serial, verb) => return self.verb(serial, verb, effects),
             Input::Parked(serial) => self.parked(serial, effects),
             Input::Ready(serial) => self.ready(serial, effects),
@@ -529,6 +535,27 @@ impl Table {
         job.started = true;
         self.enter(serial, JobStatus::Running, effects);
         effects.push(Effect::Run(serial));
+    }
+
+    /// A drain is a pause like any other: seen in events, counted, and over when it is released.
+    fn start_held(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
+        self.start(serial, effects);
+        if let Some(job) = self.jobs.get_mut(&serial).filter(|job| job.started && !job.done) {
+            job.pause_count += 1;
+            self.enter(serial, JobStatus::Paused, effects);
+        }
+    }
+
+    fn release(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
+        // A cancel has taken every pause back already.
+        if let Some(job) = self
+            .jobs
+            .get_mut(&serial)
+            .filter(|job| !job.done && !job.cancelled)
+        {
+            job.pause_count = job.pause_count.saturating_sub(1);
+            self.unpark(serial, effects);
+        }
     }
 
     fn verb(&mut self, serial: JobSerial, verb: Verb, effects: &mut Vec<Effect>) -> Result<()> {

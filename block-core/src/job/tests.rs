@@ -477,3 +477,14 @@ fn ids() {
         Some(JobStatus::Created)
     );
 }
+
+#[test]
+fn a_job_that_starts_under_a_drain_is_paused_until_it_is_released() {
+    let mut bench = Bench::default();
+    let a = bench.create("a", None, |_| {});
+    bench.take();
+    bench.input(Input::StartHeld(a));
+    assert_eq!(bench.take(), "a:running a:paused");
+    bench.input(Input::Release(a));
+    assert_eq!(bench.take(), "a:running");
+}

@@ -222,7 +222,9 @@ struct BackupJob {
 impl Prepared for BackupJob {
     fn commit(&mut self) {
         if let Some(job) = self.job.take() {
-            job.start();
+            if let Some(held) = job.start_held() {
+                self.settling.hold(held);
+            }
         }
     }
 

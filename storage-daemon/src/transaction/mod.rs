@@ -6,10 +6,10 @@ mod actions;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block_core::graph::Node;
-use block_core::job::JobGroup;
+use block_core::job::{HeldJob, JobGroup};
 use qapi_runtime::transaction::Action;
 use qapi_runtime::{Error, Transaction};
 use schema::TransactionActionBranch as Branch;
@@ -20,26 +20,52 @@ use crate::membership::{self, ActionWish, TransactionWish};
 /// Something left to be done.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Work that a commit or abort, which cannot wait, leaves to be done before the reply.
+/// What commits and aborts, which cannot wait, leave for the end of the transaction.
 #[derive(Clone, Default)]
-pub struct Settling(Arc<Mutex<Vec<Work>>>);
+pub struct Settling {
+    works: Arc<Mutex<Vec<Work>>>,
+    held: Arc<Mutex<Vec<HeldJob>>>,
+}
 
 impl Settling {
     /// Leaves something to be done.
     pub fn later(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::pin(work));
+        lock(&self.works).push(Box::pin(work));
+    }
+
+    /// Leaves a job to be let go when the nodes are not drained any more.
+    pub fn hold(&self, job: HeldJob) {
+        lock(&self.held).push(job);
     }
 
     /// Does what was left, in its order.
     pub async fn settle(&self) {
-        let works = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let works = std::mem::take(&mut *lock(&self.works));
         for work in works {
             work.await;
         }
     }
+}
+
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one action as a transaction of its own.
+pub async fn run_one(daemon: Arc<Daemon>, branch: Branch) -> Result<(), Error> {
+    let action = schema::TransactionAction {
+        properties: None,
+        branch,
+    };
+    run(
+        daemon,
+        schema::Transaction {
+            actions: vec![action],
+            transactional_cancel: None,
+            properties: None,
+        },
+    )
+    .await
 }
 
 /// Runs a transaction: all of its actions or none.
@@ -58,6 +84,9 @@ pub async fn run(daemon: Arc<Daemon>, args: schema::Transaction) -> Result<(), E
     let result = transaction.run().await;
     settling.settle().await;
     drop(drained);
+    // In the order in which they were started.
+    let held = std::mem::take(&mut *lock(&settling.held));
+    held.into_iter().for_each(drop);
     result
 }
 

@@ -24,17 +24,27 @@ pub enum BackupRequest {
 }
 
 pub(super) async fn blockdev_backup(daemon: &Daemon, args: schema::BlockdevBackup) -> Result<(), Error> {
-    backup_job(daemon, BackupRequest::Blockdev(args), None)
-        .await?
-        .start();
-    Ok(())
+    let data = schema::BlockdevBackupTxn {
+        base: args,
+        transactional_cancel: None,
+    };
+    let wrapper = schema::BlockdevBackupTxnWrapper { data };
+    alone(daemon, schema::TransactionActionBranch::BlockdevBackup(wrapper)).await
 }
 
 pub(super) async fn drive_backup(daemon: &Daemon, args: schema::DriveBackup) -> Result<(), Error> {
-    backup_job(daemon, BackupRequest::Drive(args), None)
-        .await?
-        .start();
-    Ok(())
+    let data = schema::DriveBackupTxn {
+        base: args,
+        transactional_cancel: None,
+    };
+    let wrapper = schema::DriveBackupTxnWrapper { data };
+    alone(daemon, schema::TransactionActionBranch::DriveBackup(wrapper)).await
+}
+
+/// A backup outside a transaction is a transaction of one, so that both start alike.
+async fn alone(daemon: &Daemon, action: schema::TransactionActionBranch) -> Result<(), Error> {
+    let shared = daemon.shared()?;
+    daemon.on_data(crate::transaction::run_one(shared, action)).await
 }
 
 /// Makes the job of a backup: everything that can fail has happened then, and nothing is copied yet.
