@@ -221,10 +221,10 @@ struct BackupJob {
 
 impl Prepared for BackupJob {
     fn commit(&mut self) {
-        if let Some(job) = self.job.take() {
-            if let Some(held) = job.start_held() {
-                self.settling.hold(held);
-            }
+        if let Some(job) = self.job.take()
+            && let Some(held) = job.start_held()
+        {
+            self.settling.hold(held);
         }
     }
 
