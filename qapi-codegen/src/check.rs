@@ -19,14 +19,14 @@ pub(crate) mod suggest;
 mod types;
 mod unions;
 
-use std::collections::{HashMap, HashSet};
-
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::ir::Schema;
 use crate::limits::MAX_DIAGNOSTICS;
+use crate::lookup::{Map, Set};
 use crate::source::{FileId, LineIndex, SourceMap, Span};
 
 pub use names::mangle;
+use types::Types;
 
 /// What a compilation gives.
 #[derive(Debug)]
@@ -40,6 +40,20 @@ pub struct Compiled {
 
 /// Compiles the root file of `sources` and everything that it includes.
 pub fn compile(sources: &SourceMap) -> Compiled {
+    let (types, diagnostics) = run(sources, true);
+    Compiled {
+        schema: (!has_errors(&diagnostics)).then_some(types.schema),
+        diagnostics,
+    }
+}
+
+/// Everything there is to say about a schema, for those who do not want the schema itself: as
+/// [`compile`], but the documentation is only checked and not kept.
+pub fn check(sources: &SourceMap) -> Vec<Diagnostic> {
+    run(sources, false).1
+}
+
+fn run(sources: &SourceMap, keep_docs: bool) -> (Types, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let gathered = modules::gather(sources, &mut diagnostics);
     let lines = LineIndex::of(sources);
@@ -59,22 +73,23 @@ pub fn compile(sources: &SourceMap) -> Compiled {
     clash::check(&types, &raw, &mut diagnostics);
     alternates::check(&types, &raw, &mut diagnostics);
     commands::check(&types, &raw, &gathered.pragma, &mut diagnostics);
-    docs::check(&mut types, &raw, &gathered.pragma, &lines, &mut diagnostics);
-    docs::free_form(&gathered, &mut types.schema, &lines);
+    docs::check(&raw, &gathered.pragma, &mut diagnostics);
+    if keep_docs && !has_errors(&diagnostics) {
+        docs::keep(&gathered, &raw, &mut types, &lines);
+    }
     for module in &mut types.schema.modules {
         sources.name(module.file).clone_into(&mut module.path);
     }
-    let accepted = !has_errors(&diagnostics);
     sort(&gathered.modules, &mut diagnostics);
-    Compiled {
-        schema: accepted.then_some(types.schema),
-        diagnostics,
-    }
+    (types, diagnostics)
 }
 
 /// Puts diagnostics into the order in which a reader meets their places, who follows each include.
-fn sort(modules: &[modules::RawModule], diagnostics: &mut Vec<Diagnostic>) {
-    let routes: HashMap<FileId, &[u32]> = modules
+fn sort(modules: &[modules::RawModule<'_>], diagnostics: &mut Vec<Diagnostic>) {
+    if diagnostics.is_empty() {
+        return;
+    }
+    let routes: Map<FileId, &[u32]> = modules
         .iter()
         .map(|module| (module.file, module.route.as_slice()))
         .collect();
@@ -85,8 +100,17 @@ fn sort(modules: &[modules::RawModule], diagnostics: &mut Vec<Diagnostic>) {
         route
     };
     // Of several errors about the very same place the first that was found is the cause of the others.
-    let mut told: HashSet<Span> = HashSet::new();
+    let mut told: Set<Span> = Set::default();
     diagnostics.retain(|diagnostic| !diagnostic.is_error() || told.insert(diagnostic.primary.span));
     diagnostics.sort_by_cached_key(key);
-    diagnostics.truncate(MAX_DIAGNOSTICS);
+    // Errors are told before warnings, so that a refusal never goes without its reason.
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let mut room = [MAX_DIAGNOSTICS.saturating_sub(errors), MAX_DIAGNOSTICS];
+    diagnostics.retain(|diagnostic| {
+        let [warnings, errors] = &mut room;
+        let room = if diagnostic.is_error() { errors } else { warnings };
+        let fits = *room > 0;
+        *room = room.saturating_sub(1);
+        fits
+    });
 }

@@ -7,5 +7,5 @@ mod line;
 pub mod markdown;
 pub mod rst;
 
-pub(crate) use comment::{Comment, RawSection, read};
+pub(crate) use comment::{Comment, RawKind, RawSection, read};
 pub(crate) use line::fits;

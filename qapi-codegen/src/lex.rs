@@ -432,13 +432,16 @@ fn comment_line(input: &str) -> Lexed<'_, &str> {
     take_line(input)
 }
 
+/// The text up to the end of its first line, and the rest, which starts with the line break.
+pub(crate) fn split_line(input: &str) -> (&str, &str) {
+    let end = memchr::memchr2(b'\n', b'\r', input.as_bytes()).unwrap_or(input.len());
+    input.split_at_checked(end).unwrap_or((input, ""))
+}
+
 /// Up to the end of the line, which is left.
 fn take_line(input: &str) -> Lexed<'_, &str> {
-    // `find` of one character is a memchr even in a build without optimisation.
-    let end = input.find('\n').unwrap_or(input.len());
-    let line = input.get(..end).unwrap_or(input);
-    let end = line.find('\r').unwrap_or(end);
-    Ok((input.get(end..).unwrap_or(""), input.get(..end).unwrap_or(input)))
+    let (line, rest) = split_line(input);
+    Ok((rest, line))
 }
 
 /// A run of anything that is no punctuation, blank, quote or comment.

@@ -16,11 +16,12 @@ pub mod introspect;
 pub mod ir;
 mod lex;
 pub mod limits;
+mod lookup;
 mod parse;
 pub mod print;
 pub mod render;
 pub mod source;
 
 pub use build_script::Build;
-pub use check::{Compiled, compile, mangle};
+pub use check::{Compiled, check, compile, mangle};
 pub use emit::{Conditions, Role};

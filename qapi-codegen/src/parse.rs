@@ -6,13 +6,13 @@
 //! definitions that were lost that way are kept, so that uses of them draw no complaint.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use crate::ast::{Entry, Expression, File, Item, Object, Value, ValueKind};
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::lex::{Kind, Token, lex};
 use crate::limits::MAX_NESTING;
+use crate::lookup::Set;
 use crate::source::{FileId, Span};
 
 /// Above this many keys a set finds duplicates, below it a look at each is quicker.
@@ -29,6 +29,8 @@ pub fn parse<'a>(file: FileId, text: &'a str, diagnostics: &mut Vec<Diagnostic>)
         depth: 0,
         damaged: false,
         quiet_until: 0,
+        entries: Vec::new(),
+        values: Vec::new(),
         diagnostics,
         out: File::default(),
     };
@@ -45,6 +47,11 @@ struct Parser<'a, 't, 'd> {
     damaged: bool,
     /// The end of a line about which enough was said: what else does not fit there follows from it.
     quiet_until: u32,
+    /// The members of the objects that are being read, those of the innermost last; so each object gets as
+    /// much room as it needs and no more.
+    entries: Vec<Entry<'a>>,
+    /// The elements of the lists that are being read, likewise.
+    values: Vec<Value<'a>>,
     diagnostics: &'d mut Vec<Diagnostic>,
     out: File<'a>,
 }
@@ -72,9 +79,15 @@ impl<'a> Parser<'a, '_, '_> {
         }
     }
 
-    fn definition(&mut self, open: Token) {
+    fn begin(&mut self) {
         self.damaged = false;
         self.depth = 0;
+        self.entries.clear();
+        self.values.clear();
+    }
+
+    fn definition(&mut self, open: Token) {
+        self.begin();
         match self.value() {
             Ok(Value {
                 kind: ValueKind::Object(object),
@@ -94,8 +107,7 @@ impl<'a> Parser<'a, '_, '_> {
 
     /// A value at the top that is no object, or a stray mark.
     fn not_a_definition(&mut self, token: Token) {
-        self.damaged = false;
-        self.depth = 0;
+        self.begin();
         match token.kind {
             Kind::Bad | Kind::Unclosed => {
                 // Reported already: what belongs to it goes with it.
@@ -333,8 +345,8 @@ impl<'a> Parser<'a, '_, '_> {
 
     /// The members of an object whose brace is behind us, and where its closing brace ends.
     fn members(&mut self, open: Token) -> Result<(Object<'a>, u32), Lost> {
-        let mut object: Object<'a> = Vec::new();
-        let mut seen: HashSet<Cow<'a, str>> = HashSet::new();
+        let from = self.entries.len();
+        let mut seen: Option<Set<Cow<'a, str>>> = None;
         let mut comma: Option<Token> = None;
         loop {
             self.skip_docs();
@@ -345,11 +357,11 @@ impl<'a> Parser<'a, '_, '_> {
                         self.trailing_comma(comma, token, "an object");
                     }
                     self.at += 1;
-                    return Ok((object, token.end));
+                    return Ok((self.object(from), token.end));
                 }
                 Kind::Str | Kind::EscapedStr | Kind::Bad => {}
                 Kind::Comma => {
-                    let diagnostic = self.unexpected(if object.is_empty() {
+                    let diagnostic = self.unexpected(if self.entries.len() == from {
                         "a string or `}`"
                     } else {
                         "a string"
@@ -372,7 +384,7 @@ impl<'a> Parser<'a, '_, '_> {
                     // A wrong closing bracket most likely closes this object.
                     if token.kind == Kind::CloseBracket {
                         self.at += 1;
-                        return Ok((object, token.end));
+                        return Ok((self.object(from), token.end));
                     }
                     return Err(Lost);
                 }
@@ -388,14 +400,14 @@ impl<'a> Parser<'a, '_, '_> {
                     key_span: self.span(token),
                     value,
                 };
-                self.add_member(&mut object, &mut seen, entry);
+                self.add_member(from, &mut seen, entry);
             }
             comma = self.separator(open, Kind::CloseBrace)?;
             if comma.is_none() && self.token().kind == Kind::CloseBracket {
                 // Reported by `separator`.
                 let end = self.token().end;
                 self.at += 1;
-                return Ok((object, end));
+                return Ok((self.object(from), end));
             }
         }
     }
@@ -445,49 +457,40 @@ impl<'a> Parser<'a, '_, '_> {
         }
     }
 
-    fn add_member(&mut self, object: &mut Object<'a>, seen: &mut HashSet<Cow<'a, str>>, entry: Entry<'a>) {
-        let first = if object.len() < FEW_KEYS {
-            object
-                .iter()
-                .find(|other| other.key == entry.key)
-                .map(|other| other.key_span)
+    /// The object whose members were put aside from this position on.
+    fn object(&mut self, from: usize) -> Object<'a> {
+        self.entries.drain(from..).collect()
+    }
+
+    /// Adds a member to the object whose members begin at `from`.
+    fn add_member(&mut self, from: usize, seen: &mut Option<Set<Cow<'a, str>>>, entry: Entry<'a>) {
+        let object = self.entries.get(from..).unwrap_or(&[]);
+        let duplicate = if object.len() < FEW_KEYS {
+            object.iter().any(|other| other.key == entry.key)
         } else {
-            if seen.len() < object.len() {
-                seen.extend(object.iter().map(|other| other.key.clone()));
-            }
-            seen.contains(&entry.key)
-                .then(|| {
-                    object
-                        .iter()
-                        .find(|other| other.key == entry.key)
-                        .map(|other| other.key_span)
-                })
-                .flatten()
+            !seen
+                .get_or_insert_with(|| object.iter().map(|other| other.key.clone()).collect())
+                .insert(entry.key.clone())
         };
-        match first {
-            Some(first) => {
-                self.damaged = true;
-                self.diagnostics.push(
-                    Diagnostic::error(
-                        codes::DUPLICATE_KEY,
-                        entry.key_span,
-                        format!("duplicate key '{}'", entry.key),
-                    )
-                    .also(first, "first used here"),
-                );
-            }
-            None => {
-                if object.len() >= FEW_KEYS {
-                    seen.insert(entry.key.clone());
-                }
-                object.push(entry);
-            }
+        let first = object.iter().find(|other| duplicate && other.key == entry.key);
+        if let Some(first) = first {
+            self.damaged = true;
+            self.diagnostics.push(
+                Diagnostic::error(
+                    codes::DUPLICATE_KEY,
+                    entry.key_span,
+                    format!("duplicate key '{}'", entry.key),
+                )
+                .also(first.key_span, "first used here"),
+            );
+        } else {
+            self.entries.push(entry);
         }
     }
 
     /// The elements of a list whose bracket is behind us, and where its closing bracket ends.
     fn elements(&mut self, open: Token) -> Result<(Vec<Value<'a>>, u32), Lost> {
-        let mut list = Vec::new();
+        let from = self.values.len();
         let mut comma: Option<Token> = None;
         loop {
             self.skip_docs();
@@ -498,13 +501,13 @@ impl<'a> Parser<'a, '_, '_> {
                         self.trailing_comma(comma, token, "a list");
                     }
                     self.at += 1;
-                    return Ok((list, token.end));
+                    return Ok((self.values.drain(from..).collect(), token.end));
                 }
                 Kind::OpenBrace if !(comma.is_none() && self.starts_line(token)) => {}
                 Kind::OpenBracket | Kind::Str | Kind::EscapedStr | Kind::Bad | Kind::True | Kind::False => {}
                 Kind::Unclosed => return Err(Lost),
                 Kind::Comma => {
-                    let diagnostic = self.unexpected(if list.is_empty() {
+                    let diagnostic = self.unexpected(if self.values.len() == from {
                         "`{`, `[`, `]`, a string, or a boolean"
                     } else {
                         "`{`, `[`, a string, or a boolean"
@@ -523,17 +526,19 @@ impl<'a> Parser<'a, '_, '_> {
                     self.report(diagnostic);
                     // A wrong closing bracket most likely closes what is around the list, too.
                     return if token.kind == Kind::CloseBrace {
-                        Ok((list, token.start))
+                        Ok((self.values.drain(from..).collect(), token.start))
                     } else {
                         Err(Lost)
                     };
                 }
             }
-            list.push(self.value()?);
+            let value = self.value()?;
+            self.values.push(value);
             comma = self.separator(open, Kind::CloseBracket)?;
             if comma.is_none() && self.token().kind == Kind::CloseBrace {
                 // Reported by `separator`.
-                return Ok((list, self.token().start));
+                let end = self.token().start;
+                return Ok((self.values.drain(from..).collect(), end));
             }
         }
     }

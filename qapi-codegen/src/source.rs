@@ -3,7 +3,9 @@
 //! A [`SourceMap`] holds every file that a compilation may look at. It never opens a file: the thin
 //! reader in [`crate::fs`] fills it, or a test does with texts of its own.
 
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell};
+
+use crate::lookup::Map;
 
 /// Which file of a [`SourceMap`] a place belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,7 +116,7 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct SourceMap {
     files: Vec<Source>,
-    by_key: HashMap<String, FileId>,
+    by_key: Map<String, FileId>,
 }
 
 impl SourceMap {
@@ -214,59 +216,76 @@ impl SourceMap {
     }
 }
 
-/// Where the lines of all files start, for many questions about places.
+/// Where the lines of files start, for many questions about places. A file is looked through when it is
+/// asked about first.
 #[derive(Debug)]
 pub struct LineIndex<'a> {
-    files: Vec<(&'a str, Vec<u32>)>,
+    sources: &'a SourceMap,
+    starts: Vec<OnceCell<Vec<u32>>>,
+    /// The line of the last answer: questions mostly come in the order of the text.
+    last: Cell<usize>,
 }
 
 impl<'a> LineIndex<'a> {
-    /// Looks through all files of a map.
+    /// Answers questions about all files of a map.
     pub fn of(sources: &'a SourceMap) -> LineIndex<'a> {
-        let starts = |text: &'a str| {
-            let mut starts = vec![0];
-            let returns = text.contains('\r');
-            let mut from = 0;
-            loop {
-                let rest = text.get(from..).unwrap_or("");
-                let found = if returns {
-                    rest.find(['\n', '\r'])
-                } else {
-                    rest.find('\n')
-                };
-                let Some(at) = found else { break };
-                from += at + 1;
-                // A carriage return ends a line, and one with a line feed ends it once.
-                if rest.get(at..).is_some_and(|rest| rest.starts_with("\r\n")) {
-                    from += 1;
-                }
-                starts.push(u32::try_from(from).unwrap_or(u32::MAX));
-            }
-            (text, starts)
-        };
         LineIndex {
-            files: sources.files.iter().map(|source| starts(source.text())).collect(),
+            sources,
+            starts: vec![OnceCell::new(); sources.files.len()],
+            last: Cell::new(0),
         }
     }
 
     /// Line and column of a span's start.
     pub fn at(&self, span: Span) -> LineColumn {
-        let Some((text, starts)) = self.files.get(span.file.index()) else {
+        let Some(starts) = self.starts.get(span.file.index()) else {
             return LineColumn { line: 1, column: 1 };
         };
-        let line = starts.partition_point(|start| *start <= span.start);
-        let start = line
-            .checked_sub(1)
-            .and_then(|index| starts.get(index))
-            .copied()
-            .unwrap_or(0);
+        let text = self.sources.text(span.file);
+        let starts = starts.get_or_init(|| line_starts(text));
+        let line = self.line(starts, span.start);
+        self.last.set(line);
+        let start = starts.get(line).copied().unwrap_or(0);
         let before = text.get(start as usize..span.start as usize).unwrap_or("");
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         LineColumn {
-            line: count(line),
+            line: count(line).saturating_add(1),
             column: count(before.chars().count()).saturating_add(1),
         }
     }
+
+    /// The line that holds an offset, counted from 0.
+    fn line(&self, starts: &[u32], offset: u32) -> usize {
+        const NEAR: usize = 8;
+        let from = self.last.get();
+        let near = starts.get(from..).unwrap_or(&[]);
+        if near.first().is_some_and(|start| *start <= offset)
+            && let Some(lines) = near.iter().take(NEAR).position(|start| *start > offset)
+        {
+            return from + lines - 1;
+        }
+        starts.partition_point(|start| *start <= offset).saturating_sub(1)
+    }
+}
+
+/// Where the lines of a text start. A carriage return ends a line, and one with a line feed ends it once.
+fn line_starts(text: &str) -> Vec<u32> {
+    let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    let bytes = text.as_bytes();
+    let mut starts = Vec::with_capacity(bytes.len() / 24 + 1);
+    starts.push(0);
+    if memchr::memchr(b'\r', bytes).is_none() {
+        starts.extend(memchr::memchr_iter(b'\n', bytes).map(|at| offset(at + 1)));
+        return starts;
+    }
+    for at in memchr::memchr2_iter(b'\n', b'\r', bytes) {
+        let ended_already = bytes.get(at) == Some(&b'\n') && at > 0 && bytes.get(at - 1) == Some(&b'\r');
+        match starts.last_mut() {
+            Some(last) if ended_already => *last = offset(at + 1),
+            _ => starts.push(offset(at + 1)),
+        }
+    }
+    starts
 }
 
 /// Line and column of a byte offset. A line ends with `\n`, `\r` or both.

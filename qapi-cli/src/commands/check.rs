@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use qapi_codegen::diagnostic::{Diagnostic, Severity};
+use qapi_codegen::diagnostic::{Diagnostic, Severity, has_errors};
 use qapi_codegen::ir::Schema;
 use qapi_codegen::render::{self, Style};
 use qapi_codegen::source::SourceMap;
-use qapi_codegen::{compile, fs};
+use qapi_codegen::{check, compile, fs};
 
 use crate::cli::{Check, MessageFormat};
 
@@ -20,16 +20,16 @@ pub fn run(args: &Check) -> Result<ExitCode> {
     let mut refused = false;
     for file in &args.files {
         let sources = fs::load(file);
-        let compiled = compile(&sources);
-        refused |= compiled.schema.is_none();
+        let diagnostics = check(&sources);
+        refused |= has_errors(&diagnostics);
         let text = match args.message_format {
             MessageFormat::Human => {
-                let mut text = render::human(&sources, &compiled.diagnostics, style);
-                text.push_str(&summary(&compiled.diagnostics, file));
+                let mut text = render::human(&sources, &diagnostics, style);
+                text.push_str(&summary(&diagnostics, file));
                 text
             }
-            MessageFormat::Short => render::short(&sources, &compiled.diagnostics),
-            MessageFormat::Json => render::json(&sources, &compiled.diagnostics),
+            MessageFormat::Short => render::short(&sources, &diagnostics),
+            MessageFormat::Json => render::json(&sources, &diagnostics),
         };
         out.write_all(text.as_bytes())?;
     }

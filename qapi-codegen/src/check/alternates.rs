@@ -1,12 +1,11 @@
 //! Alternates: a reader must be able to tell the alternatives apart by the kind of JSON value.
 
-use std::collections::HashMap;
-
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Builtin, Element, JsonKind, Schema, TypeKind, TypeRef};
+use crate::lookup::{Lookup, Mangled};
+use crate::source::Span;
 
-use super::names::mangle;
 use super::shape::{Body, RawDefinition};
 use super::types::Types;
 
@@ -15,10 +14,10 @@ pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut 
         let Body::Alternate { alternatives } = &definition.body else {
             continue;
         };
-        let mut seen = HashMap::new();
+        let mut seen: Lookup<Mangled<'_>, (&str, Span)> = Lookup::default();
         for alternative in alternatives {
             if let Some((other, place)) =
-                seen.insert(mangle(alternative.name), (alternative.name, alternative.span))
+                seen.add(Mangled(alternative.name), (alternative.name, alternative.span))
             {
                 diagnostics.push(
                     Diagnostic::error(
@@ -29,7 +28,7 @@ pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut 
                             alternative.name
                         ),
                     )
-                    .also(place, "the other one"),
+                    .also(*place, "the other one"),
                 );
             }
         }
@@ -45,7 +44,7 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
         return;
     };
     // For each kind of JSON value the alternative that takes it.
-    let mut taken: HashMap<JsonKind, usize> = HashMap::new();
+    let mut taken: Lookup<JsonKind, usize> = Lookup::default();
     for (at, alternative) in alternate.alternatives.iter().enumerate() {
         let span = alternative.origin.span;
         let claims = claims(schema, alternative.alternative_type);
@@ -72,7 +71,7 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
         }
         let rival = claims
             .iter()
-            .filter_map(|kind| taken.get(kind))
+            .filter_map(|kind| taken.get(*kind))
             .min()
             .and_then(|rival| alternate.alternatives.get(*rival));
         match rival {
@@ -99,7 +98,11 @@ fn kinds(types: &Types, id: crate::ir::TypeId, diagnostics: &mut Vec<Diagnostic>
                     .help(help),
                 );
             }
-            None => taken.extend(claims.into_iter().map(|kind| (kind, at))),
+            None => {
+                for kind in claims {
+                    taken.add(kind, at);
+                }
+            }
         }
     }
 }

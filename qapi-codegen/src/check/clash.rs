@@ -3,13 +3,11 @@
 //! Members clash with members of the base, and with those of each branch; branches do not clash with one
 //! another. What counts is the name in generated code, where `-` and `.` are `_`.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Member, Schema, TypeId, TypeKind};
 use crate::limits::MAX_TYPE_DEPTH;
+use crate::lookup::{Lookup, Mangled};
 use crate::source::Span;
 
 use super::names::mangle;
@@ -17,18 +15,16 @@ use super::shape::{Body, Data, RawDefinition, RawMember};
 use super::types::Types;
 
 /// A member that is there already: its name and where it is written.
-type Seen<'a> = HashMap<Cow<'a, str>, (&'a str, Span)>;
+type Seen<'a> = Lookup<Mangled<'a>, (&'a str, Span)>;
 
 pub(crate) fn check(types: &Types, raw: &[RawDefinition<'_>], diagnostics: &mut Vec<Diagnostic>) {
     for (index, definition) in raw.iter().enumerate() {
         match &definition.body {
             Body::Enum { values, .. } => {
-                let mut seen: Seen<'_> = HashMap::with_capacity(values.len());
+                let mut seen = Seen::with_capacity(values.len());
                 for value in values {
-                    if let Some((other, place)) = seen.get(&mangle(value.name)) {
+                    if let Some((other, place)) = seen.add(Mangled(value.name), (value.name, value.span)) {
                         diagnostics.push(enum_clash(value.name, value.span, other, *place));
-                    } else {
-                        seen.insert(mangle(value.name), (value.name, value.span));
                     }
                 }
             }
@@ -112,31 +108,31 @@ fn own_members(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let inherited = base.map_or(Vec::new(), |base| schema.members(base));
-    let mut seen: HashMap<Cow<'_, str>, (&str, Span, bool)> =
-        HashMap::with_capacity(inherited.len() + members.len());
+    let mut seen: Lookup<Mangled<'_>, (&str, Span, bool)> =
+        Lookup::with_capacity(inherited.len() + members.len());
     for member in &inherited {
-        seen.insert(mangle(&member.name), (&member.name, member.origin.span, true));
+        seen.add(Mangled(&member.name), (&member.name, member.origin.span, true));
     }
     for member in members {
-        if let Some((other, place, from_base)) = seen.get(&mangle(member.name)) {
+        if let Some((other, place, from_base)) =
+            seen.add(Mangled(member.name), (member.name, member.span, false))
+        {
             let meeting = if *from_base {
                 Meeting::Base(base_name)
             } else {
                 Meeting::Same
             };
             diagnostics.push(member_clash(member.name, member.span, other, *place, &meeting));
-        } else {
-            seen.insert(mangle(member.name), (member.name, member.span, false));
         }
     }
 }
 
 fn union_branches(schema: &Schema, id: TypeId, diagnostics: &mut Vec<Diagnostic>) {
     let Some(union) = schema.as_union(id) else { return };
-    let mut common: Seen<'_> = HashMap::new();
+    let mut common = Seen::default();
     if matches!(schema.type_of(union.base).kind, TypeKind::Struct(_)) {
         for member in schema.members(union.base) {
-            common.insert(mangle(&member.name), (&member.name, member.origin.span));
+            common.add(Mangled(&member.name), (&member.name, member.origin.span));
         }
     }
     for branch in &union.branches {
@@ -170,15 +166,15 @@ fn within_branch<'s>(
         TypeKind::Union(union) => schema.members(union.base),
         _ => return,
     };
-    let mut own: Seen<'s> = HashMap::new();
+    let mut own: Seen<'s> = Seen::default();
     let nested = schema.branches(id);
     for member in members {
-        let name = mangle(&member.name);
+        let name = Mangled(&member.name);
         // Members of one level are compared where that type is checked by itself.
-        if let Some(other) = levels.iter().find_map(|level| level.get(&name)) {
+        if let Some(other) = levels.iter().find_map(|level| level.get(name)) {
             clash(member, *other);
         } else if !nested.is_empty() {
-            own.insert(name, (&member.name, member.origin.span));
+            own.add(name, (&member.name, member.origin.span));
         }
     }
     if nested.is_empty() {

@@ -1,10 +1,9 @@
 //! Names to entities: types, commands and events share one namespace.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Builtin, CommandId, EventId, TypeId};
+use crate::lookup::{Map, Mangled, Set, map_for};
 
 use super::names::{Meta, mangle};
 use super::shape::{Body, Data, RawDefinition, RawType};
@@ -31,15 +30,15 @@ pub(crate) struct Ids {
 pub(crate) struct Names<'g> {
     /// What each definition became, in order.
     pub ids: Vec<Ids>,
-    types: HashMap<&'g str, TypeId>,
+    types: Map<&'g str, TypeId>,
     /// What kind of definition each type is; `None` for the implicit ones.
     metas: Vec<Option<Meta>>,
     /// Names of which there is an array somewhere.
-    arrays: HashSet<&'g str>,
+    arrays: Set<&'g str>,
     /// Commands and events, which are no types.
-    others: HashMap<&'g str, Meta>,
+    others: Map<&'g str, Meta>,
     /// Names that were defined in something unreadable.
-    lost: HashSet<&'g str>,
+    lost: Set<&'g str>,
     /// Some file is missing: any unknown name may be in it.
     incomplete: bool,
 }
@@ -69,16 +68,16 @@ impl<'g> Names<'g> {
     ) -> Names<'g> {
         let mut names = Names {
             ids: Vec::with_capacity(raw.len()),
-            types: HashMap::with_capacity(raw.len()),
+            types: map_for(raw.len()),
             metas: vec![Some(Meta::Enum)],
-            arrays: HashSet::new(),
-            others: HashMap::new(),
+            arrays: Set::default(),
+            others: Map::default(),
             lost: lost.iter().copied().collect(),
             incomplete,
         };
         let (mut types, mut commands, mut events) = (QTYPE.index() + 1, 0, 0);
-        let mut first: HashMap<&str, &RawDefinition<'g>> = HashMap::with_capacity(raw.len());
-        let mut mangled: HashMap<(u8, String), &RawDefinition<'g>> = HashMap::new();
+        let mut first: Map<&str, &RawDefinition<'g>> = map_for(raw.len());
+        let mut mangled: Map<(u8, Mangled<'g>), &RawDefinition<'g>> = Map::default();
         for definition in raw {
             let implicit = match &definition.body {
                 Body::Command {
@@ -146,7 +145,7 @@ impl<'g> Names<'g> {
                 Meta::Event => 1,
                 _ => 2,
             };
-            if let Some(other) = mangled.insert((space, mangle(definition.name).into_owned()), definition) {
+            if let Some(other) = mangled.insert((space, Mangled(definition.name)), definition) {
                 diagnostics.push(
                     Diagnostic::error(
                         codes::MANGLED_CLASH,
@@ -249,7 +248,7 @@ impl<'g> Names<'g> {
 }
 
 /// Collects the elements of the arrays that a definition uses.
-fn arrays_within<'g>(body: &Body<'g>, arrays: &mut HashSet<&'g str>) {
+fn arrays_within<'g>(body: &Body<'g>, arrays: &mut Set<&'g str>) {
     let mut add = |found: Option<&RawType<'g>>| {
         if let Some(found) = found
             && found.array
@@ -257,32 +256,32 @@ fn arrays_within<'g>(body: &Body<'g>, arrays: &mut HashSet<&'g str>) {
             arrays.insert(found.name);
         }
     };
-    let members = |data: &'_ Data<'g>| -> Vec<RawType<'g>> {
-        match data {
-            Data::Inline(members) => members.iter().filter_map(|member| member.member_type).collect(),
-            Data::None | Data::Named(_) => Vec::new(),
-        }
-    };
     match body {
         Body::Enum { .. } => {}
-        Body::Struct { members, .. } => {
+        Body::Struct { members, .. }
+        | Body::Union {
+            base: Data::Inline(members),
+            ..
+        }
+        | Body::Event {
+            data: Data::Inline(members),
+            ..
+        } => {
             for member in members {
                 add(member.member_type.as_ref());
             }
         }
-        Body::Union { base: data, .. } | Body::Event { data, .. } => {
-            for found in members(data) {
-                add(Some(&found));
-            }
-        }
+        Body::Union { .. } | Body::Event { .. } => {}
         Body::Alternate { alternatives } => {
             for alternative in alternatives {
                 add(alternative.branch_type.as_ref());
             }
         }
         Body::Command { data, returns, .. } => {
-            for found in members(data) {
-                add(Some(&found));
+            if let Data::Inline(members) = data {
+                for member in members {
+                    add(member.member_type.as_ref());
+                }
             }
             add(returns.as_ref());
         }

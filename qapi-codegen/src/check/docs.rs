@@ -2,13 +2,13 @@
 //!
 //! What passes is put into the schema, on the definition as a whole and on each member.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::doc::{Comment, RawSection};
+use crate::doc::{Comment, RawKind, RawSection};
 use crate::ir::{Doc, DocText, Feature, ModuleId, Origin, Schema, Section, SectionKind, TypeKind};
+use crate::lookup::{Lookup, Map};
 use crate::source::{LineIndex, Span};
 
 use super::definitions::{Entity, Ids};
@@ -18,25 +18,13 @@ use super::shape::{Body, Data, RawDefinition, RawFeature, RawMember};
 use super::suggest;
 use super::types::Types;
 
-pub(crate) fn check(
-    types: &mut Types,
-    raw: &[RawDefinition<'_>],
-    pragma: &Pragma<'_>,
-    lines: &LineIndex<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    for (index, definition) in raw.iter().enumerate() {
+/// Compares all documentation with what it documents.
+pub(crate) fn check(raw: &[RawDefinition<'_>], pragma: &Pragma<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    let mut scratch = Parts::default();
+    for definition in raw {
         match definition.doc {
             Some(doc) if doc.damaged => {}
-            Some(doc) => {
-                let before = diagnostics.len();
-                compare(definition, doc, pragma, diagnostics);
-                if diagnostics.len() == before
-                    && let Some(ids) = types.ids.get(index)
-                {
-                    attach(&mut types.schema, *ids, doc, definition.module, lines);
-                }
-            }
+            Some(doc) => compare(definition, doc, pragma, &mut scratch, diagnostics),
             None if pragma.doc_required => diagnostics.push(
                 Diagnostic::error(
                     codes::DOC_REQUIRED,
@@ -57,10 +45,21 @@ pub(crate) fn check(
     }
 }
 
-/// Puts free-form documentation into its modules.
-pub(crate) fn free_form(gathered: &Gathered<'_>, schema: &mut Schema, lines: &LineIndex<'_>) {
+/// Puts the documentation of a schema without errors into it: on its modules, its definitions and their
+/// members.
+pub(crate) fn keep(
+    gathered: &Gathered<'_>,
+    raw: &[RawDefinition<'_>],
+    types: &mut Types,
+    lines: &LineIndex<'_>,
+) {
+    for (definition, ids) in raw.iter().zip(&types.ids) {
+        if let Some(doc) = definition.doc {
+            attach(&mut types.schema, *ids, doc, definition.module, lines);
+        }
+    }
     for (index, raw) in gathered.modules.iter().enumerate() {
-        let Some(module) = schema.modules.get_mut(index) else {
+        let Some(module) = types.schema.modules.get_mut(index) else {
             continue;
         };
         let id = ModuleId::from_index(index);
@@ -68,25 +67,116 @@ pub(crate) fn free_form(gathered: &Gathered<'_>, schema: &mut Schema, lines: &Li
             .free_docs
             .iter()
             .flat_map(|comment| &comment.sections)
-            .filter(|section| !section.text.is_empty())
             .map(|section| text(section, id, lines))
             .collect();
     }
 }
 
 /// Something that a definition has and documentation may describe.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     name: &'a str,
     span: Span,
 }
 
-fn compare(
-    definition: &RawDefinition<'_>,
-    doc: &Comment,
+/// What documentation of a definition may describe: members and features, the latter of members, too.
+#[derive(Default)]
+struct Parts<'a> {
+    members: Vec<Part<'a>>,
+    features: Vec<Part<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    /// Whether the sections of a comment describe exactly these, in this order, as they nearly always do.
+    fn are_described_in_order(&self, doc: &Comment<'_>) -> bool {
+        let mut members = self.members.iter();
+        let mut features = self.features.iter();
+        for section in &doc.sections {
+            let (list, name) = match section.kind {
+                RawKind::Member(name) => (&mut members, name),
+                RawKind::Feature(name) => (&mut features, name),
+                _ => continue,
+            };
+            if list.next().is_none_or(|part| part.name != name) {
+                return false;
+            }
+        }
+        members.next().is_none() && features.next().is_none()
+    }
+
+    /// Takes the parts of a definition in place of what is there.
+    fn fill(&mut self, definition: &'a RawDefinition<'_>) {
+        self.members.clear();
+        self.features.clear();
+        self.add_features(&definition.features);
+        match &definition.body {
+            Body::Enum { values, .. } => {
+                for value in values {
+                    self.add_member(value.name, value.span);
+                    self.add_features(&value.features);
+                }
+            }
+            Body::Struct { members, .. } => self.add_members(members),
+            Body::Alternate { alternatives } => {
+                for alternative in alternatives {
+                    self.add_member(alternative.name, alternative.span);
+                }
+            }
+            Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => {
+                if let Data::Inline(members) = data {
+                    self.add_members(members);
+                }
+            }
+        }
+    }
+
+    fn add_member(&mut self, name: &'a str, span: Span) {
+        self.members.push(Part { name, span });
+    }
+
+    fn add_members(&mut self, members: &'a [RawMember<'_>]) {
+        for member in members {
+            self.add_member(member.name, member.span);
+            self.add_features(&member.features);
+        }
+    }
+
+    /// There are 64 different features at most, so that a look at each is quick.
+    fn add_features(&mut self, features: &'a [RawFeature<'_>]) {
+        for feature in features {
+            if !self.features.iter().any(|other| other.name == feature.name) {
+                self.features.push(Part {
+                    name: feature.name,
+                    span: feature.span,
+                });
+            }
+        }
+    }
+}
+
+type Described<'d> = Lookup<&'d str, &'d RawSection<'d>>;
+
+/// The described names that are none of `parts`, in the order of their descriptions.
+fn strangers<'d>(described: &Described<'d>, parts: &[Part<'_>]) -> Vec<(&'d str, Span)> {
+    let mut names: Lookup<&str, ()> = Lookup::with_capacity(parts.len());
+    for part in parts {
+        names.add(part.name, ());
+    }
+    described
+        .iter()
+        .filter(|(name, _)| !names.contains(name))
+        .map(|(name, section)| (*name, section.span))
+        .collect()
+}
+
+fn compare<'d>(
+    definition: &'d RawDefinition<'_>,
+    doc: &'d Comment<'_>,
     pragma: &Pragma<'_>,
+    parts: &mut Parts<'d>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let Some((symbol, symbol_span)) = &doc.symbol else {
+    let Some((symbol, symbol_span)) = doc.symbol else {
         return;
     };
     if symbol != definition.name {
@@ -99,54 +189,57 @@ fn compare(
                     definition.name
                 ),
             )
-            .also(*symbol_span, "the documentation"),
+            .also(symbol_span, "the documentation"),
         );
         return;
     }
     sections(definition, doc, diagnostics);
-    let (members, features) = parts(definition);
+    parts.fill(definition);
+    if !parts.are_described_in_order(doc) {
+        differences(definition, doc, pragma, parts, diagnostics);
+    }
+}
+
+fn differences(
+    definition: &RawDefinition<'_>,
+    doc: &Comment<'_>,
+    pragma: &Pragma<'_>,
+    Parts { members, features }: &Parts<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let role = match definition.meta {
         Meta::Enum => "value",
         Meta::Alternate => "alternative",
         Meta::Command => "argument",
         _ => "member",
     };
-    let mut described: HashMap<&str, &RawSection> = HashMap::new();
-    let mut described_features: HashMap<&str, &RawSection> = HashMap::new();
+    let mut described = Described::default();
+    let mut described_features = Described::default();
     for section in &doc.sections {
-        match &section.kind {
-            SectionKind::Member(name) => drop(described.insert(name, section)),
-            SectionKind::Feature(name) => drop(described_features.insert(name, section)),
+        match section.kind {
+            RawKind::Member(name) => drop(described.add(name, section)),
+            RawKind::Feature(name) => drop(described_features.add(name, section)),
             _ => {}
         }
     }
     // A description that was meant for another name makes one complaint, where the name is missing.
     let mut explained: Vec<Span> = Vec::new();
-    let stray = |described: &HashMap<&str, &RawSection>, parts: &[Part<'_>]| -> Vec<(String, Span)> {
-        let mut stray: Vec<(String, Span)> = described
-            .iter()
-            .filter(|(name, _)| !parts.iter().any(|part| part.name == **name))
-            .map(|(name, section)| ((*name).to_owned(), section.span))
-            .collect();
-        stray.sort_by_key(|(_, span)| span.start);
-        stray
-    };
-    let stray_members = stray(&described, &members);
+    let stray_members = strangers(&described, members);
     let lacking: Vec<&Part<'_>> = if pragma.documentation.contains(definition.name) {
         Vec::new()
     } else {
         members
             .iter()
-            .filter(|member| !described.contains_key(member.name))
+            .filter(|member| !described.contains(member.name))
             .collect()
     };
     for member in &lacking {
         let meant = match stray_members.as_slice() {
             [only] if lacking.len() == 1 => Some(only),
-            several => suggest::nearest(member.name, several.iter().map(|(name, _)| name.as_str()))
-                .and_then(|name| several.iter().find(|(other, _)| other == name)),
+            several => suggest::nearest(member.name, several.iter().map(|(name, _)| *name))
+                .and_then(|name| several.iter().find(|(other, _)| *other == name)),
         };
-        let help = if described_features.contains_key(member.name) {
+        let help = if described_features.contains(member.name) {
             format!("'{}' is described below `Features:`; move it above", member.name)
         } else if doc.sections.iter().any(|section| mentions(section, member.name)) {
             format!(
@@ -181,9 +274,9 @@ fn compare(
     }
     for feature in features
         .iter()
-        .filter(|feature| !described_features.contains_key(feature.name))
+        .filter(|feature| !described_features.contains(feature.name))
     {
-        let as_member = stray_members.iter().find(|(name, _)| name == feature.name);
+        let as_member = stray_members.iter().find(|(name, _)| *name == feature.name);
         let help = if as_member.is_some() {
             format!(
                 "put `# Features:` and an empty line above the description of '{}'",
@@ -212,14 +305,25 @@ fn compare(
     if definition.faulty {
         return;
     }
-    described.retain(|_, section| !explained.contains(&section.span));
-    unknown(&described, &members, role, definition, diagnostics);
-    unknown(&described_features, &features, "feature", definition, diagnostics);
+    let stray_members = stray_members
+        .into_iter()
+        .filter(|(_, span)| !explained.contains(span));
+    unknown(stray_members, &described, members, role, definition, diagnostics);
+    let stray_features = strangers(&described_features, features).into_iter();
+    unknown(
+        stray_features,
+        &described_features,
+        features,
+        "feature",
+        definition,
+        diagnostics,
+    );
 }
 
 /// Complains of descriptions of what is not there.
-fn unknown(
-    described: &HashMap<&str, &RawSection>,
+fn unknown<'d>(
+    strangers: impl Iterator<Item = (&'d str, Span)>,
+    described: &Described<'d>,
     parts: &[Part<'_>],
     role: &str,
     definition: &RawDefinition<'_>,
@@ -230,25 +334,17 @@ fn unknown(
     } else {
         codes::DOC_UNKNOWN_MEMBER
     };
-    let mut bogus: Vec<_> = described
-        .iter()
-        .filter(|(name, _)| !parts.iter().any(|part| part.name == **name))
-        .collect();
-    bogus.sort_by_key(|(_, section)| section.span.start);
-    for (name, section) in bogus {
-        if name.is_empty() {
-            continue;
-        }
+    for (name, span) in strangers.filter(|(name, _)| !name.is_empty()) {
         // Names that are described and there are no candidates for what was meant.
         let open = parts
             .iter()
             .map(|part| part.name)
-            .filter(|name| !described.contains_key(name));
+            .filter(|name| !described.contains(name));
         let help = suggest::did_you_mean(name, open).or_else(|| why_unknown(name, role, definition));
         diagnostics.push(
             Diagnostic::error(
                 code,
-                section.span,
+                span,
                 format!(
                     "documented {role} '{name}' does not exist in {} '{}'",
                     definition.meta.word(),
@@ -301,8 +397,8 @@ fn why_unknown(name: &str, role: &str, definition: &RawDefinition<'_>) -> Option
 }
 
 /// Whether a text has `@name:` at the start of one of its lines, where it says nothing to us.
-fn mentions(section: &RawSection, name: &str) -> bool {
-    section.text.lines().any(|line| {
+fn mentions(section: &RawSection<'_>, name: &str) -> bool {
+    section.text.render().lines().any(|line| {
         line.trim_start()
             .strip_prefix('@')
             .and_then(|line| line.strip_prefix(name))
@@ -310,11 +406,11 @@ fn mentions(section: &RawSection, name: &str) -> bool {
     })
 }
 
-fn sections(definition: &RawDefinition<'_>, doc: &Comment, diagnostics: &mut Vec<Diagnostic>) {
+fn sections(definition: &RawDefinition<'_>, doc: &Comment<'_>, diagnostics: &mut Vec<Diagnostic>) {
     for section in &doc.sections {
         let word = match section.kind {
-            SectionKind::Returns => "Returns",
-            SectionKind::Errors => "Errors",
+            RawKind::Returns => "Returns",
+            RawKind::Errors => "Errors",
             _ => continue,
         };
         match &definition.body {
@@ -348,59 +444,9 @@ fn sections(definition: &RawDefinition<'_>, doc: &Comment, diagnostics: &mut Vec
     }
 }
 
-/// What documentation of a definition may describe: members and features, the latter of members, too.
-fn parts<'d>(definition: &'d RawDefinition<'_>) -> (Vec<Part<'d>>, Vec<Part<'d>>) {
-    fn add_features<'d>(list: &'d [RawFeature<'_>], features: &mut Vec<Part<'d>>) {
-        for feature in list {
-            if !features.iter().any(|other: &Part<'_>| other.name == feature.name) {
-                features.push(Part {
-                    name: feature.name,
-                    span: feature.span,
-                });
-            }
-        }
-    }
-    fn add_members<'d>(list: &'d [RawMember<'_>], members: &mut Vec<Part<'d>>, features: &mut Vec<Part<'d>>) {
-        for member in list {
-            members.push(Part {
-                name: member.name,
-                span: member.span,
-            });
-            add_features(&member.features, features);
-        }
-    }
-    let mut members = Vec::new();
-    let mut features = Vec::new();
-    add_features(&definition.features, &mut features);
-    match &definition.body {
-        Body::Enum { values, .. } => {
-            for value in values {
-                members.push(Part {
-                    name: value.name,
-                    span: value.span,
-                });
-                add_features(&value.features, &mut features);
-            }
-        }
-        Body::Struct { members: list, .. } => add_members(list, &mut members, &mut features),
-        Body::Alternate { alternatives } => {
-            members.extend(alternatives.iter().map(|part| Part {
-                name: part.name,
-                span: part.span,
-            }));
-        }
-        Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => {
-            if let Data::Inline(list) = data {
-                add_members(list, &mut members, &mut features);
-            }
-        }
-    }
-    (members, features)
-}
-
-fn text(section: &RawSection, module: ModuleId, lines: &LineIndex<'_>) -> DocText {
+fn text(section: &RawSection<'_>, module: ModuleId, lines: &LineIndex<'_>) -> DocText {
     DocText {
-        text: Arc::from(section.text.as_str()),
+        text: Arc::from(section.text.render()),
         origin: Origin {
             module,
             span: section.span,
@@ -410,23 +456,23 @@ fn text(section: &RawSection, module: ModuleId, lines: &LineIndex<'_>) -> DocTex
 }
 
 /// Puts a comment into the schema.
-fn attach(schema: &mut Schema, ids: Ids, doc: &Comment, module: ModuleId, lines: &LineIndex<'_>) {
+fn attach(schema: &mut Schema, ids: Ids, doc: &Comment<'_>, module: ModuleId, lines: &LineIndex<'_>) {
     let sections: Vec<Section> = doc
         .sections
         .iter()
         .map(|section| Section {
-            kind: section.kind.clone(),
+            kind: section.kind.into(),
             text: text(section, module, lines),
         })
         .collect();
-    let members: HashMap<&str, &DocText> = sections
+    let members: Map<&str, &DocText> = sections
         .iter()
         .filter_map(|section| match &section.kind {
             SectionKind::Member(name) => Some((name.as_str(), &section.text)),
             _ => None,
         })
         .collect();
-    let features: HashMap<&str, &DocText> = sections
+    let features: Map<&str, &DocText> = sections
         .iter()
         .filter_map(|section| match &section.kind {
             SectionKind::Feature(name) => Some((name.as_str(), &section.text)),

@@ -1,11 +1,10 @@
 //! Features: each once, special ones only where they have a meaning, and no more than fit into a set.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::Schema;
 use crate::limits::MAX_FEATURES;
+use crate::lookup::Lookup;
 
 use super::names::Meta;
 use super::shape::{Body, Data, RawDefinition, RawFeature, RawMember};
@@ -13,13 +12,15 @@ use super::shape::{Body, Data, RawDefinition, RawFeature, RawMember};
 /// The features that have a meaning of their own, in the order of their bits.
 const SPECIAL: [&str; 2] = ["deprecated", "unstable"];
 
-pub(crate) fn check(raw: &[RawDefinition<'_>], schema: &mut Schema, diagnostics: &mut Vec<Diagnostic>) {
+pub(crate) fn check<'g>(raw: &[RawDefinition<'g>], schema: &mut Schema, diagnostics: &mut Vec<Diagnostic>) {
     let mut checker = Checker {
         diagnostics,
-        names: SPECIAL.map(str::to_owned).to_vec(),
-        known: SPECIAL.map(str::to_owned).into_iter().collect(),
+        known: Lookup::default(),
         told: false,
     };
+    for name in SPECIAL {
+        checker.known.add(name, ());
+    }
     for definition in raw {
         if !matches!(definition.meta, Meta::Command | Meta::Event) {
             for feature in definition
@@ -57,28 +58,28 @@ pub(crate) fn check(raw: &[RawDefinition<'_>], schema: &mut Schema, diagnostics:
             Body::Alternate { .. } => {}
         }
     }
-    schema.features = checker.names;
+    schema.features = checker.known.iter().map(|(name, ())| (*name).to_owned()).collect();
 }
 
-struct Checker<'d> {
+struct Checker<'g, 'd> {
     diagnostics: &'d mut Vec<Diagnostic>,
-    names: Vec<String>,
-    known: HashSet<String>,
+    /// The names of all features so far.
+    known: Lookup<&'g str, ()>,
     told: bool,
 }
 
-impl Checker<'_> {
-    fn members(&mut self, members: &[RawMember<'_>]) {
+impl<'g> Checker<'g, '_> {
+    fn members(&mut self, members: &[RawMember<'g>]) {
         for member in members {
             self.list(&member.features, false);
         }
     }
 
     /// One list of features. On enum values QEMU lets a feature stand twice, so that we only warn.
-    fn list(&mut self, features: &[RawFeature<'_>], lenient: bool) {
-        let mut seen: HashMap<&str, &RawFeature<'_>> = HashMap::new();
-        for feature in features {
-            if let Some(first) = seen.insert(feature.name, feature) {
+    fn list(&mut self, features: &[RawFeature<'g>], lenient: bool) {
+        for (at, feature) in features.iter().enumerate() {
+            let mut earlier = features.iter().take(at.min(MAX_FEATURES));
+            if let Some(first) = earlier.find(|other| other.name == feature.name) {
                 let message = format!("feature '{}' is listed twice", feature.name);
                 let diagnostic = if lenient {
                     Diagnostic::warning(codes::DUPLICATE_FEATURE, feature.span, message)
@@ -91,7 +92,7 @@ impl Checker<'_> {
             if self.known.contains(feature.name) {
                 continue;
             }
-            if self.names.len() >= MAX_FEATURES && !self.told {
+            if self.known.iter().count() >= MAX_FEATURES && !self.told {
                 self.told = true;
                 self.diagnostics.push(
                     Diagnostic::error(
@@ -105,8 +106,7 @@ impl Checker<'_> {
                     )),
                 );
             }
-            self.known.insert(feature.name.to_owned());
-            self.names.push(feature.name.to_owned());
+            self.known.add(feature.name, ());
         }
     }
 }

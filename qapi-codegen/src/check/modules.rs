@@ -4,7 +4,6 @@
 //! schema, also for what stands before them.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 
 use crate::ast::{Expression, Item, Object, Value, ValueKind};
 use crate::codes;
@@ -12,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::doc::{self, Comment};
 use crate::ir::ModuleId;
 use crate::limits::{MAX_FILES, MAX_INCLUDE_DEPTH};
+use crate::lookup::{Map, Set};
 use crate::parse::parse;
 use crate::source::{FileId, ReadProblem, SourceMap, Span, join, normalize};
 
@@ -21,20 +21,20 @@ use super::suggest;
 #[derive(Debug, Default)]
 pub(crate) struct Gathered<'a> {
     /// The modules; the root first.
-    pub modules: Vec<RawModule>,
+    pub modules: Vec<RawModule<'a>>,
     /// The definitions of all modules.
     pub definitions: Vec<RawExpression<'a>>,
     /// The pragmas.
     pub pragma: Pragma<'a>,
     /// Names of definitions that were lost to syntax errors.
-    pub lost_names: HashSet<Cow<'a, str>>,
+    pub lost_names: Set<Cow<'a, str>>,
     /// A file could not be read, so that any name may be missing.
     pub incomplete: bool,
 }
 
 /// A file.
 #[derive(Debug)]
-pub(crate) struct RawModule {
+pub(crate) struct RawModule<'a> {
     /// Its path from the root's folder.
     pub name: String,
     /// The file.
@@ -42,7 +42,7 @@ pub(crate) struct RawModule {
     /// Modules that it includes.
     pub includes: Vec<ModuleId>,
     /// Free-form documentation.
-    pub free_docs: Vec<Comment>,
+    pub free_docs: Vec<Comment<'a>>,
     /// The places of the include directives that lead here from the root: they say where its mistakes
     /// stand among the others.
     pub route: Vec<u32>,
@@ -60,7 +60,7 @@ pub(crate) struct RawExpression<'a> {
     /// Its module.
     pub module: ModuleId,
     /// Its documentation.
-    pub doc: Option<Comment>,
+    pub doc: Option<Comment<'a>>,
 }
 
 /// What pragmas say.
@@ -69,13 +69,13 @@ pub(crate) struct Pragma<'a> {
     /// Every definition must be documented.
     pub doc_required: bool,
     /// Commands that may have `_` in their name.
-    pub command_names: HashSet<Cow<'a, str>>,
+    pub command_names: Set<Cow<'a, str>>,
     /// Commands that may return anything.
-    pub command_returns: HashSet<Cow<'a, str>>,
+    pub command_returns: Set<Cow<'a, str>>,
     /// Definitions whose members need no documentation.
-    pub documentation: HashSet<Cow<'a, str>>,
+    pub documentation: Set<Cow<'a, str>>,
     /// Types whose members may have upper case and `_` in their names.
-    pub member_names: HashSet<Cow<'a, str>>,
+    pub member_names: Set<Cow<'a, str>>,
 }
 
 const PRAGMAS: [&str; 5] = [
@@ -92,7 +92,7 @@ pub(crate) fn gather<'a>(sources: &'a SourceMap, diagnostics: &mut Vec<Diagnosti
         sources,
         diagnostics,
         out: Gathered::default(),
-        done: HashMap::new(),
+        done: Map::default(),
         open: Vec::new(),
         root_folder: String::new(),
     };
@@ -110,7 +110,7 @@ struct Gatherer<'a, 'd> {
     sources: &'a SourceMap,
     diagnostics: &'d mut Vec<Diagnostic>,
     out: Gathered<'a>,
-    done: HashMap<FileId, ModuleId>,
+    done: Map<FileId, ModuleId>,
     /// The files that are being read, each with the directive that led to it.
     open: Vec<(FileId, Option<Span>)>,
     root_folder: String,
@@ -155,14 +155,14 @@ impl<'a> Gatherer<'a, '_> {
         self.open.push((file, directive));
         let parsed = parse(file, source.text(), self.diagnostics);
         self.out.lost_names.extend(parsed.lost_names);
-        let mut pending: Option<Comment> = None;
+        let mut pending: Option<Comment<'a>> = None;
         for item in parsed.items {
             match item {
                 Item::Lost => {
                     if let Some(comment) = pending.take()
                         && let Some((symbol, _)) = comment.symbol
                     {
-                        self.out.lost_names.insert(Cow::Owned(symbol));
+                        self.out.lost_names.insert(Cow::Borrowed(symbol));
                     }
                 }
                 Item::Doc { span, next } => {
@@ -197,7 +197,7 @@ impl<'a> Gatherer<'a, '_> {
     }
 
     /// What to do with a comment that no definition follows.
-    fn without_definition(&mut self, module: ModuleId, comment: Option<Comment>) {
+    fn without_definition(&mut self, module: ModuleId, comment: Option<Comment<'a>>) {
         let Some(comment) = comment else { return };
         match &comment.symbol {
             Some((symbol, span)) => {
@@ -224,7 +224,7 @@ impl<'a> Gatherer<'a, '_> {
         }
     }
 
-    fn expression(&mut self, module: ModuleId, expression: Expression<'a>, pending: &mut Option<Comment>) {
+    fn expression(&mut self, module: ModuleId, expression: Expression<'a>, pending: &mut Option<Comment<'a>>) {
         let has = |key: &str| expression.object.iter().any(|entry| entry.key == key);
         let directive = has("include") || has("pragma");
         let comment = pending.take();
@@ -460,7 +460,7 @@ impl<'a> Gatherer<'a, '_> {
     }
 }
 
-fn string_list<'a>(value: Value<'a>, name: &str, diagnostics: &mut Vec<Diagnostic>) -> HashSet<Cow<'a, str>> {
+fn string_list<'a>(value: Value<'a>, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Set<Cow<'a, str>> {
     let mut wrong = |span: Span, what: &str| {
         diagnostics.push(Diagnostic::error(
             codes::PRAGMA_VALUE,
@@ -468,7 +468,7 @@ fn string_list<'a>(value: Value<'a>, name: &str, diagnostics: &mut Vec<Diagnosti
             format!("pragma '{name}' must be a list of strings, {what}"),
         ));
     };
-    let mut set = HashSet::new();
+    let mut set = Set::default();
     match value.kind {
         ValueKind::Array(list) => {
             for element in list {

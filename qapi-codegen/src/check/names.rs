@@ -8,6 +8,7 @@ use std::fmt::{self, Display};
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
+use crate::lookup::Mangled;
 use crate::source::Span;
 
 /// A name as generated code has it: everything but letters, digits and `_` becomes `_`.
@@ -226,8 +227,7 @@ pub(crate) fn check_member(
     if !check_lower(name, span, &what, permissive, diagnostics) {
         return false;
     }
-    let mangled = mangle(name);
-    if mangled == "u" || mangled.starts_with("has_") {
+    if name == "u" || starts_mangled(name, "has_") {
         diagnostics.push(
             Diagnostic::error(
                 codes::RESERVED_NAME,
@@ -239,6 +239,12 @@ pub(crate) fn check_member(
         return false;
     }
     true
+}
+
+/// Whether a name starts like this in generated code.
+fn starts_mangled(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| Mangled(start) == Mangled(prefix))
 }
 
 /// Whether it is a name at all, and not one that the generator keeps. `what` describes whose it is.
@@ -259,7 +265,7 @@ fn check_valid<'n>(
         );
         return None;
     };
-    if mangle(name).starts_with("q_") {
+    if starts_mangled(name, "q_") {
         diagnostics.push(
             Diagnostic::error(
                 codes::RESERVED_NAME,

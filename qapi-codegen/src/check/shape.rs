@@ -25,7 +25,7 @@ pub(crate) struct RawDefinition<'g> {
     pub condition: Condition,
     pub features: Vec<RawFeature<'g>>,
     pub body: Body<'g>,
-    pub doc: Option<&'g Comment>,
+    pub doc: Option<&'g Comment<'g>>,
     /// Something in it was wrong, so that parts may be missing.
     pub faulty: bool,
 }

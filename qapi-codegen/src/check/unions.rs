@@ -1,10 +1,9 @@
 //! Unions: the discriminator, the branches that are written, and the empty ones that are not.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Branch, Element, Schema, Tag, Type, TypeId, TypeKind, TypeRef};
+use crate::lookup::Lookup;
 use crate::source::Span;
 
 use super::shape::{Body, Data, RawDefinition};
@@ -176,54 +175,49 @@ fn branches(
     let enum_faulty = types.is_faulty(tag.enumeration);
     let place = types.place(raw, tag.enumeration);
     let enum_type = types.schema.type_of(tag.enumeration);
-    let enum_name = enum_type.name.clone();
-    let TypeKind::Enum(enumeration) = &enum_type.kind else {
+    let (TypeKind::Enum(enumeration), Some(union)) = (&enum_type.kind, types.schema.as_union(id)) else {
         return;
     };
-    let values = enumeration.values.clone();
-    let position: HashMap<&str, usize> = values
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(at, value)| (value.name.as_str(), at))
-        .collect();
-    let Some(Type {
-        kind: TypeKind::Union(union),
-        ..
-    }) = types.schema.types.get_mut(id.index())
-    else {
-        return;
-    };
-    for branch in &mut union.branches {
-        if let Some(at) = position.get(branch.name.as_str()) {
-            branch.value = *at;
+    let mut positions: Lookup<&str, usize> = Lookup::with_capacity(enumeration.values.len());
+    for (at, value) in enumeration.values.iter().enumerate() {
+        positions.add(&value.name, at);
+    }
+    let mut written = vec![false; enumeration.values.len()];
+    let mut values = Vec::with_capacity(union.branches.len());
+    for branch in &union.branches {
+        let position = positions.get(&branch.name).copied();
+        values.push(position.unwrap_or(0));
+        if let Some(written) = position.and_then(|at| written.get_mut(at)) {
+            *written = true;
         } else if !enum_faulty {
             let span = branch.origin.map_or(definition.name_span, |origin| origin.span);
             let mut diagnostic = Diagnostic::error(
                 codes::UNKNOWN_BRANCH,
                 span,
-                format!("branch '{}' is not a value of enum '{enum_name}'", branch.name),
+                format!(
+                    "branch '{}' is not a value of enum '{}'",
+                    branch.name, enum_type.name
+                ),
             );
             if let Some(place) = place {
                 diagnostic = diagnostic.also(place, "the enum of the discriminator");
             }
-            let names = values.iter().map(|value| value.name.as_str());
+            let names = enumeration.values.iter().map(|value| value.name.as_str());
             diagnostics.push(diagnostic.maybe_help(suggest::did_you_mean(&branch.name, names)));
         }
     }
-    let written: HashSet<String> = union.branches.iter().map(|branch| branch.name.clone()).collect();
-    for (at, value) in values.iter().enumerate() {
-        if !written.contains(&value.name) {
-            union.branches.push(Branch {
-                name: value.name.clone(),
-                branch_type: None,
-                condition: value.condition.clone(),
-                origin: None,
-                value: at,
-            });
-        }
-    }
-    if union.branches.is_empty() && !enum_faulty && !definition.faulty {
+    let implied: Vec<Branch> = std::iter::zip(&enumeration.values, written)
+        .enumerate()
+        .filter(|(_, (_, written))| !written)
+        .map(|(at, (value, _))| Branch {
+            name: value.name.clone(),
+            branch_type: None,
+            condition: value.condition.clone(),
+            origin: None,
+            value: at,
+        })
+        .collect();
+    if union.branches.is_empty() && implied.is_empty() && !enum_faulty && !definition.faulty {
         let mut diagnostic =
             Diagnostic::error(codes::NO_BRANCHES, definition.name_span, "union has no branches");
         if let Some(place) = place {
@@ -231,5 +225,15 @@ fn branches(
         }
         diagnostics.push(diagnostic);
     }
-    union.tag = tag;
+    if let Some(Type {
+        kind: TypeKind::Union(union),
+        ..
+    }) = types.schema.types.get_mut(id.index())
+    {
+        for (branch, value) in std::iter::zip(&mut union.branches, values) {
+            branch.value = value;
+        }
+        union.branches.extend(implied);
+        union.tag = tag;
+    }
 }

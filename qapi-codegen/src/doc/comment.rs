@@ -6,60 +6,149 @@
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::SectionKind;
+use crate::lookup::Lookup;
 use crate::source::{FileId, Span};
 
-use super::line::{Line, Lines};
+use super::line::{Line, Lines, texts};
 
-/// A comment as it was read.
+/// A comment as it was read. Its texts stay where they are in the file until somebody asks for them.
 #[derive(Debug)]
-pub(crate) struct Comment {
+pub(crate) struct Comment<'a> {
     /// From its opening to its closing line.
     pub span: Span,
     /// What it documents; nothing for free-form documentation.
-    pub symbol: Option<(String, Span)>,
+    pub symbol: Option<(&'a str, Span)>,
     /// Its sections in order.
-    pub sections: Vec<RawSection>,
+    pub sections: Vec<RawSection<'a>>,
     /// Something in it was wrong, so that parts may be missing.
     pub damaged: bool,
 }
 
 /// A section as it was read.
 #[derive(Debug)]
-pub(crate) struct RawSection {
+pub(crate) struct RawSection<'a> {
     /// What it is about.
-    pub kind: SectionKind,
+    pub kind: RawKind<'a>,
     /// Its tag, or the name that it is about, or its first line.
     pub span: Span,
     /// Its text.
-    pub text: String,
+    pub text: RawText<'a>,
+}
+
+/// What a section is about: a [`SectionKind`] that borrows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RawKind<'a> {
+    Plain,
+    Member(&'a str),
+    Feature(&'a str),
+    Returns,
+    Errors,
+    Since,
+    Todo,
+}
+
+impl From<RawKind<'_>> for SectionKind {
+    fn from(kind: RawKind<'_>) -> SectionKind {
+        match kind {
+            RawKind::Plain => SectionKind::Plain,
+            RawKind::Member(name) => SectionKind::Member(name.to_owned()),
+            RawKind::Feature(name) => SectionKind::Feature(name.to_owned()),
+            RawKind::Returns => SectionKind::Returns,
+            RawKind::Errors => SectionKind::Errors,
+            RawKind::Since => SectionKind::Since,
+            RawKind::Todo => SectionKind::Todo,
+        }
+    }
+}
+
+/// Where the text of a section is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RawText<'a> {
+    /// What stands behind the tag or name on its line.
+    first: &'a str,
+    /// The lines below, from the `#` of the first to the end of the last; neither end is blank but for what
+    /// stands between the first line and these.
+    lines: &'a str,
+    layout: Layout,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Layout {
+    /// The indentation that all lines have in common is not part of the text.
+    #[default]
+    Indented,
+    /// Paragraphs, one empty line between them.
+    Paragraphs,
+    /// As it is.
+    Free,
+}
+
+impl RawText<'_> {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.lines.is_empty()
+    }
+
+    /// The lines without their `# `, with `\n` between them.
+    pub fn render(&self) -> String {
+        let common = match self.layout {
+            Layout::Indented => texts(self.lines)
+                .filter(|line| !line.is_empty())
+                .map(|line| line.len() - line.trim_start_matches(' ').len())
+                .min()
+                .unwrap_or(0),
+            Layout::Paragraphs | Layout::Free => 0,
+        };
+        let mut text = String::with_capacity(self.first.len() + self.lines.len());
+        text.push_str(self.first);
+        let mut blank = false;
+        for line in texts(self.lines) {
+            if line.is_empty() && blank && self.layout == Layout::Paragraphs {
+                continue;
+            }
+            blank = line.is_empty();
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(line.get(common..).unwrap_or(""));
+        }
+        text
+    }
 }
 
 /// The tags of sections, and what they make.
 const TAGS: [(&str, Tag); 8] = [
-    ("Returns", Tag::Section(SectionKind::Returns)),
-    ("Errors", Tag::Section(SectionKind::Errors)),
-    ("Since", Tag::Section(SectionKind::Since)),
-    ("TODO", Tag::Section(SectionKind::Todo)),
+    ("Returns", Tag::Section(RawKind::Returns)),
+    ("Errors", Tag::Section(RawKind::Errors)),
+    ("Since", Tag::Section(RawKind::Since)),
+    ("TODO", Tag::Section(RawKind::Todo)),
     ("Notes", Tag::Old("a `.. note::` directive")),
     ("Note", Tag::Old("a `.. note::` directive")),
     ("Examples", Tag::Old("a `.. qmp-example::` directive")),
     ("Example", Tag::Old("a `.. qmp-example::` directive")),
 ];
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Tag {
-    Section(SectionKind),
+    Section(RawKind<'static>),
     /// No longer a section; what to write in its place.
     Old(&'static str),
 }
 
 /// Reads the comment at `span`, whose text is `text`. `next` is what follows it, for a comment that is
 /// not closed.
-pub(crate) fn read(span: Span, text: &str, next: Span, diagnostics: &mut Vec<Diagnostic>) -> Comment {
+pub(crate) fn read<'a>(
+    span: Span,
+    text: &'a str,
+    next: Span,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Comment<'a> {
     let file: FileId = span.file;
     let mut reader = Reader {
         lines: Lines::new(file, text, span.start, diagnostics),
         sections: Vec::new(),
+        described: Lookup::default(),
+        paragraphs: None,
     };
     reader.lines.opening();
     let symbol = reader.comment();
@@ -78,26 +167,25 @@ pub(crate) fn read(span: Span, text: &str, next: Span, diagnostics: &mut Vec<Dia
             .help("put a line `##` below the last line of the comment"),
         );
     }
-    let damaged = reader.lines.damaged;
-    let mut sections = reader.sections;
-    if !damaged {
-        sections.retain(|section| section.kind != SectionKind::Plain || !section.text.is_empty());
-    }
     Comment {
         span,
         symbol,
-        sections,
-        damaged,
+        sections: reader.sections,
+        damaged: reader.lines.damaged,
     }
 }
 
 struct Reader<'a, 'd> {
     lines: Lines<'a, 'd>,
-    sections: Vec<RawSection>,
+    sections: Vec<RawSection<'a>>,
+    /// The members (false) and features (true) that were described so far, and where.
+    described: Lookup<(bool, &'a str), Span>,
+    /// Where the section of plain paragraphs that was made last begins.
+    paragraphs: Option<Line<'a>>,
 }
 
 impl<'a> Reader<'a, '_> {
-    fn comment(&mut self) -> Option<(String, Span)> {
+    fn comment(&mut self) -> Option<(&'a str, Span)> {
         let first = self.lines.next()?;
         if !first.text.starts_with('@') {
             self.free_form(first);
@@ -132,42 +220,45 @@ impl<'a> Reader<'a, '_> {
         }
         let name_span = self.lines.span(&first, 1, name.len());
         self.definition();
-        self.finish();
-        Some((name.to_owned(), name_span))
+        Some((name, name_span))
     }
 
     fn free_form(&mut self, first: Line<'a>) {
         let mut line = Some(first);
-        let mut text = TextBuilder::default();
         let span = self.lines.line_span(&first);
+        // The first and the last line that are not blank.
+        let mut ends: Option<(Line<'a>, Line<'a>)> = None;
         while let Some(current) = line {
             if let Some((name, _)) = at_name(current.text) {
                 let name_span = self.lines.span(&current, 0, name.len() + 2);
-                let mut diagnostic = Diagnostic::error(
+                let diagnostic = Diagnostic::error(
                     codes::DOC_FREE_MEMBER,
                     name_span,
                     format!("`@{name}:` is not allowed in free-form documentation"),
                 );
-                if text.is_blank() {
-                    diagnostic = diagnostic.help(
-                        "to document a definition, let its name stand on the very first line of the comment",
-                    );
+                let help = if ends.is_none() {
+                    "to document a definition, let its name stand on the very first line of the comment"
                 } else {
-                    diagnostic = diagnostic
-                        .help("documentation of a definition starts with a line `# @Name:` right below `##`");
-                }
-                self.lines.report(diagnostic);
+                    "documentation of a definition starts with a line `# @Name:` right below `##`"
+                };
+                self.lines.report(diagnostic.help(help));
                 self.lines.give_up();
                 break;
             }
-            text.push(current.text);
+            if !current.is_blank() {
+                ends = Some((ends.map_or(current, |(first, _)| first), current));
+            }
             line = self.lines.next();
         }
-        self.sections.push(RawSection {
-            kind: SectionKind::Plain,
-            span,
-            text: text.finish(),
-        });
+        if let Some((first, last)) = ends {
+            let text = RawText {
+                first: "",
+                lines: self.lines.piece(&first, &last),
+                layout: Layout::Free,
+            };
+            let kind = RawKind::Plain;
+            self.sections.push(RawSection { kind, span, text });
+        }
     }
 
     /// What is below the line with the symbol.
@@ -262,16 +353,13 @@ impl<'a> Reader<'a, '_> {
                 );
             }
             let kind = if features {
-                SectionKind::Feature(name.to_owned())
+                RawKind::Feature(name)
             } else {
-                SectionKind::Member(name.to_owned())
+                RawKind::Member(name)
             };
-            if let Some(other) = self
-                .sections
-                .iter()
-                .find(|section| section.kind == kind && !name.is_empty())
+            if !name.is_empty()
+                && let Some(other) = self.described.add((features, name), name_span).copied()
             {
-                let other = other.span;
                 let what = if features { "feature " } else { "" };
                 self.lines.report(
                     Diagnostic::error(
@@ -309,7 +397,7 @@ impl<'a> Reader<'a, '_> {
                 return self.indented(text).1;
             }
         };
-        if kind != SectionKind::Todo
+        if kind != RawKind::Todo
             && let Some(first) = self.sections.iter().find(|section| section.kind == kind)
         {
             let first = first.span;
@@ -339,35 +427,41 @@ impl<'a> Reader<'a, '_> {
 
     /// The text behind a tag or a name: the rest of its line, and the indented lines below it. Gives back
     /// the first line that is no part of it.
-    fn indented(&mut self, first: &'a str) -> (String, Option<Line<'a>>) {
-        let mut text = TextBuilder::default();
-        let mut body = TextBuilder::default();
-        text.push(first);
+    fn indented(&mut self, first: &'a str) -> (RawText<'a>, Option<Line<'a>>) {
+        let mut text = RawText {
+            first,
+            ..RawText::default()
+        };
         let mut line = self.lines.next();
+        // Empty lines between the first line and those below belong to the text only if it has a first line.
+        let mut from = line;
         while let Some(current) = line
             && current.is_blank()
         {
-            body.push("");
             line = self.lines.next();
         }
         let Some(start) = line else {
-            return (text.finish_with(body), None);
+            return (text, None);
         };
         if start.indent == 0 {
-            return (text.finish_with(body), line);
+            return (text, line);
         }
-        body.push(start.text);
+        if first.is_empty() {
+            from = line;
+        }
+        let from = from.unwrap_or(start);
+        let mut last = start;
         let mut blank_before = false;
-        loop {
+        let next = loop {
             let Some(current) = self.lines.next() else {
-                return (text.finish_with(body), None);
+                break None;
             };
             if at_name(current.text).is_some() {
-                return (text.finish_with(body), Some(current));
+                break Some(current);
             }
             if !current.is_blank() && current.indent < start.indent {
                 if blank_before {
-                    return (text.finish_with(body), Some(current));
+                    break Some(current);
                 }
                 let span = self.lines.line_span(&current);
                 let wanted = start.indent;
@@ -383,34 +477,42 @@ impl<'a> Reader<'a, '_> {
                 );
             }
             blank_before = current.is_blank();
-            body.push(current.text);
-        }
+            if !blank_before {
+                last = current;
+            }
+        };
+        text.lines = self.lines.piece(&from, &last);
+        (text, next)
     }
 
     /// A paragraph without a tag: everything up to an empty line.
     fn paragraph(&mut self, first: Line<'a>) -> Option<Line<'a>> {
-        let span = self.lines.line_span(&first);
-        let mut text = String::new();
+        let mut last = first;
         let mut line = Some(first);
         while let Some(current) = line
             && !current.is_blank()
         {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            text.push_str(current.text);
+            last = current;
             line = self.lines.next();
         }
         match self.sections.last_mut() {
-            Some(last) if last.kind == SectionKind::Plain => {
-                last.text.push_str("\n\n");
-                last.text.push_str(&text);
+            Some(section) if section.kind == RawKind::Plain => {
+                // Only empty lines stand between the paragraphs.
+                let begin = self.paragraphs.unwrap_or(first);
+                section.text.lines = self.lines.piece(&begin, &last);
             }
-            _ => self.sections.push(RawSection {
-                kind: SectionKind::Plain,
-                span,
-                text,
-            }),
+            _ => {
+                self.paragraphs = Some(first);
+                self.sections.push(RawSection {
+                    kind: RawKind::Plain,
+                    span: self.lines.line_span(&first),
+                    text: RawText {
+                        first: "",
+                        lines: self.lines.piece(&first, &last),
+                        layout: Layout::Paragraphs,
+                    },
+                });
+            }
         }
         line
     }
@@ -445,16 +547,6 @@ impl<'a> Reader<'a, '_> {
             .help(format!("the section is spelt `{meant}:`")),
         );
     }
-
-    /// Blank lines at the ends of sections say nothing.
-    fn finish(&mut self) {
-        for section in &mut self.sections {
-            let trimmed = section.text.trim_matches('\n');
-            if trimmed.len() != section.text.len() {
-                section.text = trimmed.to_owned();
-            }
-        }
-    }
 }
 
 /// `@name: text`: the name and the text.
@@ -470,48 +562,6 @@ fn tagged(text: &str) -> Option<(Tag, &'static str, &str)> {
     }
     TAGS.iter().find_map(|(word, tag)| {
         let rest = text.strip_prefix(word)?.strip_prefix(':')?;
-        (!rest.starts_with(':')).then(|| (tag.clone(), *word, rest.trim_start_matches(' ')))
+        (!rest.starts_with(':')).then(|| (*tag, *word, rest.trim_start_matches(' ')))
     })
-}
-
-/// Collects lines, and takes off the indentation that all have in common.
-#[derive(Default)]
-struct TextBuilder<'a> {
-    lines: Vec<&'a str>,
-}
-
-impl<'a> TextBuilder<'a> {
-    fn push(&mut self, line: &'a str) {
-        self.lines.push(line);
-    }
-
-    fn is_blank(&self) -> bool {
-        self.lines.iter().all(|line| line.is_empty())
-    }
-
-    fn finish(self) -> String {
-        self.lines.join("\n").trim_matches('\n').to_owned()
-    }
-
-    /// This text, then the lines of `body` without their common indentation.
-    fn finish_with(self, body: TextBuilder<'a>) -> String {
-        let common = body
-            .lines
-            .iter()
-            .filter(|line| !line.is_empty())
-            .map(|line| line.len() - line.trim_start_matches(' ').len())
-            .min()
-            .unwrap_or(0);
-        let mut text = self.lines.join("\n");
-        for line in body.lines {
-            text.push('\n');
-            text.push_str(line.get(common..).unwrap_or(""));
-        }
-        let trimmed = text.trim_matches('\n');
-        if trimmed.len() == text.len() {
-            text
-        } else {
-            trimmed.to_owned()
-        }
-    }
 }

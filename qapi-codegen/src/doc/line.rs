@@ -3,6 +3,7 @@
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
+use crate::lex::split_line;
 use crate::source::{FileId, Span};
 
 /// Longest line in characters, the leading `# ` included.
@@ -17,6 +18,8 @@ pub(super) struct Line<'a> {
     pub start: u32,
     /// How far it is indented, in characters.
     pub indent: usize,
+    /// Where the whole line with its `#` begins and ends, counted from the start of the comment.
+    pub whole: (usize, usize),
 }
 
 impl Line<'_> {
@@ -24,6 +27,26 @@ impl Line<'_> {
     pub fn is_blank(&self) -> bool {
         self.text.is_empty()
     }
+}
+
+/// The next comment line of a text: the line from its `#` to its end, where the `#` stands in the text,
+/// and what comes after the line.
+fn comment_line(text: &str) -> Option<(&str, usize, &str)> {
+    // Only blanks stand before it.
+    let hash = text.bytes().position(|byte| byte == b'#')?;
+    let (line, rest) = split_line(text.get(hash..)?);
+    Some((line, hash, rest))
+}
+
+/// The texts of all lines of a piece of a comment.
+pub(super) fn texts(piece: &str) -> impl Iterator<Item = &str> {
+    let mut rest = piece;
+    std::iter::from_fn(move || {
+        let (line, _, after) = comment_line(rest)?;
+        rest = after;
+        let body = line.get(1..).unwrap_or("");
+        Some(body.strip_prefix(' ').unwrap_or(body).trim_end())
+    })
 }
 
 /// Reads lines, complains about each at most once.
@@ -34,6 +57,10 @@ pub(super) struct Lines<'a, 'd> {
     /// Offset of `rest` in the file.
     at: u32,
     rest: &'a str,
+    /// The whole comment.
+    text: &'a str,
+    /// Where it starts in its file.
+    begin: u32,
     literal: Literal,
     /// The closing line was met.
     pub closed: bool,
@@ -64,6 +91,8 @@ impl<'a, 'd> Lines<'a, 'd> {
             last: start,
             at: start,
             rest: text,
+            text,
+            begin: start,
             literal: Literal::No,
             closed: false,
             damaged: false,
@@ -79,7 +108,6 @@ impl<'a, 'd> Lines<'a, 'd> {
 
     /// The span of `text`, which starts `skip` bytes into a line.
     pub fn span(&self, line: &Line<'_>, skip: usize, length: usize) -> Span {
-        let offset = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let start = line.start.saturating_add(offset(skip));
         Span::new(self.file, start, start.saturating_add(offset(length)))
     }
@@ -92,17 +120,17 @@ impl<'a, 'd> Lines<'a, 'd> {
 
     /// The next comment line, from its `#` to its end, and where it starts.
     fn raw(&mut self) -> Option<(&'a str, u32)> {
-        let hash = self.rest.find('#')?;
-        let from = self.rest.get(hash..)?;
-        let end = from.find('\n').unwrap_or(from.len());
-        let line = from.get(..end)?;
-        let end = line.find('\r').unwrap_or(end);
-        let line = line.get(..end)?;
-        let start = self.at.saturating_add(u32::try_from(hash).unwrap_or(u32::MAX));
-        self.rest = from.get(end..).unwrap_or("");
+        let (line, hash, rest) = comment_line(self.rest)?;
+        let start = self.at.saturating_add(offset(hash));
+        self.rest = rest;
         self.last = start;
-        self.at = start.saturating_add(u32::try_from(end).unwrap_or(u32::MAX));
+        self.at = start.saturating_add(offset(line.len()));
         Some((line, start))
+    }
+
+    /// The text of the comment from one line to another, both whole.
+    pub fn piece(&self, first: &Line<'a>, last: &Line<'a>) -> &'a str {
+        self.text.get(first.whole.0..last.whole.1).unwrap_or("")
     }
 
     /// The opening line.
@@ -143,12 +171,15 @@ impl<'a, 'd> Lines<'a, 'd> {
             }
             return None;
         }
+        let from = (start - self.begin) as usize;
+        let whole = (from, from + line.len());
         let body = line.get(1..).unwrap_or("");
         if body.is_empty() {
             return Some(Line {
                 text: "",
                 start: start + 1,
                 indent: 0,
+                whole,
             });
         }
         let Some(text) = body.strip_prefix(' ') else {
@@ -170,6 +201,7 @@ impl<'a, 'd> Lines<'a, 'd> {
                 text,
                 start: start + u32::try_from(skipped).unwrap_or(1),
                 indent: 0,
+                whole,
             });
         };
         let text = text.trim_end();
@@ -177,6 +209,7 @@ impl<'a, 'd> Lines<'a, 'd> {
             text,
             start: start + 2,
             indent: indent(text),
+            whole,
         };
         self.check(&line);
         Some(line)
@@ -258,6 +291,10 @@ pub(crate) fn fits(text: &str) -> bool {
     text.chars().count() + 2 <= WIDTH && single_space(text).is_none()
 }
 
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
 fn indent(text: &str) -> usize {
     text.chars().take_while(|c| c.is_whitespace()).count()
 }
@@ -290,11 +327,12 @@ fn is_url(text: &str) -> bool {
 
 /// Where a sentence ends with one space before the next: the offset of its full stop.
 fn single_space(text: &str) -> Option<usize> {
-    for (stop, window) in text.as_bytes().windows(3).enumerate() {
-        // The space decides most often.
-        let &[mark, b' ', next] = window else { continue };
-        let starts = next.is_ascii_uppercase() || next.is_ascii_digit() || next == b'(';
-        if !starts || !matches!(mark, b'.' | b'!' | b'?') {
+    let bytes = text.as_bytes();
+    for stop in memchr::memchr3_iter(b'.', b'!', b'?', bytes) {
+        let Some(&[mark, b' ', next]) = bytes.get(stop..stop + 3) else {
+            continue;
+        };
+        if !(next.is_ascii_uppercase() || next.is_ascii_digit() || next == b'(') {
             continue;
         }
         let before = text.get(..stop).unwrap_or("");
