@@ -104,7 +104,10 @@ fn sort(modules: &[modules::RawModule<'_>], diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.retain(|diagnostic| !diagnostic.is_error() || told.insert(diagnostic.primary.span));
     diagnostics.sort_by_cached_key(key);
     // Errors are told before warnings, so that a refusal never goes without its reason.
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let errors = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.is_error())
+        .count();
     let mut room = [MAX_DIAGNOSTICS.saturating_sub(errors), MAX_DIAGNOSTICS];
     diagnostics.retain(|diagnostic| {
         let [warnings, errors] = &mut room;

@@ -42,7 +42,10 @@ fn read(path: &Path) -> Result<Vec<u8>, ReadProblem> {
     let refused = |error: std::io::Error| ReadProblem::Io(reason(&error));
     let file = std::fs::File::open(path).map_err(refused)?;
     // What a file says of its length saves asking the system for piece after piece; it is not believed.
-    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_FILE_BYTES);
+    let length = file
+        .metadata()
+        .map_or(0, |metadata| metadata.len())
+        .min(MAX_FILE_BYTES);
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     // One byte more than allowed tells a long file from one that just fits; a device has no length to ask for.
     file.take(MAX_FILE_BYTES + 1)

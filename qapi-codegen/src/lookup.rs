@@ -94,7 +94,8 @@ fn mangled(byte: u8) -> u8 {
 impl PartialEq for Mangled<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
-            && std::iter::zip(self.0.bytes(), other.0.bytes()).all(|(a, b)| a == b || mangled(a) == mangled(b))
+            && std::iter::zip(self.0.bytes(), other.0.bytes())
+                .all(|(a, b)| a == b || mangled(a) == mangled(b))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::ir::{Builtin, CommandId, EventId, TypeId};
-use crate::lookup::{Map, Mangled, Set, map_for};
+use crate::lookup::{Mangled, Map, Set, map_for};
 
 use super::names::{Meta, mangle};
 use super::shape::{Body, Data, RawDefinition, RawType};

@@ -58,7 +58,11 @@ pub(crate) fn check<'g>(raw: &[RawDefinition<'g>], schema: &mut Schema, diagnost
             Body::Alternate { .. } => {}
         }
     }
-    schema.features = checker.known.iter().map(|(name, ())| (*name).to_owned()).collect();
+    schema.features = checker
+        .known
+        .iter()
+        .map(|(name, ())| (*name).to_owned())
+        .collect();
 }
 
 struct Checker<'g, 'd> {

@@ -224,7 +224,12 @@ impl<'a> Gatherer<'a, '_> {
         }
     }
 
-    fn expression(&mut self, module: ModuleId, expression: Expression<'a>, pending: &mut Option<Comment<'a>>) {
+    fn expression(
+        &mut self,
+        module: ModuleId,
+        expression: Expression<'a>,
+        pending: &mut Option<Comment<'a>>,
+    ) {
         let has = |key: &str| expression.object.iter().any(|entry| entry.key == key);
         let directive = has("include") || has("pragma");
         let comment = pending.take();
