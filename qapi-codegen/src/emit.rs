@@ -1,7 +1,7 @@
 //! The Rust back end: from a checked schema to Rust sources.
 //!
 //! One module of Rust a module of the schema, and one above them that re-exports everything. Items are
-//! built as tokens and printed one by one. It looks up no name: the schema has resolved them all.
+//! built as tokens and printed as rustfmt would. It looks up no name: the schema has resolved them all.
 
 mod boxes;
 mod client;
@@ -12,6 +12,7 @@ mod docs;
 mod events;
 mod introspection;
 mod mangle;
+mod print;
 mod types;
 
 pub use condition::Conditions;
@@ -19,6 +20,7 @@ pub use condition::Conditions;
 use crate::ir::{Definition, ModuleId, Schema};
 use context::Context;
 use proc_macro2::TokenStream;
+use quote::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -105,13 +107,12 @@ pub enum Layout<'a> {
     OutDir(&'a str),
 }
 
-/// Generated code that does not parse as Rust: a type override or a condition's rule is no Rust.
+/// A type override, a derive or a condition's rule that is no Rust.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the generated code of `{module}` is not Rust: {source}; check type overrides, derives and conditions"
-)]
+#[error("the {what} `{text}` is not Rust: {source}")]
 pub struct EmitError {
-    module: String,
+    what: &'static str,
+    text: String,
     source: syn::Error,
 }
 
@@ -120,6 +121,7 @@ pub struct EmitError {
 /// # Errors
 /// When a type override, a derive or a condition's rule is not Rust.
 pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Result<Vec<Output>, EmitError> {
+    check_rust(schema, options)?;
     let context = Context::new(schema, options);
     let mut outputs = Vec::new();
     let mut modules = Vec::new();
@@ -146,16 +148,15 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
         }
         let name = plain(&context.module_names(id).0);
         let mut text = format!("// Generated from {}; changes here are lost.\n\n", module.name);
-        let body = context.print(&module.name, items)?;
         text.push_str(&context.header());
-        text.push_str(&body);
+        text.push_str(&context.print(items));
         modules.push((id, name.clone(), exports));
         outputs.push(Output {
             name: format!("{name}.rs"),
             text,
         });
     }
-    let top = context.top(&modules, layout)?;
+    let top = context.top(&modules, layout);
     outputs.insert(
         0,
         Output {
@@ -179,66 +180,46 @@ fn plain(name: &proc_macro2::Ident) -> String {
 
 impl Context<'_> {
     /// Prints items with a blank line between them.
-    fn print(&self, module: &str, items: Vec<TokenStream>) -> Result<String, EmitError> {
-        let mut code = String::new();
-        for item in items {
-            if let Some(line) = macro_line(&item) {
-                code.push('\n');
-                code.push_str(&line);
-                continue;
-            }
-            let item: syn::Item = syn::parse2(item).map_err(|source| EmitError {
-                module: module.to_owned(),
-                source,
-            })?;
-            let file = syn::File {
-                shebang: None,
-                frontmatter: None,
-                attrs: Vec::new(),
-                items: vec![item],
-            };
-            if !code.is_empty() {
-                code.push('\n');
-            }
-            code.push_str(&prettyplease::unparse(&file));
-        }
-        Ok(self.with_docs(&code))
+    fn print(&self, items: Vec<TokenStream>) -> String {
+        print::items(items, &self.docs.take())
     }
 
     /// Under conditions an import may have no user left.
-    fn allow_unused(&self) -> &'static str {
+    fn allow_unused(&self) -> TokenStream {
         if self.options.conditions.are_mapped() {
-            "#[allow(unused_imports, reason = \"conditions may leave it unused\")]\n"
+            quote!(#[allow(unused_imports, reason = "conditions may leave it unused")])
         } else {
-            ""
+            TokenStream::new()
         }
     }
 
     /// What a module imports.
     fn header(&self) -> String {
-        let mut text = String::new();
         let allow = self.allow_unused();
+        let mut imports = Vec::new();
         if *self.uses_others.borrow() {
-            text.push_str(allow);
-            text.push_str("use super::*;\n");
+            imports.push(quote!(#allow use super::*;));
         }
         let (mut names, mut kinds) = (Vec::new(), false);
         for path in self.imports.borrow().iter() {
             match path.strip_prefix("::qapi_runtime::") {
                 Some("decode::Kind") => kinds = true,
-                Some(name) => names.push(name),
+                Some(name) => names.push(mangle::ident(name)),
                 None => {}
             }
         }
         if kinds {
-            text.push_str(allow);
-            text.push_str("use qapi_runtime::decode::Kind;\n");
+            imports.push(quote!(#allow use qapi_runtime::decode::Kind;));
         }
         match names.as_slice() {
             [] => {}
-            [one] => text.push_str(&format!("{allow}use qapi_runtime::{one};\n")),
-            many => text.push_str(&format!("{allow}use qapi_runtime::{{{}}};\n", many.join(", "))),
+            [one] => imports.push(quote!(#allow use qapi_runtime::#one;)),
+            many => imports.push(quote!(#allow use qapi_runtime::{#(#many),*};)),
         }
+        let mut text: String = imports
+            .into_iter()
+            .map(|import| print::items(vec![import], &[]))
+            .collect();
         if !text.is_empty() {
             text.push('\n');
         }
@@ -246,39 +227,46 @@ impl Context<'_> {
     }
 
     /// The file above the modules.
-    fn top(&self, modules: &[(ModuleId, String, bool)], layout: Layout<'_>) -> Result<String, EmitError> {
-        let mut text = String::from("// Generated; changes here are lost.\n\n");
-        let mut exports = String::new();
-        let deprecated = modules.iter().any(|(id, ..)| self.has_deprecated(*id));
+    fn top(&self, modules: &[(ModuleId, String, bool)], layout: Layout<'_>) -> String {
+        let mut items = Vec::new();
+        let mut exports = Vec::new();
+        let deprecated = self.has_deprecated().then(|| quote!(deprecated,));
+        // Whether a link needs its path depends on what the module imports.
+        let allow = quote! {
+            allow(
+                clippy::large_enum_variant, clippy::module_inception,
+                rustdoc::redundant_explicit_links, #deprecated reason = "as the schema has it"
+            )
+        };
         for (id, name, exporting) in modules {
             let module = self.schema.module(*id);
             let ident = &self.module_names(*id).0;
-            text.push_str(&format!("/// Types, commands and events of {}.\n", module.name));
-            // Whether a link needs its path depends on what the module imports.
-            let mut allows = vec![
-                "clippy::large_enum_variant",
-                "clippy::module_inception",
-                "rustdoc::redundant_explicit_links",
-            ];
-            if deprecated {
-                allows.push("deprecated");
-            }
-            text.push_str(&format!(
-                "#[allow({}, reason = \"as the schema has it\")]\n",
-                allows.join(", ")
-            ));
-            match layout {
-                Layout::Folder => text.push_str(&format!("pub mod {ident};\n\n")),
-                Layout::OutDir(folder) => text.push_str(&format!(
-                    "pub mod {ident} {{\n    include!(concat!(env!(\"OUT_DIR\"), \"/{folder}/{name}.rs\"));\n}}\n\n"
-                )),
-            }
+            let doc = self.doc(vec![format!("Types, commands and events of {}.", module.name)]);
+            items.push(match layout {
+                Layout::Folder => quote!(#doc pub mod #ident;),
+                Layout::OutDir(folder) => {
+                    let path = format!("/{folder}/{name}.rs");
+                    quote!(#doc #[#allow] pub mod #ident { include!(concat!(env!("OUT_DIR"), #path)); })
+                }
+            });
             if *exporting {
-                exports.push_str(self.allow_unused());
-                exports.push_str(&format!("pub use self::{ident}::*;\n"));
+                let allow = self.allow_unused();
+                exports.push((ident.to_string(), quote!(#allow pub use self::#ident::*;)));
             }
         }
-        text.push_str(&exports);
+        exports.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut parts = vec!["// Generated; changes here are lost.\n".to_owned()];
+        // Once for all, where the file is a module; what is included cannot say so.
+        if layout == Layout::Folder {
+            parts.push(print::inner_attribute(allow));
+        }
+        parts.push(self.print(items));
+        let exports = exports.into_iter();
+        parts.push(
+            exports
+                .map(|(_, export)| print::items(vec![export], &[]))
+                .collect(),
+        );
         let mut items = Vec::new();
         if self.options.server() {
             self.emit_command_table(&mut items);
@@ -288,13 +276,13 @@ impl Context<'_> {
             self.emit_event_enum(&mut items);
         }
         self.emit_introspection(&mut items);
-        text.push('\n');
-        text.push_str(&self.print("the schema", items)?);
-        Ok(text)
+        parts.push(self.print(items));
+        parts.retain(|part| !part.is_empty());
+        parts.join("\n")
     }
 
-    /// Whether anything of a module is marked deprecated.
-    fn has_deprecated(&self, _module: ModuleId) -> bool {
+    /// Whether anything is marked deprecated.
+    fn has_deprecated(&self) -> bool {
         self.options.deprecated_attributes
             && self
                 .schema
@@ -304,24 +292,33 @@ impl Context<'_> {
     }
 }
 
-/// The line of a bare macro call, `::qapi_runtime::object!(strict Name);`: a fifth of all items, and there
-/// is nothing to lay out.
-fn macro_line(item: &TokenStream) -> Option<String> {
-    use proc_macro2::TokenTree;
-    let tokens: Vec<TokenTree> = item.clone().into_iter().take(12).collect();
-    let [
-        ..,
-        TokenTree::Ident(name),
-        TokenTree::Punct(bang),
-        TokenTree::Group(group),
-        TokenTree::Punct(_),
-    ] = tokens.as_slice()
-    else {
-        return None;
-    };
-    let bare = matches!(tokens.first(), Some(TokenTree::Punct(first)) if first.as_char() == ':');
-    let words: Vec<String> = group.stream().into_iter().map(|word| word.to_string()).collect();
-    (bare && bang.as_char() == '!').then(|| format!("::qapi_runtime::{name}!({});\n", words.join(" ")))
+/// What a caller gives as text must be Rust before it is put among other Rust.
+fn check_rust(schema: &Schema, options: &Options) -> Result<(), EmitError> {
+    fn check<T: syn::parse::Parse>(what: &'static str, text: &str) -> Result<(), EmitError> {
+        syn::parse_str::<T>(text).map(drop).map_err(|source| EmitError {
+            what,
+            text: text.to_owned(),
+            source,
+        })
+    }
+    for text in options.type_overrides.values() {
+        check::<syn::Type>("type", text)?;
+    }
+    for text in &options.derives {
+        check::<syn::Path>("derive", text)?;
+    }
+    let mut symbols = BTreeSet::new();
+    crate::build_script::for_each_condition(schema, &mut |condition| {
+        condition.symbols(&mut |symbol| {
+            symbols.insert(symbol.to_owned());
+        });
+    });
+    for symbol in symbols {
+        if let Some(text) = options.conditions.predicate(&symbol) {
+            check::<syn::Meta>("condition", &text)?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Output {

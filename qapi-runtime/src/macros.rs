@@ -87,3 +87,26 @@ macro_rules! serde_bridge {
         }
     };
 }
+
+/// How a row calls a method of its handler: `call!(quit())`, or `call!(draw(arguments))` for one that has
+/// arguments.
+#[macro_export]
+macro_rules! call {
+    ($method:ident()) => {
+        |handler, call, arguments| {
+            $crate::dispatch::without_arguments(handler, call, arguments, |handler, call| async move {
+                handler.$method(&call).await
+            })
+        }
+    };
+    ($method:ident(arguments)) => {
+        |handler, call, arguments| {
+            $crate::dispatch::with_arguments(
+                handler,
+                call,
+                arguments,
+                |handler, call, arguments| async move { handler.$method(&call, arguments).await },
+            )
+        }
+    };
+}

@@ -50,6 +50,7 @@ impl Context<'_> {
         }
         *self.uses_others.borrow_mut() = true;
         let (execute, result) = (self.name("Execute"), self.name("Result"));
+        let helpers = self.name("execute");
         let methods = commands.iter().map(|command| {
             let doc = self.definition_doc(
                 command.doc.as_ref(),
@@ -65,13 +66,13 @@ impl Context<'_> {
                 Some(arguments) => quote! {
                     #doc #cfg #deprecated
                     pub async fn #method(&self, arguments: &#arguments) -> #result<#returns, T::Error> {
-                        ::qapi_runtime::execute::with_arguments(&self.transport, #wire, arguments).await
+                        #helpers::with_arguments(&self.transport, #wire, arguments).await
                     }
                 },
                 None => quote! {
                     #doc #cfg #deprecated
                     pub async fn #method(&self) -> #result<#returns, T::Error> {
-                        ::qapi_runtime::execute::without_arguments(&self.transport, #wire).await
+                        #helpers::without_arguments(&self.transport, #wire).await
                     }
                 },
             }

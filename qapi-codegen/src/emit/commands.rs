@@ -77,26 +77,11 @@ impl Context<'_> {
         let doc = self.doc(vec![format!("Commands of {}.", module.name)]);
         items.push(quote! { #doc pub trait #trait_name: #send + #sync { #(#methods)* } });
 
+        let macro_name = self.name("call");
         let rows = commands.iter().map(|command| {
             let cfg = self.attribute(&self.command_cfg(command).unwrap_or_default());
             let (wire, method) = (&command.name, Self::method(command));
-            let call = if self.arguments(command).is_some() {
-                quote! {
-                    |handler: &::std::sync::Arc<H>, call, arguments| {
-                        ::qapi_runtime::dispatch::with_arguments(handler, call, arguments, |handler, call, arguments| {
-                            async move { handler.#method(&call, arguments).await }
-                        })
-                    }
-                }
-            } else {
-                quote! {
-                    |handler: &::std::sync::Arc<H>, call, arguments| {
-                        ::qapi_runtime::dispatch::without_arguments(handler, call, arguments, |handler, call| {
-                            async move { handler.#method(&call).await }
-                        })
-                    }
-                }
-            };
+            let arguments = self.arguments(command).map(|_| quote!(arguments));
             let oob = command.allow_oob.then(|| quote!(.allow_oob()));
             let preconfig = command.allow_preconfig.then(|| quote!(.allow_preconfig()));
             let silent = (!command.success_response).then(|| quote!(.no_success_response()));
@@ -110,7 +95,7 @@ impl Context<'_> {
                 })
                 .collect();
             let features = (!features.is_empty()).then(|| quote!(.features(&[#(#features),*])));
-            quote!(#cfg #row::new(#wire, #call) #oob #preconfig #silent #coroutine #features)
+            quote!(#cfg #row::<H>::new(#wire, #macro_name!(#method(#arguments))) #oob #preconfig #silent #coroutine #features)
         });
         let doc = self.doc(vec![format!(
             "How a handler's commands of {} are called, by name.",
@@ -146,7 +131,7 @@ impl Context<'_> {
         }
         let doc = self.doc(vec!["All commands of the schema.".to_owned()]);
         items.push(quote! { #doc pub trait #all: #(#bounds)+* + 'static {} });
-        items.push(quote! { impl<H: #(#bounds)+* + 'static> #all for H {} });
+        items.push(quote! { impl<H> #all for H where H: #(#bounds)+* + 'static {} });
         let doc = self.doc(vec!["How a handler's commands are called, by name.".to_owned()]);
         items.push(quote! {
             #doc

@@ -47,6 +47,8 @@ const RUNTIME: &[(&str, &str)] = &[
     ("UnknownBranch", "::qapi_runtime::UnknownBranch"),
     ("Value", "::qapi_runtime::Value"),
     ("Writer", "::qapi_runtime::Writer"),
+    ("call", "::qapi_runtime::call"),
+    ("execute", "::qapi_runtime::execute"),
 ];
 
 /// What all emitters share.

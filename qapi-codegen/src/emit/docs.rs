@@ -1,23 +1,18 @@
 //! Documentation: from the schema's comments to rustdoc.
 //!
-//! The code that is printed holds one mark for each text. The texts replace the marks afterwards, as
-//! they are: a printer need not take millions of bytes apart only to put them together again.
+//! The tokens hold one mark for each text; the printer puts the texts where their marks are, as they are.
 
 use super::context::Context;
 use crate::ir::{Doc, DocText, Feature, Origin, SectionKind};
-use proc_macro2::TokenStream;
-use quote::quote;
-
-/// What a mark begins with; a text of a schema that begins so is not mistaken, as marks replace all texts.
-const MARK: &str = " @@";
+use proc_macro2::{TokenStream, TokenTree};
 
 impl Context<'_> {
-    /// The attribute for a text.
+    /// The mark of a text, which stands where its attribute would.
     pub(super) fn doc(&self, lines: Vec<String>) -> TokenStream {
         let mut docs = self.docs.borrow_mut();
-        let mark = format!("{MARK}{}", docs.len());
+        let mark = super::print::doc_mark(docs.len());
         docs.push(lines);
-        quote!(#[doc = #mark])
+        TokenTree::from(mark).into()
     }
 
     /// The documentation of a definition, and where it is.
@@ -151,67 +146,6 @@ impl Context<'_> {
             .is_always()
             .then(|| format!("super::{}", self.event_name(event)))
     }
-
-    /// The printed code with its texts in place of the marks.
-    pub(super) fn with_docs(&self, code: &str) -> String {
-        let docs = self.docs.take();
-        let mut out = String::with_capacity(
-            code.len() + docs.iter().flatten().map(|line| line.len() + 9).sum::<usize>(),
-        );
-        let mut before = "";
-        for line in code.lines() {
-            let text = line.trim_start();
-            if is_item_end(before) && is_item_start(text) {
-                out.push('\n');
-            }
-            before = line;
-            let mark = text.strip_prefix("///").and_then(|rest| rest.strip_prefix(MARK));
-            match mark
-                .and_then(|number| number.parse::<usize>().ok())
-                .and_then(|number| docs.get(number))
-            {
-                Some(lines) => {
-                    let indent = line.get(..line.len() - text.len()).unwrap_or_default();
-                    for doc in lines {
-                        out.push_str(indent);
-                        out.push_str("///");
-                        if !doc.is_empty() {
-                            out.push(' ');
-                            out.push_str(doc);
-                        }
-                        out.push('\n');
-                    }
-                }
-                None => {
-                    out.push_str(line);
-                    out.push('\n');
-                }
-            }
-        }
-        out
-    }
-}
-
-/// Whether a line ends an item of an `impl` or a trait: these stand four deep, statements do not.
-fn is_item_end(line: &str) -> bool {
-    line.strip_prefix("    ")
-        .is_some_and(|rest| !rest.starts_with(' ') && (rest == "}" || rest.ends_with(';')))
-}
-
-/// Whether a line begins an item of an `impl` or a trait, its attributes included.
-fn is_item_start(text: &str) -> bool {
-    [
-        "///",
-        "#[",
-        "fn ",
-        "pub fn ",
-        "pub async fn ",
-        "pub const ",
-        "const ",
-        "type ",
-    ]
-    .iter()
-    .any(|start| text.starts_with(start))
 }
 
 /// Adds a paragraph, after a blank line.

@@ -1,8 +1,15 @@
 // ===== mod.rs =====
 // Generated; changes here are lost.
 
+#![allow(
+    clippy::large_enum_variant,
+    clippy::module_inception,
+    rustdoc::redundant_explicit_links,
+    deprecated,
+    reason = "as the schema has it"
+)]
+
 /// Types, commands and events of small.json.
-#[allow(clippy::large_enum_variant, clippy::module_inception, rustdoc::redundant_explicit_links, deprecated, reason = "as the schema has it")]
 pub mod small;
 
 pub use self::small::*;
@@ -44,17 +51,13 @@ impl Event {
         name: &str,
         data: ::std::option::Option<::qapi_runtime::Cursor<'_>>,
     ) -> ::std::result::Result<Self, ::qapi_runtime::DecodeError> {
-        Ok(
-            match name {
-                "DRAWN" => Self::Drawn(::qapi_runtime::execute::event_data(data)?),
-                _ => {
-                    Self::UnknownEvent {
-                        name: name.to_owned(),
-                        data: ::qapi_runtime::execute::event_data(data)?,
-                    }
-                }
+        Ok(match name {
+            "DRAWN" => Self::Drawn(::qapi_runtime::execute::event_data(data)?),
+            _ => Self::UnknownEvent {
+                name: name.to_owned(),
+                data: ::qapi_runtime::execute::event_data(data)?,
             },
-        )
+        })
     }
 }
 
@@ -68,7 +71,10 @@ pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "
 
 use super::*;
 use qapi_runtime::decode::Kind;
-use qapi_runtime::{Cursor, Decode, DecodeError, Encode, Execute, Map, Members, Object, Special, StringEnum, UnknownBranch, Value, Writer};
+use qapi_runtime::{
+    Cursor, Decode, DecodeError, Encode, Execute, Map, Members, Object, Special, StringEnum,
+    UnknownBranch, Value, Writer, execute,
+};
 
 /// A colour.
 ///
@@ -276,12 +282,10 @@ impl Members for Drawing {
         let branch = match kind {
             DrawingKind::Circle => DrawingBranch::Circle(Members::take(object)?),
             DrawingKind::Nothing => DrawingBranch::Nothing,
-            DrawingKind::Unknown(value) => {
-                DrawingBranch::Unknown(UnknownBranch {
-                    value,
-                    members: Map::new(),
-                })
-            }
+            DrawingKind::Unknown(value) => DrawingBranch::Unknown(UnknownBranch {
+                value,
+                members: Map::new(),
+            }),
         };
         Ok(Self { title, branch })
     }
@@ -412,7 +416,7 @@ impl<T: Execute> Client<T> {
     ///
     /// Defined at small.json:99.
     pub async fn draw(&self, arguments: &Draw) -> Result<Vec<Drawing>, T::Error> {
-        ::qapi_runtime::execute::with_arguments(&self.transport, "draw", arguments).await
+        execute::with_arguments(&self.transport, "draw", arguments).await
     }
 }
 

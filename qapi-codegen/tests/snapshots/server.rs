@@ -1,8 +1,15 @@
 // ===== mod.rs =====
 // Generated; changes here are lost.
 
+#![allow(
+    clippy::large_enum_variant,
+    clippy::module_inception,
+    rustdoc::redundant_explicit_links,
+    deprecated,
+    reason = "as the schema has it"
+)]
+
 /// Types, commands and events of small.json.
-#[allow(clippy::large_enum_variant, clippy::module_inception, rustdoc::redundant_explicit_links, deprecated, reason = "as the schema has it")]
 pub mod small;
 
 pub use self::small::*;
@@ -10,7 +17,7 @@ pub use self::small::*;
 /// All commands of the schema.
 pub trait Commands: SmallCommands + 'static {}
 
-impl<H: SmallCommands + 'static> Commands for H {}
+impl<H> Commands for H where H: SmallCommands + 'static {}
 
 /// How a handler's commands are called, by name.
 pub fn commands<H: Commands>() -> ::qapi_runtime::CommandTable<H> {
@@ -28,7 +35,10 @@ pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "
 // Generated from small.json; changes here are lost.
 
 use qapi_runtime::decode::Kind;
-use qapi_runtime::{Call, Cursor, Decode, DecodeError, Encode, Error, Members, Object, Row, Special, StringEnum, Writer};
+use qapi_runtime::{
+    Call, Cursor, Decode, DecodeError, Encode, Error, Members, Object, Row, Special, StringEnum,
+    Writer, call,
+};
 
 /// A colour.
 ///
@@ -348,20 +358,6 @@ pub trait SmallCommands: Send + Sync {
 
 /// How a handler's commands of small.json are called, by name.
 pub fn small_rows<H: SmallCommands + 'static>() -> Vec<Row<H>> {
-    Vec::from([
-        Row::new(
-            "draw",
-            |handler: &::std::sync::Arc<H>, call, arguments| {
-                ::qapi_runtime::dispatch::with_arguments(
-                    handler,
-                    call,
-                    arguments,
-                    |handler, call, arguments| {
-                        async move { handler.draw(&call, arguments).await }
-                    },
-                )
-            },
-        ),
-    ])
+    Vec::from([Row::<H>::new("draw", call!(draw(arguments)))])
 }
 
