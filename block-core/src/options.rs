@@ -1,5 +1,6 @@
 //! How a node is described before it is opened: `blockdev-add` in the block layer's own words.
 
+use crate::graph::Perm;
 use crate::types::NodeName;
 
 /// A node to open. `None` inherits from the parent where there is one, else takes QEMU's default.
@@ -21,6 +22,62 @@ pub struct NodeOptions {
     pub cache: CacheOptions,
     /// The driver and its own options.
     pub driver: DriverOptions,
+    /// What was said of it, word by word: names shown to people and reopening depend on what was given, not only on
+    /// what is in force.
+    pub given: GivenOptions,
+}
+
+/// Options of one node as they were given, in the schema's words: members of members as `a.b`, elements of lists as
+/// `a.0`. Without the node's name, its driver, its children and what every node has (`read-only`, `discard`,
+/// `detect-zeroes`, `cache`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenOptions(Vec<(String, GivenValue)>);
+
+/// A value as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenValue {
+    /// `null`.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer.
+    Number(i128),
+    /// A text, or one value of an enumeration.
+    Text(String),
+}
+
+impl GivenOptions {
+    /// Brings them into the order in which clients have always seen them: that of the hash table in which QEMU keeps
+    /// options.
+    pub fn new(mut members: Vec<(String, GivenValue)>) -> Self {
+        members.sort_by_key(|(name, _)| place_in_table(name));
+        Self(members)
+    }
+
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&GivenValue> {
+        self.iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, (String, GivenValue)> {
+        self.0.iter()
+    }
+}
+
+/// Where QEMU's dictionaries of 512 buckets keep a name. Seen in the order of members of `json:` names.
+pub fn place_in_table(name: &str) -> u32 {
+    const BUCKETS: u32 = 512;
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let sum = name
+        .bytes()
+        .zip(0_u32..)
+        .fold(length.wrapping_mul(0x238f_13af), |sum, (byte, at)| {
+            sum.wrapping_add(u32::from(byte) << (at.wrapping_mul(5) % 24))
+        });
+    sum.wrapping_mul(1_103_515_243).wrapping_add(12345) % BUCKETS
 }
 
 /// Caching of a node.
@@ -77,6 +134,8 @@ pub enum DriverOptions {
     Raw(RawOptions),
     /// Reads zeroes (or nothing), swallows writes.
     NullCo(NullOptions),
+    /// The same under the name of a driver that once completed its requests in another way.
+    NullAio(NullOptions),
     /// A qcow2 image.
     Qcow2(Qcow2Options),
     /// Copies old data away before it is overwritten.
@@ -188,8 +247,34 @@ pub struct Qcow2Options {
     pub l2_cache_entry_size: Option<u64>,
     /// Refcount cache in bytes.
     pub refcount_cache_size: Option<u64>,
+    /// The encryption scheme that is expected; no encrypted image is opened.
+    pub encrypt: Option<String>,
+    /// The node with an external data file; no image with one is opened.
+    pub data_file: Option<NodeRef>,
     /// Seconds after which unused cache entries are dropped; 0 is never.
     pub cache_clean_interval: Option<u64>,
+}
+
+impl Qcow2Options {
+    /// The image in this node, with all else as the header and the defaults say.
+    pub fn new(file: NodeRef) -> Self {
+        Self {
+            file,
+            backing: BackingRef::FromImage,
+            lazy_refcounts: None,
+            pass_discard_request: None,
+            pass_discard_snapshot: None,
+            pass_discard_other: None,
+            discard_no_unref: None,
+            cache_size: None,
+            l2_cache_size: None,
+            l2_cache_entry_size: None,
+            refcount_cache_size: None,
+            encrypt: None,
+            data_file: None,
+            cache_clean_interval: None,
+        }
+    }
 }
 
 /// What to do when old data cannot be saved.
@@ -224,6 +309,12 @@ pub struct CopyBeforeWriteOptions {
 pub struct BlkdebugOptions {
     /// The node below.
     pub image: NodeRef,
+    /// A file with rules, which come before those given here.
+    pub config: Option<String>,
+    /// Permissions to take on the node below besides those needed.
+    pub take_child_perms: Perm,
+    /// Permissions on the node below that are not left to others.
+    pub unshare_child_perms: Perm,
     /// Required alignment in bytes; 0 is none.
     pub align: u64,
     /// Longest transfer in bytes; 0 is none.

@@ -42,6 +42,7 @@ impl Daemon {
         let jobs = JobManager::new(&graph);
         let objects = Arc::<Objects>::default();
         graph.set_tls_clients(Arc::new(ObjectCredentials(Arc::clone(&objects))));
+        graph.set_descriptions(Arc::new(crate::convert::options::JsonNames));
         Arc::new_cyclic(|this| Self {
             exports: Exports::new(Arc::clone(&graph), data.clone()),
             objects,

@@ -19,6 +19,8 @@ use crate::process::{self, Background, PidFile, os_text};
 
 /// How long clients have to read what was sent to them before the program ends.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Stack of a thread that does block I/O.
+const DATA_STACK_BYTES: usize = 16 << 20;
 /// Threads that do block I/O, where the machine has as many processors.
 const MOST_DATA_THREADS: usize = 4;
 
@@ -136,6 +138,8 @@ fn data_runtime() -> Result<Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(processors.min(MOST_DATA_THREADS))
         .thread_name("data")
+        // Requests go down a backing chain level by level, each a frame or two; untouched stack costs nothing.
+        .thread_stack_size(DATA_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(CliError::new)

@@ -329,6 +329,7 @@ fn attach(
     copy.set_offload(options.perf.use_copy_range != Some(false));
     let user = |edge: &str| BackendUser {
         description: format!("block job '{id}'"),
+        name: id.to_string(),
         edge: edge.to_owned(),
     };
     let target = Backend::new(graph, &options.target, user("target"), Perm::NONE, Perm::ALL)?;

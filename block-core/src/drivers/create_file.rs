@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use super::file::lock_for_creation;
 use crate::driver::Preallocation;
 use crate::error::{BlockError, ErrorKind, Result};
+use crate::types::SECTOR_BYTES;
 
 /// Bytes written at once for full preallocation.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -40,14 +41,11 @@ pub async fn create(options: &CreateFile) -> Result<()> {
 }
 
 fn create_now(options: &CreateFile) -> Result<()> {
-    let CreateFile { filename, size, .. } = options;
-    if options.preallocation == Preallocation::Metadata {
-        // Known only after the file was made, as it is with QEMU; here nothing is left behind.
-        return Err(BlockError::new(
-            ErrorKind::Unsupported,
-            "Unsupported preallocation mode: metadata",
-        ));
-    }
+    let CreateFile { filename, .. } = options;
+    // Images have whole sectors.
+    let Some(size) = options.size.checked_next_multiple_of(SECTOR_BYTES) else {
+        return Err(BlockError::from_errno(27, "Image size must be less than 8 EiB!"));
+    };
     let file = File::options()
         .read(true)
         .write(true)
@@ -67,15 +65,20 @@ fn create_now(options: &CreateFile) -> Result<()> {
         switch_off_cow(&file);
     }
     match options.preallocation {
-        Preallocation::Falloc if *size > 0 => {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, *size)
+        Preallocation::Falloc if size > 0 => {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
                 .map_err(|error| failed("Could not preallocate data for the new file", error.into()))
         }
-        Preallocation::Full => write_zeroes(&file, *size)
+        Preallocation::Full => write_zeroes(&file, size)
             .map_err(|error| failed("Could not write zeros for preallocation", error)),
+        // Known only now that the file is there, as it is with QEMU.
+        Preallocation::Metadata => Err(BlockError::new(
+            ErrorKind::Unsupported,
+            "Unsupported preallocation mode: metadata",
+        )),
         _ => file
-            .set_len(*size)
-            .map_err(|error| failed("Failed to resize the file", error)),
+            .set_len(size)
+            .map_err(|error| failed("Could not resize file", error)),
     }
 }
 
@@ -123,10 +126,10 @@ mod tests {
 
     #[test]
     fn length_and_old_content() {
-        assert_eq!(made(513, Preallocation::Off).unwrap(), 513);
+        assert_eq!(made(513, Preallocation::Off).unwrap(), 1024);
         assert_eq!(made(0, Preallocation::Falloc).unwrap(), 0);
-        assert_eq!(made(100_000, Preallocation::Falloc).unwrap(), 100_000);
-        assert_eq!(made(100_000, Preallocation::Full).unwrap(), 100_000);
+        assert_eq!(made(100_000, Preallocation::Falloc).unwrap(), 100_352);
+        assert_eq!(made(102_400, Preallocation::Full).unwrap(), 102_400);
         let error = made(1, Preallocation::Metadata).unwrap_err();
         assert_eq!(error.to_string(), "Unsupported preallocation mode: metadata");
     }

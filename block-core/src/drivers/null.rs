@@ -1,4 +1,4 @@
-//! `null-co`: swallows writes, reads zeroes or leaves buffers as they are.
+//! `null-co` and `null-aio`: swallows writes, reads zeroes or leaves buffers as they are.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,8 +11,12 @@ use crate::graph::OpenContext;
 use crate::options::{DriverOptions, NodeOptions, NullOptions};
 
 /// Opens one.
-pub fn open(_context: &OpenContext<'_>, options: &NullOptions) -> Result<Arc<dyn Driver>> {
+pub fn open(context: &OpenContext<'_>, options: &NullOptions) -> Result<Arc<dyn Driver>> {
     Ok(Arc::new(Null {
+        name: match &context.options().driver {
+            DriverOptions::NullAio(_) => "null-aio",
+            _ => "null-co",
+        },
         length: AtomicU64::new(options.size),
         latency: Duration::from_nanos(options.latency_ns),
         read_zeroes: options.read_zeroes,
@@ -21,6 +25,7 @@ pub fn open(_context: &OpenContext<'_>, options: &NullOptions) -> Result<Arc<dyn
 
 #[derive(Debug)]
 struct Null {
+    name: &'static str,
     length: AtomicU64,
     latency: Duration,
     read_zeroes: bool,
@@ -44,7 +49,7 @@ impl Null {
 
 impl Driver for Null {
     fn name(&self) -> &'static str {
-        "null-co"
+        self.name
     }
 
     fn length(&self) -> u64 {
@@ -108,7 +113,7 @@ impl Driver for Null {
 
     fn reopen<'a>(&'a self, options: &'a NodeOptions) -> IoFuture<'a> {
         Box::pin(async move {
-            let DriverOptions::NullCo(null) = &options.driver else {
+            let (DriverOptions::NullCo(null) | DriverOptions::NullAio(null)) = &options.driver else {
                 return Err(BlockError::new(
                     ErrorKind::Invalid,
                     "Cannot change the option 'driver'",
@@ -136,7 +141,8 @@ impl Driver for Null {
 
     fn info(&self) -> DriverInfo {
         DriverInfo {
-            filename: "null-co://".to_owned(),
+            filename: format!("{}://", self.name),
+            allocated_bytes: Some(0),
             ..DriverInfo::default()
         }
     }

@@ -32,6 +32,8 @@ pub trait DrainHandler: Send + Sync {
 pub struct BackendUser {
     /// What stands in permission conflicts: `a block device`, `block job 'ID'`...
     pub description: String,
+    /// The job's id; empty for a user that has no name of its own.
+    pub name: String,
     /// The name of its edge: `root` for exports, `source`, `target` or `main node` for jobs.
     pub edge: String,
 }
@@ -41,6 +43,7 @@ impl BackendUser {
     pub fn unnamed() -> Self {
         Self {
             description: "an unnamed block device".to_owned(),
+            name: String::new(),
             edge: "root".to_owned(),
         }
     }

@@ -5,6 +5,7 @@
 //! the roots.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
@@ -33,6 +34,8 @@ pub enum Parent {
 pub struct Child {
     name: String,
     role: ChildRole,
+    /// When it was made, among all edges.
+    sequence: u64,
     node: ArcSwap<Node>,
     state: Mutex<EdgeState>,
 }
@@ -51,9 +54,11 @@ impl Child {
             perm: Perm::NONE,
             shared: Perm::ALL,
         };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let child = Arc::new(Self {
             name: name.to_owned(),
             role,
+            sequence: NEXT.fetch_add(1, Ordering::Relaxed),
             node: ArcSwap::new(Arc::clone(node)),
             state: Mutex::new(state),
         });
@@ -69,6 +74,11 @@ impl Child {
     /// The edge's name at its parent: `file`, `backing`, `target`, ...
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When the edge was made, among all edges: greater is later.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// What the child is to its parent.

@@ -5,12 +5,18 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::{ChildRole, Node};
-use crate::options::{BackingRef, DriverOptions, NullOptions};
+use crate::options::{BackingRef, DriverOptions, GivenValue, NullOptions, place_in_table};
 
 impl Node {
     /// The file name that queries show.
     pub fn filename(self: &Arc<Self>) -> String {
         self.plain_filename().unwrap_or_else(|| {
+            // A filter that only watches shows what it filters.
+            if let DriverOptions::CopyBeforeWrite(_) = &self.options().driver
+                && let Some(child) = self.child("file")
+            {
+                return child.node().filename();
+            }
             let mut out = "json:".to_owned();
             self.describe(&mut out);
             out
@@ -19,20 +25,38 @@ impl Node {
 
     /// The name without a description, where there is one.
     fn plain_filename(self: &Arc<Self>) -> Option<String> {
-        let below = |name: &str| self.child(name)?.node().plain_filename();
-        match &self.options().driver {
+        let options = self.options();
+        let strong = strong_options(&options.driver);
+        let given = options.given.iter().any(|(name, _)| listed(strong, name));
+        // A format's file must be a protocol's: formats on formats are told in full.
+        let below = || {
+            let node = self.child("file")?.node();
+            match &node.options().driver {
+                DriverOptions::Raw(_) | DriverOptions::Qcow2(_) => None,
+                _ => node.plain_filename(),
+            }
+        };
+        match &options.driver {
+            _ if given => None,
             DriverOptions::Raw(raw) if raw.offset != 0 || raw.size.is_some() => None,
-            DriverOptions::Raw(_) => below("file"),
             DriverOptions::Qcow2(_) if self.is_backing_overridden() => None,
-            DriverOptions::Qcow2(_) => below("file"),
-            DriverOptions::NullCo(null) if null.size != NullOptions::default().size => None,
+            DriverOptions::Raw(_) | DriverOptions::Qcow2(_) => below(),
+            DriverOptions::NullCo(null) | DriverOptions::NullAio(null)
+                if null.size != NullOptions::default().size =>
+            {
+                None
+            }
             DriverOptions::Throttle { .. } => None,
+            DriverOptions::CopyBeforeWrite(_) => self.child("file")?.node().plain_filename(),
+            DriverOptions::Blkdebug(_) => {
+                let image = self.child("image")?.node().plain_filename()?;
+                Some(format!("blkdebug::{image}"))
+            }
             DriverOptions::NullCo(_)
+            | DriverOptions::NullAio(_)
             | DriverOptions::File(_)
             | DriverOptions::HostDevice(_)
-            | DriverOptions::CopyBeforeWrite(_)
             | DriverOptions::SnapshotAccess { .. }
-            | DriverOptions::Blkdebug(_)
             | DriverOptions::Nbd(_) => Some(self.driver().info().filename),
         }
     }
@@ -55,36 +79,33 @@ impl Node {
 
     /// Appends the options that matter, as JSON.
     fn describe(self: &Arc<Self>, out: &mut String) {
-        // The order of members is the one that clients have seen so far.
-        let mut members: Vec<(&str, Value)> = Vec::new();
-        let mut after = None;
-        match &self.options().driver {
-            DriverOptions::Raw(raw) => {
-                if raw.offset != 0 {
-                    members.push(("offset", Value::Number(raw.offset)));
-                }
-                after = raw.size.map(|size| ("size", Value::Number(size)));
-            }
-            DriverOptions::Qcow2(_) if self.is_backing_overridden() => {
-                members.push(("backing", self.backing().map_or(Value::Null, Value::Node)));
-            }
-            DriverOptions::NullCo(null) if null.size != NullOptions::default().size => {
-                after = Some(("size", Value::Number(null.size)));
-            }
-            DriverOptions::Throttle { throttle_group, .. } => {
-                members.push(("throttle-group", Value::Text(throttle_group.clone())));
-            }
-            DriverOptions::File(file) | DriverOptions::HostDevice(file) => {
-                after = Some(("filename", Value::Text(file.filename.clone())));
-            }
-            _ => {}
+        let options = self.options();
+        let strong = strong_options(&options.driver);
+        let mut members: Vec<(String, Value)> = vec![(
+            "driver".to_owned(),
+            Value::Given(GivenValue::Text(self.driver().name().to_owned())),
+        )];
+        for (name, value) in options.given.iter().filter(|(name, _)| listed(strong, name)) {
+            members.push((name.clone(), Value::Given(value.clone())));
         }
-        members.push(("driver", Value::Text(self.driver().name().to_owned())));
-        members.extend(after);
-        let children = self.children();
-        for child in children.iter().filter(|child| child.role() != ChildRole::Backing) {
-            members.push((child.name(), Value::Node(child.node())));
+        // A file that the program itself opened has no options that were given.
+        if let DriverOptions::File(file) | DriverOptions::HostDevice(file) = &options.driver {
+            members.retain(|(name, _)| name != "filename");
+            members.push((
+                "filename".to_owned(),
+                Value::Given(GivenValue::Text(file.filename.clone())),
+            ));
         }
+        for child in self.children() {
+            if child.role() != ChildRole::Backing {
+                members.push((child.name().to_owned(), Value::Node(child.node())));
+            }
+        }
+        if matches!(&options.driver, DriverOptions::Qcow2(_)) && self.is_backing_overridden() {
+            let backing = self.backing().map_or(Value::Given(GivenValue::Null), Value::Node);
+            members.push(("backing".to_owned(), backing));
+        }
+        members.sort_by_key(|(name, _)| place_in_table(name));
         out.push('{');
         for (at, (name, value)) in members.iter().enumerate() {
             if at > 0 {
@@ -93,11 +114,14 @@ impl Node {
             quote(name, out);
             out.push_str(": ");
             match value {
-                Value::Null => out.push_str("null"),
-                Value::Number(number) => {
-                    let _ = write!(out, "{number}");
+                Value::Given(GivenValue::Null) => out.push_str("null"),
+                Value::Given(GivenValue::Bool(value)) => {
+                    let _ = write!(out, "{value}");
                 }
-                Value::Text(text) => quote(text, out),
+                Value::Given(GivenValue::Number(value)) => {
+                    let _ = write!(out, "{value}");
+                }
+                Value::Given(GivenValue::Text(text)) => quote(text, out),
                 Value::Node(node) => node.describe(out),
             }
         }
@@ -105,10 +129,39 @@ impl Node {
     }
 }
 
+/// Options that change what a node shows: a name that leaves them out would name something else.
+fn strong_options(driver: &DriverOptions) -> &'static [&'static str] {
+    match driver {
+        DriverOptions::Raw(_) => &["offset", "size"],
+        DriverOptions::NullCo(_) | DriverOptions::NullAio(_) => &["size", "read-zeroes"],
+        DriverOptions::Throttle { .. } => &["throttle-group"],
+        DriverOptions::Blkdebug(_) => &[
+            "config",
+            "align",
+            "max-transfer",
+            "opt-write-zero",
+            "max-write-zero",
+            "opt-discard",
+            "max-discard",
+            "inject-error.",
+            "set-state.",
+        ],
+        DriverOptions::File(_)
+        | DriverOptions::HostDevice(_)
+        | DriverOptions::Qcow2(_)
+        | DriverOptions::CopyBeforeWrite(_)
+        | DriverOptions::SnapshotAccess { .. }
+        | DriverOptions::Nbd(_) => &[],
+    }
+}
+
+fn listed(list: &[&str], name: &str) -> bool {
+    list.iter()
+        .any(|entry| *entry == name || (entry.ends_with('.') && name.starts_with(entry)))
+}
+
 enum Value {
-    Null,
-    Number(u64),
-    Text(String),
+    Given(GivenValue),
     Node(Arc<Node>),
 }
 

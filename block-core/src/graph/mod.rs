@@ -52,6 +52,12 @@ pub trait TlsClients: Send + Sync {
     fn client(&self, id: &str, hostname: Option<&str>) -> Result<Arc<dyn TlsUpgrade>>;
 }
 
+/// Who knows what the words of a `json:` name mean.
+pub trait Descriptions: Send + Sync {
+    /// The node that a description describes; `format` is the driver where it names none.
+    fn parse(&self, description: &str, format: Option<&str>) -> Result<NodeOptions>;
+}
+
 /// All nodes.
 pub struct Graph {
     context: GraphContext,
@@ -61,6 +67,7 @@ pub struct Graph {
     engines: Engines,
     throttle_groups: ThrottleGroups,
     tls: Mutex<Option<Arc<dyn TlsClients>>>,
+    descriptions: Mutex<Option<Arc<dyn Descriptions>>>,
     /// One change that waits for I/O (open, close, reopen, replace) at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -84,6 +91,7 @@ impl Graph {
             engines: Engines::default(),
             throttle_groups: ThrottleGroups::default(),
             tls: Mutex::default(),
+            descriptions: Mutex::default(),
             change: tokio::sync::Mutex::default(),
         })
     }
@@ -112,6 +120,20 @@ impl Graph {
                 ErrorKind::NotFound,
                 format!("No TLS credentials with id '{id}'"),
             )),
+        }
+    }
+
+    /// Sets who knows what `json:` names mean.
+    pub fn set_descriptions(&self, descriptions: Arc<dyn Descriptions>) {
+        *lock(&self.descriptions) = Some(descriptions);
+    }
+
+    /// The node that a `json:` name describes.
+    pub fn parse_description(&self, description: &str, format: Option<&str>) -> Result<NodeOptions> {
+        let descriptions = lock(&self.descriptions).clone();
+        match descriptions {
+            Some(descriptions) => descriptions.parse(description, format),
+            None => Err(BlockError::new(ErrorKind::Unsupported, "Unknown protocol 'json'")),
         }
     }
 
@@ -178,15 +200,10 @@ impl Graph {
                 format!("Failed to find node with node-name='{name}'"),
             )
         })?;
-        // What a job has to say goes first, except on its own filter, where the job is the user.
-        if !node.driver().is_filter() {
-            node.check_op(OpKind::DriveDel)?;
-        }
-        if node
-            .parents()
-            .iter()
-            .any(|edge| matches!(edge.parent(), Parent::Backend(_)))
-        {
+        // Exports are named first, then what a job has to say; a job's own edges count only after that.
+        let is_export =
+            |edge: &Arc<Child>| matches!(edge.parent(), Parent::Backend(_)) && edge.name() == "root";
+        if node.parents().iter().any(is_export) {
             return Err(BlockError::new(ErrorKind::Busy, format!("Node {name} is in use")));
         }
         node.check_op(OpKind::DriveDel)?;

@@ -317,7 +317,7 @@ impl Node {
         if allowed {
             return Ok(());
         }
-        for edge in self.parents() {
+        for edge in self.parents().into_iter().rev() {
             if let (ChildRole::Backing, Parent::Node(overlay)) = (edge.role(), edge.parent())
                 && let Some(overlay) = overlay.upgrade()
             {
@@ -521,7 +521,7 @@ impl Node {
         if length > MAX_LENGTH_BYTES {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
-                format!("Required too big image size, it must be not greater than {MAX_LENGTH_BYTES}"),
+                format!("offset({length}) exceeds maximum({MAX_LENGTH_BYTES})"),
             ));
         }
         self.driver.truncate(length, preallocation).await?;

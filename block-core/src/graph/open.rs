@@ -22,12 +22,21 @@ pub(super) struct Inherited {
     auto_read_only: bool,
     force_share: bool,
     cache: CacheOptions,
+    /// How many nodes are being opened above.
+    depth: u32,
 }
+
+/// Most nodes that one node may open below it, one below the other: an image can name itself as its backing file.
+const MAX_DEPTH: u32 = 400;
+
+/// After so many nodes below one another, opening goes on in a task of its own, with a stack of its own.
+const STACK_DEPTH: u32 = 16;
 
 /// What a driver's `open` gets: its node's options, and the way to its children.
 pub struct OpenContext<'a> {
     graph: &'a Arc<Graph>,
     options: &'a NodeOptions,
+    depth: u32,
     children: Mutex<Vec<Arc<Child>>>,
     /// Nodes opened for this one, to be closed again when opening fails.
     opened: Mutex<Vec<Arc<Node>>>,
@@ -94,6 +103,7 @@ impl OpenContext<'_> {
                         && self.options.auto_read_only.unwrap_or(false),
                     force_share: self.options.force_share.unwrap_or(false),
                     cache: self.options.cache,
+                    depth: self.depth + 1,
                 };
                 let node = self.graph.open((**options).clone(), Some(inherited)).await?;
                 lock(&self.opened).push(Arc::clone(&node));
@@ -116,7 +126,22 @@ impl Graph {
         options: NodeOptions,
         inherited: Option<Inherited>,
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Node>>> + Send + '_>> {
-        Box::pin(self.open_node(options, inherited))
+        let depth = inherited.as_ref().map_or(0, |inherited| inherited.depth);
+        if depth % STACK_DEPTH != STACK_DEPTH - 1 {
+            return Box::pin(self.open_node(options, inherited));
+        }
+        let graph = Arc::clone(self);
+        let opening = self
+            .handle()
+            .spawn(async move { graph.open_node(options, inherited).await });
+        Box::pin(async move {
+            opening.await.unwrap_or_else(|error| {
+                Err(BlockError::new(
+                    ErrorKind::Io,
+                    format!("Opening was given up: {error}"),
+                ))
+            })
+        })
     }
 
     async fn open_node(
@@ -133,7 +158,14 @@ impl Graph {
             auto_read_only: false,
             force_share: false,
             cache: CacheOptions::default(),
+            depth: 0,
         });
+        if inherited.depth > MAX_DEPTH {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("More than {MAX_DEPTH} nodes are below one another"),
+            ));
+        }
         options.read_only.get_or_insert(inherited.read_only);
         options.auto_read_only.get_or_insert(inherited.auto_read_only);
         options.force_share.get_or_insert(inherited.force_share);
@@ -157,6 +189,7 @@ impl Graph {
         let context = OpenContext {
             graph: self,
             options: &options,
+            depth: inherited.depth,
             children: Mutex::default(),
             opened: Mutex::default(),
             forced_read_only: AtomicBool::new(false),
@@ -285,7 +318,9 @@ async fn open_driver(context: &OpenContext<'_>) -> Result<Arc<dyn Driver>> {
             drivers::file::open(context, options, drivers::file::Kind::Device).await
         }
         DriverOptions::Raw(options) => drivers::raw::open(context, options).await,
-        DriverOptions::NullCo(options) => drivers::null::open(context, options),
+        DriverOptions::NullCo(options) | DriverOptions::NullAio(options) => {
+            drivers::null::open(context, options)
+        }
         DriverOptions::Qcow2(options) => drivers::qcow2::open(context, options).await,
         DriverOptions::CopyBeforeWrite(options) => drivers::copy_before_write::open(context, options).await,
         DriverOptions::SnapshotAccess { file } => drivers::snapshot_access::open(context, file).await,

@@ -89,43 +89,25 @@ impl Graph {
     /// Gives `overlay` the backing node `base`.
     pub(super) fn attach_backing(&self, overlay: &Arc<Node>, base: &Arc<Node>) -> Result<()> {
         let _topology = lock(&self.topology);
-        let mut below = Vec::new();
-        collect_below(base, &mut below);
-        if below.iter().any(|node| Arc::ptr_eq(node, overlay)) {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "Making '{}' a backing child of '{}' would create a cycle",
-                    base.name(),
-                    overlay.name()
-                ),
-            ));
-        }
-        let child = Child::new("backing", ChildRole::Backing, base);
-        child.set_parent(Parent::Node(Arc::downgrade(overlay)));
-        let old = overlay.set_child("backing", Some(Arc::clone(&child)));
-        let result = overlay
-            .driver()
-            .change_child("backing", Some(Arc::clone(&child)))
-            .and_then(|()| refresh(std::slice::from_ref(overlay)));
+        let old = exchange_backing(overlay, Some(base))?;
+        let result = refresh(std::slice::from_ref(overlay));
         if result.is_err() {
-            let _ = overlay.driver().change_child("backing", old.clone());
-            overlay.set_child("backing", old);
-            base.remove_parent(&child);
-        } else if let Some(old) = old {
-            old.node().remove_parent(&old);
+            exchange_backing(overlay, old.as_ref())?;
         }
         result
     }
 
     pub(super) fn detach_backing(&self, overlay: &Arc<Node>) {
-        let old = {
-            let _topology = lock(&self.topology);
-            let _ = overlay.driver().change_child("backing", None);
-            overlay.set_child("backing", None)
-        };
-        if let Some(old) = old {
-            self.detach_edge(&old);
+        let _topology = lock(&self.topology);
+        match exchange_backing(overlay, None) {
+            // Less is needed now than before; a lock that cannot be given up stays held.
+            Ok(Some(old)) => {
+                if let Err(error) = refresh(std::slice::from_ref(&old)) {
+                    tracing::warn!(node = %old.name(), %error, "permissions could not be reduced");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(node = %overlay.name(), %error, "the backing node stays"),
         }
     }
 
@@ -133,6 +115,50 @@ impl Graph {
     pub(super) fn refresh_new(&self, node: &Arc<Node>) -> Result<()> {
         refresh(std::slice::from_ref(node))
     }
+}
+
+/// Exchanges the backing node of `overlay` and gives the one before. Permissions are the caller's to work out, who
+/// holds the topology lock.
+pub(super) fn exchange_backing(overlay: &Arc<Node>, base: Option<&Arc<Node>>) -> Result<Option<Arc<Node>>> {
+    let child = match base {
+        Some(base) => {
+            check_cycle(base, "backing", overlay)?;
+            let child = Child::new("backing", ChildRole::Backing, base);
+            child.set_parent(Parent::Node(Arc::downgrade(overlay)));
+            Some(child)
+        }
+        None => None,
+    };
+    if let Err(error) = overlay.driver().change_child("backing", child.clone()) {
+        if let Some(child) = child {
+            child.node().remove_parent(&child);
+        }
+        return Err(error);
+    }
+    let old = overlay.set_child("backing", child);
+    Ok(old.map(|old| {
+        let node = old.node();
+        node.remove_parent(&old);
+        old.set_parent(Parent::None);
+        node
+    }))
+}
+
+/// Refuses to make `below` a child of `parent` when it is above it already.
+pub(super) fn check_cycle(below: &Arc<Node>, name: &str, parent: &Arc<Node>) -> Result<()> {
+    let mut seen = Vec::new();
+    collect_below(below, &mut seen);
+    if seen.iter().any(|node| Arc::ptr_eq(node, parent)) {
+        return Err(BlockError::new(
+            ErrorKind::Invalid,
+            format!(
+                "Making '{}' a {name} child of '{}' would create a cycle",
+                below.name(),
+                parent.name()
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The nodes below `node`, itself included.
@@ -159,6 +185,15 @@ fn order(node: &Arc<Node>, done: &mut Vec<Arc<Node>>) {
 
 /// Works out what every node from `start` downwards needs of its children, and checks it.
 pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
+    work_out(start, &|node| node.is_writable(), true)
+}
+
+/// Whether the permissions would fit if nodes were writable as `writable` says. Nothing is changed.
+pub(super) fn check(start: &[Arc<Node>], writable: &dyn Fn(&Arc<Node>) -> bool) -> Result<()> {
+    work_out(start, writable, false)
+}
+
+fn work_out(start: &[Arc<Node>], writable: &dyn Fn(&Arc<Node>) -> bool, keep: bool) -> Result<()> {
     let mut nodes = Vec::new();
     for node in start {
         order(node, &mut nodes);
@@ -169,11 +204,20 @@ pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
     let result = nodes.iter().try_for_each(|node| {
         check_conflicts(node)?;
         let (perm, shared) = node.cumulative_permissions();
-        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED | Perm::RESIZE) && node.is_read_only() {
-            return Err(BlockError::new(ErrorKind::ReadOnly, "Block node is read-only"));
+        let writable = writable(node);
+        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED | Perm::RESIZE) && !writable {
+            let text = if node.is_read_only() {
+                "Block node is read-only".to_owned()
+            } else {
+                format!(
+                    "Read-only block node '{}' cannot support read-write users",
+                    node.name()
+                )
+            };
+            return Err(BlockError::new(ErrorKind::ReadOnly, text));
         }
         let needs = Needs {
-            writable: node.is_writable(),
+            writable,
             has_parents: !node.parents().is_empty(),
             perm,
             shared,
@@ -195,7 +239,7 @@ pub(super) fn refresh(start: &[Arc<Node>]) -> Result<()> {
             Ok(())
         })
     });
-    if result.is_err() {
+    if result.is_err() || !keep {
         for node in prepared.iter().rev() {
             node.driver().abort_permissions();
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::blockers::OpKind;
 use super::perm::Perm;
-use super::permissions::collect_below;
+use super::permissions::{check_cycle, exchange_backing};
 use super::{Backend, BackendUser, Child, Graph, Node, Parent};
 use crate::driver::Preallocation;
 use crate::error::{BlockError, ErrorKind, Result};
@@ -17,10 +17,31 @@ use crate::sync::lock;
 enum EdgeChange {
     /// It leads to another node.
     Repoint(Arc<Child>, Arc<Node>),
-    /// A node without backing node gets one.
-    AttachBacking(Arc<Node>, Arc<Node>),
-    /// A node loses its backing node.
-    DetachBacking(Arc<Node>),
+    /// A node gets a backing node, or loses the one that it has.
+    ExchangeBacking(Arc<Node>, Option<Arc<Node>>),
+}
+
+impl EdgeChange {
+    /// Makes the change; gives the one that takes it back. Permissions are the caller's to work out, who holds the
+    /// topology lock.
+    fn make(self) -> Result<Self> {
+        match self {
+            Self::Repoint(child, node) => {
+                if let Parent::Node(parent) = child.parent()
+                    && let Some(parent) = parent.upgrade()
+                {
+                    check_cycle(&node, child.name(), &parent)?;
+                }
+                let old = child.node();
+                child.repoint(&node);
+                Ok(Self::Repoint(child, old))
+            }
+            Self::ExchangeBacking(overlay, base) => {
+                let old = exchange_backing(&overlay, base.as_ref())?;
+                Ok(Self::ExchangeBacking(overlay, old))
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -40,6 +61,7 @@ fn references(options: &DriverOptions) -> Vec<(&'static str, &NodeRef)> {
         DriverOptions::File(_)
         | DriverOptions::HostDevice(_)
         | DriverOptions::NullCo(_)
+        | DriverOptions::NullAio(_)
         | DriverOptions::Nbd(_) => Vec::new(),
         DriverOptions::Raw(raw) => vec![("file", &raw.file)],
         DriverOptions::Qcow2(qcow2) => vec![("file", &qcow2.file)],
@@ -67,24 +89,87 @@ impl Graph {
             self.plan(&node, options, &mut plan)?;
         }
         for (node, options) in &plan.nodes {
-            check(node, options, &plan)?;
+            check(node, options)?;
         }
-        let touched: Vec<_> = plan.nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
-        let _drained = self.drain(&touched).await;
-        let mut undo = Vec::new();
-        for edge in plan.edges {
-            match self.change_edge(edge) {
-                Ok(back) => undo.push(back),
-                Err(error) => {
-                    self.undo_edges(undo);
-                    return Err(error);
+        self.carry_out(plan).await
+    }
+
+    /// Makes a node that nobody writes any more read-only, with the nodes that were opened for its image.
+    pub async fn make_read_only(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
+        let _change = self.change.lock().await;
+        let mut plan = Plan::default();
+        let mut pending = vec![Arc::clone(node)];
+        while let Some(node) = pending.pop() {
+            let mut options = node.options();
+            options.read_only = Some(true);
+            for child in node.children() {
+                let below = child.node();
+                if child.role() != super::ChildRole::Backing && !below.is_monitor_owned() {
+                    pending.push(below);
                 }
             }
+            if !node.is_read_only() {
+                plan.nodes.push((node, options));
+            }
         }
+        self.carry_out(plan).await
+    }
+
+    async fn carry_out(self: &Arc<Self>, plan: Plan) -> Result<()> {
+        let Plan { nodes, edges } = plan;
+        let touched: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        let drained = self.drain(&touched).await;
+        let mut undo = Vec::new();
+        let result = self.change_edges(edges, &nodes, &mut undo);
+        let result = match result {
+            Ok(()) => self.change_options(nodes).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.undo_edges(undo);
+            return result;
+        }
+        drop(drained);
+        // What nobody uses any more goes.
+        for change in undo {
+            if let EdgeChange::Repoint(_, node) | EdgeChange::ExchangeBacking(_, Some(node)) = change {
+                self.close_if_unused(node).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the edges and checks that the permissions will fit once the nodes have their new options.
+    fn change_edges(
+        &self,
+        edges: Vec<EdgeChange>,
+        nodes: &[(Arc<Node>, NodeOptions)],
+        undo: &mut Vec<EdgeChange>,
+    ) -> Result<()> {
+        let _topology = lock(&self.topology);
+        let mut start: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        for edge in edges {
+            let back = edge.make()?;
+            if let EdgeChange::Repoint(_, old) | EdgeChange::ExchangeBacking(_, Some(old)) = &back {
+                start.push(Arc::clone(old));
+            }
+            undo.push(back);
+        }
+        super::permissions::check(&start, &|node| {
+            nodes
+                .iter()
+                .find(|(other, _)| Arc::ptr_eq(other, node))
+                .map_or_else(
+                    || node.is_writable(),
+                    |(_, options)| options.read_only != Some(true),
+                )
+        })
+    }
+
+    async fn change_options(self: &Arc<Self>, nodes: Vec<(Arc<Node>, NodeOptions)>) -> Result<()> {
         // A node that becomes writable needs writable children first; one that becomes read-only must write back while
         // its children still take that.
-        let (down, mut up): (Vec<_>, Vec<_>) = plan
-            .nodes
+        let (down, mut up): (Vec<_>, Vec<_>) = nodes
             .into_iter()
             .partition(|(_, options)| options.read_only == Some(true));
         up.reverse();
@@ -109,7 +194,6 @@ impl Graph {
                     tracing::error!(node = %node.name(), %error, "a reopen could not be taken back");
                 }
             }
-            self.undo_edges(undo);
         }
         result
     }
@@ -127,7 +211,7 @@ impl Graph {
                     "Cannot set {name} child to format node without {name} child"
                 )));
             };
-            self.plan_child(node, &child, reference, &options, plan, &mut below)?;
+            self.plan_child(&child, reference, &options, plan, &mut below)?;
         }
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
@@ -137,13 +221,17 @@ impl Graph {
                 (BackingRef::FromImage, _) => {
                     return Err(invalid(format!("backing is missing for '{}'", node.name())));
                 }
-                (BackingRef::None, Some(_)) => plan.edges.push(EdgeChange::DetachBacking(Arc::clone(node))),
+                (BackingRef::None, Some(_)) => {
+                    plan.edges
+                        .push(EdgeChange::ExchangeBacking(Arc::clone(node), None));
+                }
                 (BackingRef::Node(reference), Some(child)) => {
-                    self.plan_child(node, &child, reference, &options, plan, &mut below)?;
+                    self.plan_child(&child, reference, &options, plan, &mut below)?;
                 }
                 (BackingRef::Node(NodeRef::Name(name)), None) => {
                     let base = self.get(name.as_str())?;
-                    plan.edges.push(EdgeChange::AttachBacking(Arc::clone(node), base));
+                    plan.edges
+                        .push(EdgeChange::ExchangeBacking(Arc::clone(node), Some(base)));
                 }
                 (BackingRef::Node(NodeRef::Options(_)), None) => {
                     return Err(invalid("backing must be a node name here"));
@@ -161,7 +249,6 @@ impl Graph {
 
     fn plan_child(
         self: &Arc<Self>,
-        node: &Arc<Node>,
         child: &Arc<Child>,
         reference: &NodeRef,
         parent: &NodeOptions,
@@ -173,15 +260,6 @@ impl Graph {
             NodeRef::Name(name) if name == current.name() => {}
             NodeRef::Name(name) => {
                 let new = self.get(name.as_str())?;
-                let mut seen = Vec::new();
-                collect_below(&new, &mut seen);
-                if seen.iter().any(|other| Arc::ptr_eq(other, node)) {
-                    return Err(invalid(format!(
-                        "Making '{name}' a {} child of '{}' would create a cycle",
-                        child.name(),
-                        node.name()
-                    )));
-                }
                 plan.edges.push(EdgeChange::Repoint(Arc::clone(child), new));
             }
             // A child that was opened with its parent follows it.
@@ -212,38 +290,20 @@ impl Graph {
         Ok(())
     }
 
-    /// Makes a change of an edge; gives the change that takes it back.
-    fn change_edge(&self, change: EdgeChange) -> Result<EdgeChange> {
-        match change {
-            EdgeChange::Repoint(child, node) => {
-                let old = child.node();
-                let _topology = lock(&self.topology);
-                child.repoint(&node);
-                if let Err(error) = super::permissions::refresh(&[Arc::clone(&old), node]) {
-                    child.repoint(&old);
-                    return Err(error);
+    fn undo_edges(&self, undo: Vec<EdgeChange>) {
+        let _topology = lock(&self.topology);
+        let mut touched = Vec::new();
+        for change in undo.into_iter().rev() {
+            match change.make() {
+                Ok(EdgeChange::Repoint(_, node) | EdgeChange::ExchangeBacking(_, Some(node))) => {
+                    touched.push(node);
                 }
-                Ok(EdgeChange::Repoint(child, old))
-            }
-            EdgeChange::AttachBacking(overlay, base) => {
-                self.attach_backing(&overlay, &base)?;
-                Ok(EdgeChange::DetachBacking(overlay))
-            }
-            EdgeChange::DetachBacking(overlay) => {
-                let Some(base) = overlay.backing() else {
-                    return Err(invalid("There is no backing node"));
-                };
-                self.detach_backing(&overlay);
-                Ok(EdgeChange::AttachBacking(overlay, base))
+                Ok(EdgeChange::ExchangeBacking(_, None)) => {}
+                Err(error) => tracing::error!(%error, "a change of an edge could not be taken back"),
             }
         }
-    }
-
-    fn undo_edges(&self, undo: Vec<EdgeChange>) {
-        for change in undo.into_iter().rev() {
-            if let Err(error) = self.change_edge(change) {
-                tracing::error!(%error, "a change of an edge could not be taken back");
-            }
+        if let Err(error) = super::permissions::refresh(&touched) {
+            tracing::error!(%error, "the permissions from before could not be put back");
         }
     }
 
@@ -265,7 +325,8 @@ impl Graph {
 }
 
 /// What can be refused before anything is touched.
-fn check(node: &Arc<Node>, options: &NodeOptions, plan: &Plan) -> Result<()> {
+fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
+    check_changes(node, options)?;
     if std::mem::discriminant(&options.driver) != std::mem::discriminant(&node.options().driver) {
         return Err(invalid("Cannot change the option 'driver'"));
     }
@@ -274,31 +335,76 @@ fn check(node: &Arc<Node>, options: &NodeOptions, plan: &Plan) -> Result<()> {
             "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
         ));
     }
-    if options.force_share == Some(true) && options.read_only != Some(true) {
-        return Err(invalid("force-share=on can only be used with read-only images"));
+    Ok(())
+}
+
+/// Which of a driver's options may be left out at a reopen (they take their defaults then), and which may change.
+/// `None` where the driver cannot be reopened at all.
+fn changeable(driver: &DriverOptions) -> Option<(&'static [&'static str], &'static [&'static str])> {
+    match driver {
+        DriverOptions::File(_) | DriverOptions::HostDevice(_) => Some((
+            &["x-check-cache-dropped"],
+            &["x-check-cache-dropped", "drop-cache"],
+        )),
+        DriverOptions::Raw(_) => Some((&["offset", "size"], &["offset", "size"])),
+        DriverOptions::Qcow2(_) => {
+            const RUNTIME: &[&str] = &[
+                "lazy-refcounts",
+                "pass-discard-request",
+                "pass-discard-snapshot",
+                "pass-discard-other",
+                "discard-no-unref",
+                "overlap-check",
+                "overlap-check.",
+                "cache-size",
+                "l2-cache-size",
+                "l2-cache-entry-size",
+                "refcount-cache-size",
+                "cache-clean-interval",
+                "encrypt.",
+            ];
+            Some((RUNTIME, RUNTIME))
+        }
+        DriverOptions::Throttle { .. } => Some((&["throttle-group"], &["throttle-group"])),
+        DriverOptions::NullCo(_)
+        | DriverOptions::NullAio(_)
+        | DriverOptions::Blkdebug(_)
+        | DriverOptions::Nbd(_) => Some((&[], &[])),
+        DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } => None,
     }
-    if options.read_only == Some(true) {
-        // A writer that becomes read-only in the same change is none.
-        let stays_writer = |edge: &Arc<Child>| {
-            edge.perm().intersects(Perm::WRITE | Perm::RESIZE)
-                && match edge.parent() {
-                    Parent::Node(parent) => parent.upgrade().is_some_and(|parent| {
-                        !plan.nodes.iter().any(|(other, options)| {
-                            Arc::ptr_eq(other, &parent) && options.read_only == Some(true)
-                        })
-                    }),
-                    Parent::Backend(_) => true,
-                    Parent::None => false,
-                }
-        };
-        if node.parents().iter().any(stays_writer) {
-            return Err(BlockError::new(
-                ErrorKind::ReadOnly,
-                format!(
-                    "Read-only block node '{}' cannot support read-write users",
-                    node.name()
-                ),
-            ));
+}
+
+fn listed(list: &[&str], name: &str) -> bool {
+    list.iter()
+        .any(|entry| *entry == name || (entry.ends_with('.') && name.starts_with(entry)))
+}
+
+/// Compares the options that are given with those that were: most can neither change nor be left out.
+fn check_changes(node: &Arc<Node>, new: &NodeOptions) -> Result<()> {
+    let old = node.options();
+    let Some((may_go, may_change)) = changeable(&old.driver) else {
+        let driver = node.driver().name();
+        return Err(invalid(format!(
+            "Block format '{driver}' used by node '{}' does not support reopening files",
+            node.name()
+        )));
+    };
+    for (name, _) in old.given.iter() {
+        if !listed(may_go, name) && new.given.get(name).is_none() {
+            return Err(invalid(format!(
+                "Option '{name}' cannot be reset to its default value"
+            )));
+        }
+    }
+    if let (DriverOptions::Blkdebug(was), DriverOptions::Blkdebug(becomes)) = (&old.driver, &new.driver)
+        && let (NodeRef::Name(was), NodeRef::Name(becomes)) = (&was.image, &becomes.image)
+        && was != becomes
+    {
+        return Err(invalid("Cannot change the option 'image'"));
+    }
+    for (name, value) in new.given.iter() {
+        if !listed(may_change, name) && old.given.get(name) != Some(value) {
+            return Err(invalid(format!("Cannot change the option '{name}'")));
         }
     }
     Ok(())

@@ -4,7 +4,9 @@ use std::time::Duration;
 use super::{Backend, BackendUser, Graph, GraphContext, Node, Perm};
 use crate::driver::WriteFlags;
 use crate::event::{Event, EventSink};
-use crate::options::{DriverOptions, FileOptions, NodeOptions, NodeRef, NullOptions, RawOptions};
+use crate::options::{
+    DriverOptions, FileOptions, GivenOptions, GivenValue, NodeOptions, NodeRef, NullOptions, RawOptions,
+};
 
 struct NoEvents;
 impl EventSink for NoEvents {
@@ -271,6 +273,10 @@ async fn a_file_name_is_a_path_where_that_says_it_all() {
             size: Some(1024),
         }),
         node_name: Some("window".into()),
+        given: GivenOptions::new(vec![
+            ("size".to_owned(), GivenValue::Number(1024)),
+            ("offset".to_owned(), GivenValue::Number(512)),
+        ]),
         ..NodeOptions::default()
     };
     let window = graph.add(window).await.unwrap();

@@ -201,7 +201,8 @@ impl Daemon {
         given
             .iter()
             .map(|one| {
-                let mut on = Arc::clone(node);
+                // A bitmap that is named with its node is taken as it is.
+                let mut records_here = false;
                 let (name, bitmap) = match one {
                     BlockDirtyBitmapOrStr::External(external) => {
                         let bitmaps = self.bitmap_node(&external.node)?;
@@ -219,7 +220,7 @@ impl Daemon {
                                 Some(_) => None,
                                 None => child_below(&node).map(|child| child.node()),
                             };
-                            on = node;
+                            records_here = !node.is_read_only();
                         }
                         (
                             name,
@@ -229,7 +230,7 @@ impl Daemon {
                 };
                 bitmap.check(BitmapUse::Read).map_err(generic)?;
                 let recording = bitmap.info().is_some_and(|info| info.recording);
-                if !writable && recording && !on.is_read_only() {
+                if !writable && recording && records_here {
                     return Err(Error::generic(format!(
                         "Enabled bitmap '{name}' incompatible with readonly export"
                     )));

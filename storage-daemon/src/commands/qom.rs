@@ -42,7 +42,30 @@ pub fn properties(type_name: &str) -> Option<&'static [(&'static str, &'static s
         ("iv", "string"),
         ("keyid", "string"),
     ];
-    const THROTTLE_GROUP: &[(&str, &str)] = &[("type", "string"), ("limits", "ThrottleLimits")];
+    // The single limits are for command lines that cannot nest; the order is the one that clients have seen so far.
+    const THROTTLE_GROUP: &[(&str, &str)] = &[
+        ("type", "string"),
+        ("x-bps-write-max-length", "int"),
+        ("x-iops-total-max-length", "int"),
+        ("x-iops-size", "int"),
+        ("limits", "ThrottleLimits"),
+        ("x-bps-total", "int"),
+        ("x-iops-read-max-length", "int"),
+        ("x-bps-write", "int"),
+        ("x-iops-write-max-length", "int"),
+        ("x-bps-read-max", "int"),
+        ("x-iops-read-max", "int"),
+        ("x-bps-total-max", "int"),
+        ("x-bps-read-max-length", "int"),
+        ("x-iops-read", "int"),
+        ("x-bps-read", "int"),
+        ("x-bps-write-max", "int"),
+        ("x-iops-total-max", "int"),
+        ("x-iops-total", "int"),
+        ("x-iops-write", "int"),
+        ("x-bps-total-max-length", "int"),
+        ("x-iops-write-max", "int"),
+    ];
     const TLS_CREDS_X509: &[(&str, &str)] = &[
         ("type", "string"),
         ("dir", "string"),
@@ -134,6 +157,11 @@ impl QomCommands for Daemon {
         match (args.property.as_str(), place) {
             ("type", _) => Ok(Value::from(kind)),
             ("limits", Place::Object(id, "throttle-group")) => self.throttle_limits(&id),
+            (name, Place::Object(id, "throttle-group")) if name.starts_with("x-") => {
+                let limits = self.throttle_limits(&id)?;
+                let value = name.strip_prefix("x-").and_then(|name| limits.get(name)).cloned();
+                value.ok_or_else(|| Error::generic(format!("Property '{kind}.{name}' not found")))
+            }
             (name, _)
                 if properties(kind)
                     .unwrap_or_default()
@@ -156,6 +184,15 @@ impl QomCommands for Daemon {
         };
         match (args.property.as_str(), &place) {
             ("limits", Place::Object(id, "throttle-group")) => self.set_throttle_limits(id, &args.value),
+            (name, Place::Object(_, "throttle-group"))
+                if name.starts_with("x-")
+                    && properties(kind)
+                        .unwrap_or_default()
+                        .iter()
+                        .any(|(known, _)| *known == name) =>
+            {
+                Err(Error::generic("Property cannot be set after initialization"))
+            }
             (name, _)
                 if properties(kind)
                     .unwrap_or_default()

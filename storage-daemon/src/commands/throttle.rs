@@ -153,8 +153,12 @@ impl Daemon {
 
     /// Changes what is given and leaves the rest.
     pub(super) fn set_throttle_limits(&self, id: &str, limits: &Value) -> Result<(), Error> {
-        let given: schema::ThrottleLimits =
-            serde_json::from_value(limits.clone()).map_err(|error| Error::generic(error.to_string()))?;
+        // Decoded as the member that it is, so that mistakes are named by their path.
+        let given: schema::ThrottleGroupProperties = serde_json::from_value(json!({ "limits": limits }))
+            .map_err(|error| Error::generic(error.to_string()))?;
+        let Some(given) = given.limits else {
+            return Ok(());
+        };
         let group = self.throttle_group(id)?;
         let mut limits = group.limits();
         apply(&mut limits, &given, Negative::CheckLater)?;

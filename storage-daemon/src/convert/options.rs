@@ -1,11 +1,13 @@
 //! `BlockdevOptions` as node options.
 
+use block_core::graph::{Descriptions, Perm};
 use block_core::options::{
     AioBackend, BackingRef, BlkdebugOptions, CacheOptions, CopyBeforeWriteOptions, DetectZeroes,
-    DriverOptions, FileOptions, InjectError, NbdAddress, NbdOptions, NodeOptions, NodeRef, NullOptions,
-    OnCbwError, Qcow2Options, RawOptions, SetState,
+    DriverOptions, FileOptions, GivenOptions, GivenValue, InjectError, NbdAddress, NbdOptions, NodeOptions,
+    NodeRef, NullOptions, OnCbwError, Qcow2Options, RawOptions, SetState,
 };
-use qapi_runtime::Error;
+use block_core::{BlockError, ErrorKind};
+use qapi_runtime::{Error, Value};
 use schema::BlockdevOptionsBranch as Branch;
 
 /// How deep options may hold options. The messages they come in are limited too, but less strictly.
@@ -43,13 +45,23 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
                 "set-state",
                 blkdebug.set_state.as_ref().is_some_and(Vec::is_empty),
             ),
+            (
+                "take-child-perms",
+                blkdebug.take_child_perms.as_ref().is_some_and(Vec::is_empty),
+            ),
+            (
+                "unshare-child-perms",
+                blkdebug.unshare_child_perms.as_ref().is_some_and(Vec::is_empty),
+            ),
         ] {
             if empty {
                 return Err(unsupported(kind, name));
             }
         }
     }
+    let given = given(&options)?;
     Ok(NodeOptions {
+        given,
         node_name: options.node_name.map(Into::into),
         read_only: options.read_only,
         auto_read_only: options.auto_read_only,
@@ -69,10 +81,67 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
     })
 }
 
+/// Members that every node has, and the names of children: they are no options of a driver.
+const NOT_A_DRIVERS: [&str; 13] = [
+    "driver",
+    "node-name",
+    "read-only",
+    "auto-read-only",
+    "discard",
+    "detect-zeroes",
+    "cache",
+    "active",
+    "file",
+    "backing",
+    "image",
+    "target",
+    "bitmap",
+];
+
+/// The options of this node as they were given.
+fn given(options: &schema::BlockdevOptions) -> Result<GivenOptions, Error> {
+    let value = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
+    let mut members = Vec::new();
+    if let Value::Object(object) = value {
+        for (name, value) in object {
+            if !NOT_A_DRIVERS.contains(&name.as_str()) {
+                flatten(name, value, &mut members);
+            }
+        }
+    }
+    Ok(GivenOptions::new(members))
+}
+
+/// Members of members become `a.b`, elements of lists `a.0`.
+fn flatten(name: String, value: Value, members: &mut Vec<(String, GivenValue)>) {
+    match value {
+        Value::Null => members.push((name, GivenValue::Null)),
+        Value::Bool(value) => members.push((name, GivenValue::Bool(value))),
+        Value::String(value) => members.push((name, GivenValue::Text(value))),
+        Value::Number(number) => members.push((
+            name,
+            match number.as_i128() {
+                Some(number) => GivenValue::Number(number),
+                None => GivenValue::Text(number.to_string()),
+            },
+        )),
+        Value::Array(elements) => {
+            for (at, element) in elements.into_iter().enumerate() {
+                flatten(format!("{name}.{at}"), element, members);
+            }
+        }
+        Value::Object(object) => {
+            for (member, value) in object {
+                flatten(format!("{name}.{member}"), value, members);
+            }
+        }
+    }
+}
+
 /// What is said of an option that a driver does not know.
 fn unsupported(driver: &str, option: &str) -> Error {
     Error::generic(match driver {
-        "file" | "host_device" | "null-co" | "nbd" | "blkdebug" => {
+        "file" | "host_device" | "null-aio" | "null-co" | "nbd" | "blkdebug" => {
             format!("Block protocol '{driver}' doesn't support the option '{option}'")
         }
         _ => format!("Block format '{driver}' does not support the option '{option}'"),
@@ -83,17 +152,8 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
     Ok(match branch {
         Branch::File(file) => DriverOptions::File(file_options(file)?),
         Branch::HostDevice(file) => DriverOptions::HostDevice(file_options(file)?),
-        Branch::NullCo(null) => {
-            let latency_ns = null.latency_ns.unwrap_or(0);
-            if latency_ns > i64::MAX.unsigned_abs() {
-                return Err(Error::generic("latency-ns is invalid"));
-            }
-            DriverOptions::NullCo(NullOptions {
-                size: natural("size", null.size)?.unwrap_or_else(|| NullOptions::default().size),
-                latency_ns,
-                read_zeroes: null.read_zeroes.unwrap_or(false),
-            })
-        }
+        Branch::NullCo(null) => DriverOptions::NullCo(null_options(&null)?),
+        Branch::NullAio(null) => DriverOptions::NullAio(null_options(&null)?),
         Branch::Raw(raw) => DriverOptions::Raw(RawOptions {
             file: reference(raw.base.file, depth)?,
             offset: natural("offset", raw.offset)?.unwrap_or(0),
@@ -128,6 +188,18 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
     })
 }
 
+fn null_options(null: &schema::BlockdevOptionsNull) -> Result<NullOptions, Error> {
+    let latency_ns = null.latency_ns.unwrap_or(0);
+    if latency_ns > i64::MAX.unsigned_abs() {
+        return Err(Error::generic("latency-ns is invalid"));
+    }
+    Ok(NullOptions {
+        size: natural("size", null.size)?.unwrap_or_else(|| NullOptions::default().size),
+        latency_ns,
+        read_zeroes: null.read_zeroes.unwrap_or(false),
+    })
+}
+
 fn file_options(file: schema::BlockdevOptionsFile) -> Result<FileOptions, Error> {
     if let Some(id) = file.pr_manager {
         return Err(Error::generic(format!(
@@ -147,17 +219,11 @@ fn file_options(file: schema::BlockdevOptionsFile) -> Result<FileOptions, Error>
             schema::BlockdevAioOptions::Native => AioBackend::Native,
             schema::BlockdevAioOptions::IoUring => AioBackend::IoUring,
         }),
-        aio_max_batch: natural("aio-max-batch", file.aio_max_batch)?.unwrap_or(0),
+        aio_max_batch: file.aio_max_batch.unwrap_or(0).cast_unsigned(),
     })
 }
 
 fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow2Options, Error> {
-    if qcow2.encrypt.is_some() {
-        return Err(Error::generic("Encrypted qcow2 images are not supported"));
-    }
-    if qcow2.data_file.is_some() {
-        return Err(Error::generic("External data files are not supported"));
-    }
     Ok(Qcow2Options {
         file: reference(qcow2.base.base.file, depth)?,
         backing: match qcow2.base.backing {
@@ -175,10 +241,12 @@ fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow
         pass_discard_snapshot: qcow2.pass_discard_snapshot,
         pass_discard_other: qcow2.pass_discard_other,
         discard_no_unref: qcow2.discard_no_unref,
-        cache_size: wrapped(qcow2.cache_size),
-        l2_cache_size: wrapped(qcow2.l2_cache_size),
-        l2_cache_entry_size: wrapped(qcow2.l2_cache_entry_size),
-        refcount_cache_size: wrapped(qcow2.refcount_cache_size),
+        encrypt: qcow2.encrypt.map(|encrypt| encrypt.kind().as_str().to_owned()),
+        data_file: qcow2.data_file.map(|file| reference(file, depth)).transpose()?,
+        cache_size: natural("cache-size", qcow2.cache_size)?,
+        l2_cache_size: natural("l2-cache-size", qcow2.l2_cache_size)?,
+        l2_cache_entry_size: natural("l2-cache-entry-size", qcow2.l2_cache_entry_size)?,
+        refcount_cache_size: natural("refcount-cache-size", qcow2.refcount_cache_size)?,
         cache_clean_interval: match qcow2.cache_clean_interval.map(u32::try_from).transpose() {
             Ok(seconds) => seconds.map(u64::from),
             Err(_) => return Err(Error::generic("Cache clean interval too big")),
@@ -187,16 +255,11 @@ fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow
 }
 
 fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Result<BlkdebugOptions, Error> {
-    if blkdebug.config.is_some() {
-        return Err(Error::generic("Files with blkdebug rules are not supported"));
-    }
-    if blkdebug.take_child_perms.is_some() || blkdebug.unshare_child_perms.is_some() {
-        return Err(Error::generic(
-            "Changing the permissions of blkdebug's child is not supported",
-        ));
-    }
     Ok(BlkdebugOptions {
         image: reference(blkdebug.image, depth)?,
+        config: blkdebug.config,
+        take_child_perms: permissions(blkdebug.take_child_perms.as_deref()),
+        unshare_child_perms: permissions(blkdebug.unshare_child_perms.as_deref()),
         align: natural("align", blkdebug.align)?.unwrap_or(0),
         max_transfer: natural32("max-transfer", blkdebug.max_transfer)?,
         opt_write_zero: natural32("opt-write-zero", blkdebug.opt_write_zero)?,
@@ -210,7 +273,7 @@ fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Re
             .map(|rule| {
                 Ok(InjectError {
                     event: rule.event.as_str().to_owned(),
-                    state: natural("state", rule.state)?.unwrap_or(0),
+                    state: rule.state.unwrap_or(0).cast_unsigned(),
                     iotype: rule.iotype.map(|kind| kind.as_str().to_owned()),
                     errno: i32::try_from(rule.errno.unwrap_or(5))
                         .map_err(|_| Error::generic("Parameter 'errno' is out of range"))?,
@@ -228,11 +291,22 @@ fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Re
             .map(|rule| {
                 Ok(SetState {
                     event: rule.event.as_str().to_owned(),
-                    state: natural("state", rule.state)?.unwrap_or(0),
-                    new_state: natural("new_state", Some(rule.new_state))?.unwrap_or(0),
+                    state: rule.state.unwrap_or(0).cast_unsigned(),
+                    new_state: rule.new_state.cast_unsigned(),
                 })
             })
             .collect::<Result<_, Error>>()?,
+    })
+}
+
+fn permissions(list: Option<&[schema::BlockPermission]>) -> Perm {
+    list.unwrap_or_default().iter().fold(Perm::NONE, |perm, one| {
+        perm | match one {
+            schema::BlockPermission::ConsistentRead => Perm::CONSISTENT_READ,
+            schema::BlockPermission::Write => Perm::WRITE,
+            schema::BlockPermission::WriteUnchanged => Perm::WRITE_UNCHANGED,
+            schema::BlockPermission::Resize => Perm::RESIZE,
+        }
     })
 }
 
@@ -242,6 +316,52 @@ fn reference(reference: schema::BlockdevRef, depth: u32) -> Result<NodeRef, Erro
         schema::BlockdevRef::Definition(options) => {
             Ok(NodeRef::Options(Box::new(node(*options, depth + 1)?)))
         }
+    }
+}
+
+/// Reads `json:` names: the options of a node, nested or with dotted names.
+#[derive(Debug)]
+pub struct JsonNames;
+
+impl Descriptions for JsonNames {
+    fn parse(&self, description: &str, format: Option<&str>) -> block_core::Result<NodeOptions> {
+        let refuse = |text: String| BlockError::new(ErrorKind::Invalid, text);
+        let value = serde_json::from_str(description)
+            .map_err(|error| refuse(format!("Could not parse the JSON options: {error}")))?;
+        let Value::Object(given) = value else {
+            return Err(refuse("Invalid JSON object given".to_owned()));
+        };
+        let mut object = serde_json::Map::new();
+        for (name, value) in given {
+            nest(&mut object, &name, value).map_err(refuse)?;
+        }
+        if let Some(format) = format {
+            object
+                .entry("driver")
+                .or_insert_with(|| Value::String(format.to_owned()));
+        }
+        let options: schema::BlockdevOptions =
+            serde_json::from_value(Value::Object(object)).map_err(|error| refuse(error.to_string()))?;
+        node_options(options).map_err(|error| refuse(error.to_string()))
+    }
+}
+
+/// Puts a value at a name with dots into objects in objects.
+fn nest(object: &mut serde_json::Map<String, Value>, name: &str, value: Value) -> Result<(), String> {
+    match name.split_once('.') {
+        None => {
+            if object.insert(name.to_owned(), value).is_some() {
+                return Err(format!("Option '{name}' is given twice"));
+            }
+            Ok(())
+        }
+        Some((first, rest)) => match object
+            .entry(first)
+            .or_insert_with(|| Value::Object(serde_json::Map::new()))
+        {
+            Value::Object(inner) => nest(inner, rest, value),
+            _ => Err(format!("Option '{first}' cannot have members")),
+        },
     }
 }
 
@@ -281,22 +401,18 @@ pub fn on_cbw_error(action: schema::OnCbwError) -> OnCbwError {
     }
 }
 
-/// A size that is declared with a sign: a negative one is as large as its bits say, so that the driver refuses it.
-fn wrapped(value: Option<i64>) -> Option<u64> {
-    value.map(i64::cast_unsigned)
-}
-
 /// A schema `int` that cannot be negative.
 pub fn natural(name: &str, value: Option<i64>) -> Result<Option<u64>, Error> {
     value
-        .map(|value| {
-            u64::try_from(value)
-                .map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
-        })
+        .map(|value| u64::try_from(value).map_err(|_| out_of_range(name, value)))
         .transpose()
 }
 
 fn natural32(name: &str, value: Option<i32>) -> Result<u32, Error> {
-    u32::try_from(value.unwrap_or(0))
-        .map_err(|_| Error::generic(format!("Parameter '{name}' must not be negative")))
+    let value = value.unwrap_or(0);
+    u32::try_from(value).map_err(|_| out_of_range(name, value.into()))
+}
+
+fn out_of_range(name: &str, value: i64) -> Error {
+    Error::generic(format!("Value '{value}' is out of range for parameter '{name}'"))
 }

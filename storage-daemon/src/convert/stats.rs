@@ -9,7 +9,7 @@ use super::nodes::signed;
 /// Most levels that are shown below a node.
 const MAX_DEPTH: usize = 1000;
 
-/// A node's counters, with those of what holds its image and of its backing file.
+/// A node's counters, with those of what holds its image.
 ///
 /// Requests are counted at the users of nodes, which this query never shows here; of a node itself only the
 /// highest write is known. All other counters are therefore zero, as clients find them with QEMU's daemon.
@@ -34,7 +34,8 @@ fn below(node: &Arc<Node>, depth: usize) -> schema::BlockStats {
         stats: counters(signed(node.stats().highest_write())),
         driver_specific: specific(node),
         parent: child(&[ChildRole::Storage, ChildRole::Filtered]),
-        backing: child(&[ChildRole::Backing]),
+        // Backing files are shown of devices only.
+        backing: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::backing::backing_options;
 use super::header::{COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
 use super::open::read_header;
 use super::storage::Storage;
@@ -15,14 +16,20 @@ use crate::driver::{
 };
 use crate::event::Event;
 use crate::graph::{Child, ChildRole, OpenContext};
-use crate::options::{
-    BackingRef, DriverOptions, FileOptions, NodeOptions, NodeRef, Qcow2Options, RawOptions,
-};
+use crate::options::{BackingRef, DriverOptions, NodeOptions, NodeRef, Qcow2Options};
 use crate::sync::lock;
 
 /// Opens an image as a node.
 pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<Arc<dyn Driver>> {
     let file = context.child("file", ChildRole::Storage, &options.file).await?;
+    if let Some(NodeRef::Name(name)) = &options.data_file
+        && context.graph().find(name.as_str()).is_none()
+    {
+        return Err(BlockError::new(
+            ErrorKind::NotFound,
+            format!("Cannot find device='{name}' nor node-name='{name}'"),
+        ));
+    }
     let mut open_options = OpenOptions::from_node(context.options(), options);
     let graph = Arc::downgrade(context.graph());
     let node = context.options().node_name.clone().unwrap_or_else(|| "".into());
@@ -42,7 +49,10 @@ pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<A
         BackingRef::None => None,
         BackingRef::Node(node) => Some(node.clone()),
         BackingRef::FromImage => match image.backing_file() {
-            Some((name, format)) => Some(backing_options(&file, &name, format.as_deref())?),
+            Some((name, format)) => {
+                let opened = backing_options(context.graph(), &file, &name, format.as_deref());
+                Some(opened.map_err(|error| error.context("Could not open backing file"))?)
+            }
             None => None,
         },
     };
@@ -54,82 +64,6 @@ pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<A
         image.set_backing(Some(child));
     }
     Ok(image)
-}
-
-/// How to open the backing file that a header names.
-fn backing_options(file: &Child, name: &str, format: Option<&str>) -> Result<NodeRef> {
-    let unsupported = |what: String| BlockError::new(ErrorKind::Unsupported, what);
-    let name = name.strip_prefix("file:").unwrap_or(name);
-    if name.starts_with("json:")
-        || name
-            .split_once(':')
-            .is_some_and(|(protocol, _)| !protocol.contains('/'))
-    {
-        return Err(unsupported(format!(
-            "Could not open backing file: Unknown protocol in '{name}'"
-        )));
-    }
-    let filename = if name.starts_with('/') {
-        name.to_owned()
-    } else {
-        let image = file.info().filename;
-        // A name that goes through the fault injector has the file's own behind the last colon.
-        let image = image.trim_start_matches("blkdebug::");
-        match image.rsplit_once('/') {
-            Some((folder, _)) => format!("{folder}/{name}"),
-            None => name.to_owned(),
-        }
-    };
-    let driver = DriverOptions::File(FileOptions {
-        filename: filename.clone(),
-        ..FileOptions::default()
-    });
-    let below = NodeRef::Options(Box::new(NodeOptions {
-        driver,
-        ..NodeOptions::default()
-    }));
-    let driver = match format {
-        Some("qcow2") => qcow2_options(below),
-        Some("raw") => DriverOptions::Raw(RawOptions {
-            file: below,
-            offset: 0,
-            size: None,
-        }),
-        Some(other) => return Err(unsupported(format!("Unknown driver '{other}'"))),
-        // An image without a format for its backing file: the content decides.
-        None => match std::fs::File::open(&filename).and_then(|mut file| {
-            let mut magic = [0u8; 4];
-            std::io::Read::read_exact(&mut file, &mut magic).map(|()| magic)
-        }) {
-            Ok(magic) if &magic == b"QFI\xfb" => qcow2_options(below),
-            _ => DriverOptions::Raw(RawOptions {
-                file: below,
-                offset: 0,
-                size: None,
-            }),
-        },
-    };
-    Ok(NodeRef::Options(Box::new(NodeOptions {
-        driver,
-        ..NodeOptions::default()
-    })))
-}
-
-fn qcow2_options(file: NodeRef) -> DriverOptions {
-    DriverOptions::Qcow2(Qcow2Options {
-        file,
-        backing: BackingRef::FromImage,
-        lazy_refcounts: None,
-        pass_discard_request: None,
-        pass_discard_snapshot: None,
-        pass_discard_other: None,
-        discard_no_unref: None,
-        cache_size: None,
-        l2_cache_size: None,
-        l2_cache_entry_size: None,
-        refcount_cache_size: None,
-        cache_clean_interval: None,
-    })
 }
 
 /// Whether a file holds a qcow2 image, and the backing file that its header names.

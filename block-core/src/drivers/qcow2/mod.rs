@@ -7,6 +7,7 @@
 //!
 //! Not supported, and refused by name: extended L2 entries, external data files, encryption.
 
+mod backing;
 mod bitmaps;
 mod bytes;
 mod cache;

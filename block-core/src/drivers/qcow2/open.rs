@@ -48,6 +48,10 @@ pub struct OpenOptions {
     pub l2_entry_bytes: Option<u64>,
     /// Refcount cache in bytes.
     pub refcount_cache_bytes: Option<u64>,
+    /// The encryption scheme that is expected.
+    pub encrypt: Option<String>,
+    /// An external data file is given.
+    pub data_file: bool,
     /// Told of corruption when it is found.
     pub on_corruption: Option<OnCorruption>,
 }
@@ -75,6 +79,8 @@ impl OpenOptions {
             l2_cache_bytes: qcow2.l2_cache_size,
             l2_entry_bytes: qcow2.l2_cache_entry_size,
             refcount_cache_bytes: qcow2.refcount_cache_size,
+            encrypt: qcow2.encrypt.clone(),
+            data_file: qcow2.data_file.is_some(),
             on_corruption: None,
         }
     }
@@ -134,6 +140,9 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
             refcount.unwrap_or(DEFAULT_REFCOUNT_CACHE_BYTES),
         ),
     };
+    if refcount_bytes / cluster > u64::from(i32::MAX.unsigned_abs()) {
+        return Err(invalid("Refcount cache size too big"));
+    }
     let slices = to_usize(l2_bytes.min(useful) / slice).map_err(|_| invalid("L2 cache size too big"))?;
     let blocks = to_usize(refcount_bytes / cluster).map_err(|_| invalid("Refcount cache size too big"))?;
     // A handful is needed to make progress with several requests at a time.
@@ -141,6 +150,17 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
 }
 
 fn check_options(options: &OpenOptions, header: &Header) -> Result<()> {
+    // Images that have what these options are about were refused by their header already.
+    if let Some(format) = &options.encrypt {
+        return Err(invalid(format!(
+            "No encryption in image header, but options specified format '{format}'"
+        )));
+    }
+    if options.data_file {
+        return Err(invalid(
+            "'data-file' can only be set for images with an external data file",
+        ));
+    }
     if options.lazy_refcounts == Some(true) && header.version < 3 {
         return Err(invalid(
             "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",

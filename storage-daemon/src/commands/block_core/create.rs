@@ -38,7 +38,15 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
             daemon.jobs.create_image(&args.job_id, async move {
                 let options = qcow2_options(&options)?;
                 match reference {
-                    NodeRef::Name(name) => write_qcow2(&graph, &graph.get(name.as_str())?, &options).await,
+                    NodeRef::Name(name) => {
+                        let node = graph.find(name.as_str()).ok_or_else(|| {
+                            BlockError::new(
+                                ErrorKind::NotFound,
+                                format!("Cannot find device='{name}' nor node-name='{name}'"),
+                            )
+                        })?;
+                        write_qcow2(&graph, &node, &options).await
+                    }
                     NodeRef::Options(node) => {
                         let node = graph.open_temporary(*node).await?;
                         let result = write_qcow2(&graph, &node, &options).await;
@@ -58,10 +66,21 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
     if options.encrypt.is_some() {
         return unsupported("Encrypted qcow2 images are not supported");
     }
-    if options.data_file.is_some() || options.data_file_raw == Some(true) {
+    if options.data_file_raw == Some(true) && options.data_file.is_none() {
+        return unsupported("data-file-raw requires data-file");
+    }
+    if options.data_file.is_some() {
         return unsupported("External data files are not supported");
     }
     if options.extended_l2 == Some(true) {
+        let cluster = options
+            .cluster_size
+            .unwrap_or(CreateOptions::default().cluster_bytes);
+        if cluster < 16 << 10 {
+            return unsupported(
+                "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+            );
+        }
         return unsupported("Extended L2 entries are not supported");
     }
     let defaults = CreateOptions::default();
@@ -119,8 +138,8 @@ pub async fn image(
 ) -> Result<(), Error> {
     match format {
         "qcow2" | "raw" | "file" => {}
-        "host_device" | "null-co" | "nbd" | "throttle" | "copy-before-write" | "snapshot-access"
-        | "blkdebug" => {
+        "host_device" | "null-aio" | "null-co" | "nbd" | "throttle" | "copy-before-write"
+        | "snapshot-access" | "blkdebug" => {
             return Err(Error::generic(format!(
                 "Format driver '{format}' does not support image creation"
             )));
@@ -131,6 +150,11 @@ pub async fn image(
         return Err(Error::generic(format!(
             "Backing file not supported for file format '{format}'"
         )));
+    }
+    if backing.as_ref().is_some_and(|(name, _)| name == filename) {
+        return Err(Error::generic(
+            "Error: Trying to create an image with the same filename as the backing file",
+        ));
     }
     let is_qcow2 = format == "qcow2";
     file::create(&CreateFile {
@@ -185,18 +209,8 @@ pub fn format_options(
     }));
     match format {
         "qcow2" => Ok(DriverOptions::Qcow2(Qcow2Options {
-            file,
             backing,
-            lazy_refcounts: None,
-            pass_discard_request: None,
-            pass_discard_snapshot: None,
-            pass_discard_other: None,
-            discard_no_unref: None,
-            cache_size: None,
-            l2_cache_size: None,
-            l2_cache_entry_size: None,
-            refcount_cache_size: None,
-            cache_clean_interval: None,
+            ..Qcow2Options::new(file)
         })),
         "raw" => Ok(DriverOptions::Raw(RawOptions {
             file,

@@ -128,7 +128,7 @@ impl Daemon {
         let below_another = node
             .parents()
             .iter()
-            .any(|edge| matches!(edge.parent(), Parent::Node(_)));
+            .any(|edge| !matches!(edge.parent(), Parent::Backend(_)) || edge.name() != "root");
         if below_another {
             Err(Error::generic("Need a root block node"))
         } else {

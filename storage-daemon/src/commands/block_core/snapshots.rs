@@ -56,10 +56,7 @@ pub async fn settle_base(graph: &Arc<Graph>, base: &Arc<Node>) {
     if base.is_read_only() {
         return;
     }
-    let mut options = base.options();
-    options.node_name = Some(base.name().clone());
-    options.read_only = Some(true);
-    if let Err(error) = graph.reopen(vec![options]).await {
+    if let Err(error) = graph.make_read_only(base).await {
         tracing::warn!(node = %base.name(), %error, "a node that got an overlay stays writable");
     }
 }
@@ -111,14 +108,10 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
 }
 
 fn check_overlay(overlay: &Arc<Node>) -> Result<(), Error> {
-    if overlay
-        .parents()
-        .iter()
-        .any(|edge| matches!(edge.parent(), block_core::graph::Parent::Backend(_)))
-    {
+    // An export's edge, that is; jobs' are named otherwise.
+    if overlay.parents().iter().any(|edge| edge.name() == "root") {
         return Err(Error::generic("The overlay is already in use"));
     }
-    overlay.check_op(OpKind::ExternalSnapshot).map_err(generic)?;
     if overlay.child("backing").is_some() {
         return Err(Error::generic("The overlay already has a backing image"));
     }
@@ -172,6 +165,8 @@ pub async fn internal_snapshot(
                     u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
                     now.subsec_nanos(),
                 ),
+                // No machine runs here: its clock is the host's.
+                vm_clock_nanoseconds: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
                 disk_bytes: node.length(),
                 ..SnapshotInfo::default()
             };

@@ -4,6 +4,8 @@
 //! `set-state` rule changes a number when its event comes; an `inject-error` rule, once armed by its event, fails
 //! the next requests of its kind. Rules may ask for a state, a sector and a kind of request.
 
+mod config;
+
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 
@@ -11,51 +13,51 @@ use crate::driver::{
     BlockStatus, Driver, DriverInfo, HostExtent, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
 };
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::graph::{Child, ChildRole, OpenContext};
-use crate::options::BlkdebugOptions;
+use crate::graph::{Child, ChildRole, Needs, OpenContext, Perm, default_child_permissions};
+use crate::options::{BlkdebugOptions, InjectError, SetState};
 use crate::sync::lock;
 use crate::types::SECTOR_BYTES;
 
 /// Opens one.
 pub async fn open(context: &OpenContext<'_>, options: &BlkdebugOptions) -> Result<Arc<dyn Driver>> {
     let mut rules = Vec::new();
-    for rule in &options.inject_error {
-        let kinds = match rule.iotype.as_deref() {
-            None => Kind::DEFAULT.to_vec(),
-            Some(name) => vec![Kind::from_name(name)?],
-        };
-        rules.push(Rule {
-            event: rule.event.clone(),
-            state: rule.state,
-            action: Action::Fail {
-                kinds,
-                errno: if rule.errno == 0 { 5 } else { rule.errno },
-                sector: rule.sector,
-                once: rule.once,
-                armed: false,
-            },
-        });
+    if let Some(path) = &options.config {
+        let path = path.clone();
+        let read = tokio::task::spawn_blocking(move || config::read(&path)).await;
+        let config::Rules {
+            inject_error,
+            set_state,
+        } = read.unwrap_or_else(|error| Err(BlockError::new(ErrorKind::Io, error.to_string())))?;
+        add_rules(&inject_error, &set_state, &mut rules)?;
     }
-    for rule in &options.set_state {
-        rules.push(Rule {
-            event: rule.event.clone(),
-            state: rule.state,
-            action: Action::SetState(rule.new_state),
-        });
-    }
+    add_rules(&options.inject_error, &options.set_state, &mut rules)?;
     let align = u32::try_from(options.align)
         .ok()
-        .filter(|align| *align == 0 || align.is_power_of_two());
+        .filter(|align| *align == 0 || (align.is_power_of_two() && *align < i32::MAX.unsigned_abs()));
     let Some(align) = align else {
-        return Err(BlockError::new(
-            ErrorKind::Invalid,
-            format!("Cannot meet constraints with align {}", options.align),
-        ));
+        return Err(unmet("align", options.align));
     };
     let child = context
         .child("image", ChildRole::Filtered, &options.image)
         .await?;
     let below = child.limits();
+    let unit = align.max(below.request_alignment).max(1);
+    let check = |name: &str, value: u32, unit: u32| {
+        if value.is_multiple_of(unit) {
+            Ok(())
+        } else {
+            Err(unmet(name, u64::from(value)))
+        }
+    };
+    check("max-transfer", options.max_transfer, unit)?;
+    check("opt-write-zero", options.opt_write_zero, unit)?;
+    check(
+        "max-write-zero",
+        options.max_write_zero,
+        unit.max(options.opt_write_zero),
+    )?;
+    check("opt-discard", options.opt_discard, unit)?;
+    check("max-discard", options.max_discard, unit.max(options.opt_discard))?;
     let limits = Limits {
         request_alignment: align.max(1),
         max_transfer: if options.max_transfer == 0 {
@@ -79,8 +81,98 @@ pub async fn open(context: &OpenContext<'_>, options: &BlkdebugOptions) -> Resul
         rules: Mutex::new(rules),
         max_write_zero: options.max_write_zero,
         max_discard: options.max_discard,
+        takes: options.take_child_perms,
+        unshares: options.unshare_child_perms,
     }))
 }
+
+fn unmet(name: &str, value: u64) -> BlockError {
+    BlockError::new(
+        ErrorKind::Invalid,
+        format!("Cannot meet constraints with {name} {value}"),
+    )
+}
+
+/// Appends rules as they are given to those that work.
+fn add_rules(faults: &[InjectError], states: &[SetState], rules: &mut Vec<Rule>) -> Result<()> {
+    for rule in faults {
+        let kinds = match rule.iotype.as_deref() {
+            None => Kind::DEFAULT.to_vec(),
+            Some(name) => vec![Kind::from_name(name)?],
+        };
+        rules.push(Rule {
+            event: rule.event.clone(),
+            state: rule.state,
+            action: Action::Fail {
+                kinds,
+                errno: if rule.errno == 0 { 5 } else { rule.errno },
+                sector: rule.sector,
+                once: rule.once,
+                armed: false,
+            },
+        });
+    }
+    for rule in states {
+        rules.push(Rule {
+            event: rule.event.clone(),
+            state: rule.state,
+            action: Action::SetState(rule.new_state),
+        });
+    }
+    Ok(())
+}
+
+/// Events in the schema's words.
+const EVENTS: [&str; 48] = [
+    "l1_update",
+    "l1_grow_alloc_table",
+    "l1_grow_write_table",
+    "l1_grow_activate_table",
+    "l2_load",
+    "l2_update",
+    "l2_update_compressed",
+    "l2_alloc_cow_read",
+    "l2_alloc_write",
+    "read_aio",
+    "read_backing_aio",
+    "read_compressed",
+    "write_aio",
+    "write_compressed",
+    "vmstate_load",
+    "vmstate_save",
+    "cow_read",
+    "cow_write",
+    "reftable_load",
+    "reftable_grow",
+    "reftable_update",
+    "refblock_load",
+    "refblock_update",
+    "refblock_update_part",
+    "refblock_alloc",
+    "refblock_alloc_hookup",
+    "refblock_alloc_write",
+    "refblock_alloc_write_blocks",
+    "refblock_alloc_write_table",
+    "refblock_alloc_switch_table",
+    "cluster_alloc",
+    "cluster_alloc_bytes",
+    "cluster_free",
+    "flush_to_os",
+    "flush_to_disk",
+    "pwritev_rmw_head",
+    "pwritev_rmw_after_head",
+    "pwritev_rmw_tail",
+    "pwritev_rmw_after_tail",
+    "pwritev",
+    "pwritev_zero",
+    "pwritev_done",
+    "empty_image_prepare",
+    "l1_shrink_write_table",
+    "l1_shrink_free_l2_clusters",
+    "cor_write",
+    "cluster_alloc_space",
+    "none",
+];
 
 /// Comes once, when the node is opened.
 const NO_EVENT: &str = "none";
@@ -212,6 +304,9 @@ struct Blkdebug {
     rules: Mutex<Rules>,
     max_write_zero: u32,
     max_discard: u32,
+    /// Permissions on the child beyond those that the users above need, and those not left to others.
+    takes: Perm,
+    unshares: Perm,
 }
 
 impl Blkdebug {
@@ -241,6 +336,11 @@ impl Driver for Blkdebug {
 
     fn is_filter(&self) -> bool {
         true
+    }
+
+    fn child_permissions(&self, _name: &str, role: ChildRole, needs: &Needs) -> (Perm, Perm) {
+        let (perm, shared) = default_child_permissions(role, needs);
+        (perm | self.takes, shared.without(self.unshares))
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
