@@ -41,11 +41,8 @@ pub async fn create(options: &CreateFile) -> Result<()> {
 }
 
 fn create_now(options: &CreateFile) -> Result<()> {
-    let CreateFile { filename, .. } = options;
-    // Images have whole sectors.
-    let Some(size) = options.size.checked_next_multiple_of(SECTOR_BYTES) else {
-        return Err(BlockError::from_errno(27, "Image size must be less than 8 EiB!"));
-    };
+    let CreateFile { filename, size, .. } = options;
+    let size = *size;
     let file = File::options()
         .read(true)
         .write(true)
@@ -76,10 +73,30 @@ fn create_now(options: &CreateFile) -> Result<()> {
             ErrorKind::Unsupported,
             "Unsupported preallocation mode: metadata",
         )),
-        _ => file
-            .set_len(size)
-            .map_err(|error| failed("Could not resize file", error)),
+        _ if size > i64::MAX.unsigned_abs() => Err(BlockError::from_errno(
+            27,
+            "Could not resize file: File too large",
+        )),
+        _ => {
+            file.set_len(size)
+                .map_err(|error| failed("Could not resize file", error))?;
+            write_first_block(&file, size)
+        }
     }
+}
+
+/// Host file systems tell how direct I/O must be aligned only where there is a block. One that is there from the start
+/// also makes a file of less than a sector a sector long.
+fn write_first_block(file: &File, size: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    const MOST: [u8; 4096] = [0; 4096];
+    let len = match size {
+        0 => return Ok(()),
+        1..4096 => usize::try_from(SECTOR_BYTES).unwrap_or(MOST.len()),
+        _ => MOST.len(),
+    };
+    file.write_all_at(MOST.get(..len).unwrap_or(&MOST), 0)
+        .map_err(|error| failed("Could not resize file", error))
 }
 
 fn write_zeroes(mut file: &File, size: u64) -> std::io::Result<()> {
@@ -126,9 +143,11 @@ mod tests {
 
     #[test]
     fn length_and_old_content() {
-        assert_eq!(made(513, Preallocation::Off).unwrap(), 1024);
+        assert_eq!(made(1, Preallocation::Off).unwrap(), 512);
+        assert_eq!(made(513, Preallocation::Off).unwrap(), 513);
+        assert_eq!(made(4097, Preallocation::Off).unwrap(), 4097);
         assert_eq!(made(0, Preallocation::Falloc).unwrap(), 0);
-        assert_eq!(made(100_000, Preallocation::Falloc).unwrap(), 100_352);
+        assert_eq!(made(100_000, Preallocation::Falloc).unwrap(), 100_000);
         assert_eq!(made(102_400, Preallocation::Full).unwrap(), 102_400);
         let error = made(1, Preallocation::Metadata).unwrap_err();
         assert_eq!(error.to_string(), "Unsupported preallocation mode: metadata");

@@ -169,6 +169,11 @@ impl Backend {
         })
     }
 
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
     /// The node at the top, which filters and snapshots may exchange.
     pub fn node(&self) -> Arc<Node> {
         self.child.node()

@@ -122,7 +122,7 @@ impl Graph {
         let mut undo = Vec::new();
         let result = self.change_edges(edges, &nodes, &mut undo);
         let result = match result {
-            Ok(()) => self.change_options(nodes).await,
+            Ok(freed) => self.change_options(nodes, freed).await,
             Err(error) => Err(error),
         };
         if result.is_err() {
@@ -139,22 +139,25 @@ impl Graph {
         Ok(())
     }
 
-    /// Changes the edges and checks that the permissions will fit once the nodes have their new options.
+    /// Changes the edges and checks that the permissions will fit once the nodes have their new options. Gives the
+    /// nodes that edges led to before.
     fn change_edges(
         &self,
         edges: Vec<EdgeChange>,
         nodes: &[(Arc<Node>, NodeOptions)],
         undo: &mut Vec<EdgeChange>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Arc<Node>>> {
         let _topology = lock(&self.topology);
-        let mut start: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        let mut freed = Vec::new();
         for edge in edges {
             let back = edge.make()?;
             if let EdgeChange::Repoint(_, old) | EdgeChange::ExchangeBacking(_, Some(old)) = &back {
-                start.push(Arc::clone(old));
+                freed.push(Arc::clone(old));
             }
             undo.push(back);
         }
+        let mut start: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        start.extend(freed.iter().cloned());
         super::permissions::check(&start, &|node| {
             nodes
                 .iter()
@@ -163,10 +166,15 @@ impl Graph {
                     || node.is_writable(),
                     |(_, options)| options.read_only != Some(true),
                 )
-        })
+        })?;
+        Ok(freed)
     }
 
-    async fn change_options(self: &Arc<Self>, nodes: Vec<(Arc<Node>, NodeOptions)>) -> Result<()> {
+    async fn change_options(
+        self: &Arc<Self>,
+        nodes: Vec<(Arc<Node>, NodeOptions)>,
+        freed: Vec<Arc<Node>>,
+    ) -> Result<()> {
         // A node that becomes writable needs writable children first; one that becomes read-only must write back while
         // its children still take that.
         let (down, mut up): (Vec<_>, Vec<_>) = nodes
@@ -185,7 +193,8 @@ impl Graph {
         }
         if result.is_ok() {
             let _topology = lock(&self.topology);
-            let nodes: Vec<_> = done.iter().map(|(node, _)| Arc::clone(node)).collect();
+            let mut nodes: Vec<_> = done.iter().map(|(node, _)| Arc::clone(node)).collect();
+            nodes.extend(freed);
             result = super::permissions::refresh(&nodes);
         }
         if result.is_err() {
@@ -313,8 +322,11 @@ impl Graph {
         if node.is_read_only() {
             return Err(BlockError::new(ErrorKind::ReadOnly, "Image is read-only"));
         }
-        node.bitmaps().check_resize()?;
         let backend = Backend::new(self, node, BackendUser::unnamed(), Perm::RESIZE, Perm::ALL)?;
+        if let Err(error) = node.bitmaps().check_resize() {
+            backend.detach().await;
+            return Err(error);
+        }
         let drained = self.drain(std::slice::from_ref(node)).await;
         // The drain holds this backend too: the node is asked directly.
         let result = node.truncate(length, Preallocation::Off).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::proto::{MAX_STRING_BYTES, export_flag};
+use super::proto::{MAX_STRING_BYTES, ReplyMode, export_flag};
 use crate::bitmap::{BitmapHandle, BitmapHold};
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Backend, BackendUser, Graph, Node, Perm};
@@ -141,6 +141,18 @@ impl Export {
         &self.backend
     }
 
+    /// Changes the length of the node. The export itself lets nobody else do that, so that it asks for it only for as
+    /// long as it takes.
+    pub(super) async fn resize(&self, length: u64) -> Result<()> {
+        let perm = Perm::CONSISTENT_READ | Perm::WRITE;
+        self.backend.set_permissions(perm, Perm::ALL)?;
+        let graph = self.backend.graph();
+        let result = graph.resize(&self.backend.node(), length).await;
+        self.backend
+            .set_permissions(perm, Perm::ALL.without(Perm::RESIZE))?;
+        result
+    }
+
     /// How many clients are connected to it.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::SeqCst)
@@ -182,21 +194,27 @@ impl Export {
     }
 
     /// The flags that a client is told.
-    pub(super) fn flags(&self, chunked: bool) -> u16 {
+    pub(super) fn flags(&self, mode: ReplyMode) -> u16 {
         let mut flags = export_flag::HAS_FLAGS
             | export_flag::SEND_FLUSH
             | export_flag::SEND_FUA
             | export_flag::SEND_CACHE;
         if self.writable {
-            flags |= export_flag::SEND_TRIM | export_flag::SEND_WRITE_ZEROES | export_flag::SEND_FAST_ZERO;
+            flags |= export_flag::SEND_TRIM
+                | export_flag::SEND_WRITE_ZEROES
+                | export_flag::SEND_FAST_ZERO
+                | export_flag::SEND_RESIZE;
         } else {
             flags |= export_flag::READ_ONLY;
         }
         if self.multi_conn {
             flags |= export_flag::CAN_MULTI_CONN;
         }
-        if chunked {
+        if mode.is_chunked() {
             flags |= export_flag::SEND_DF;
+        }
+        if mode == ReplyMode::Extended {
+            flags |= export_flag::BLOCK_STAT_PAYLOAD;
         }
         flags
     }

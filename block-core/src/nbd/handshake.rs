@@ -214,7 +214,7 @@ impl Negotiation<'_> {
         let client = export.join().ok_or_else(|| invalid("export is closing"))?;
         let mut out = Vec::with_capacity(134);
         out.extend_from_slice(&export.backend().length().to_be_bytes());
-        out.extend_from_slice(&export.flags(self.mode.is_chunked()).to_be_bytes());
+        out.extend_from_slice(&export.flags(self.mode).to_be_bytes());
         if !self.no_zeroes {
             out.resize(134, 0);
         }
@@ -267,7 +267,8 @@ impl Negotiation<'_> {
         if asked(info::NAME) {
             piece(info::NAME, export.name().as_bytes());
         }
-        if let (true, Some(text)) = (asked(info::DESCRIPTION), export.description()) {
+        // Told to everyone, asked for or not, as QEMU does.
+        if let Some(text) = export.description() {
             piece(info::DESCRIPTION, text.as_bytes());
         }
         // A client that does not ask for sizes is taken to know none: unaligned requests are served in any case.
@@ -283,7 +284,7 @@ impl Negotiation<'_> {
         sizes.extend_from_slice(&proto::MAX_PAYLOAD_BYTES.to_be_bytes());
         piece(info::BLOCK_SIZE, &sizes);
         let mut main = export.backend().length().to_be_bytes().to_vec();
-        main.extend_from_slice(&export.flags(self.mode.is_chunked()).to_be_bytes());
+        main.extend_from_slice(&export.flags(self.mode).to_be_bytes());
         piece(info::EXPORT, &main);
         let next = if option == option::GO {
             let Some(client) = export.join() else {

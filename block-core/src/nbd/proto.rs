@@ -245,6 +245,17 @@ pub struct Request {
     pub len: u64,
 }
 
+/// The payload of a block status request: for how many bytes, and of which contexts.
+pub fn parse_status_payload(payload: &[u8]) -> Option<(u64, Vec<u32>)> {
+    let mut cursor = Cursor(payload);
+    let len = cursor.u64()?;
+    let mut ids = Vec::new();
+    while !cursor.0.is_empty() {
+        ids.push(cursor.u32()?);
+    }
+    Some((len, ids))
+}
+
 /// The stream does not hold a request where one must be: nothing after it can be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadMagic(pub u32);

@@ -367,14 +367,19 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
         command::WRITE | command::TRIM | command::WRITE_ZEROES | command::RESIZE
     );
     if writes && !export.is_writable() {
-        return Err(BlockError::from_errno(1, "Export is read-only"));
+        // Clients know this one errno for every request that is refused before it is tried.
+        return Err(BlockError::from_errno(22, "Export is read-only"));
     }
     let allowed = match request.command {
         command::READ => command_flag::DF | command_flag::FUA,
         command::WRITE if mode == ReplyMode::Extended => command_flag::FUA | command_flag::PAYLOAD_LEN,
         command::WRITE | command::TRIM | command::FLUSH | command::CACHE => command_flag::FUA,
         command::WRITE_ZEROES => command_flag::FUA | command_flag::NO_HOLE | command_flag::FAST_ZERO,
+        command::BLOCK_STATUS if mode == ReplyMode::Extended => {
+            command_flag::REQ_ONE | command_flag::FUA | command_flag::PAYLOAD_LEN
+        }
         command::BLOCK_STATUS if mode.is_chunked() => command_flag::REQ_ONE | command_flag::FUA,
+        command::RESIZE => 0,
         other => {
             return Err(BlockError::from_errno(
                 22,
@@ -405,19 +410,31 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
     if request.command == command::FLUSH {
         return Ok(());
     }
+    if request.command == command::RESIZE {
+        // The new size stands where other requests have their offset.
+        return if request.len == 0 {
+            Ok(())
+        } else {
+            Err(BlockError::from_errno(22, "resize has a length"))
+        };
+    }
+    if request.has(command_flag::PAYLOAD_LEN) && request.command == command::BLOCK_STATUS {
+        // The range stands in the payload, which is looked at later.
+        return Ok(());
+    }
+    check_range(export, request)
+}
+
+/// Whether the range of a request lies inside the export.
+fn check_range(export: &Export, request: &Request) -> Result<(), BlockError> {
     let size = export.backend().length();
     if request
         .offset
         .checked_add(request.len)
         .is_none_or(|end| end > size)
     {
-        let errno = if matches!(request.command, command::WRITE | command::WRITE_ZEROES) {
-            28
-        } else {
-            22
-        };
         return Err(BlockError::from_errno(
-            errno,
+            22,
             format!(
                 "operation past EOF; From: {}, Len: {}, Size: {size}",
                 request.offset, request.len
@@ -501,7 +518,8 @@ async fn execute(
             }
             result.map_err(|e| e.context("discard failed"))
         }
-        command::BLOCK_STATUS => match status(&export, mode, &contexts, &request, &mut out).await {
+        command::RESIZE => export.resize(request.offset).await,
+        command::BLOCK_STATUS => match status(&export, mode, &contexts, &request, &payload, &mut out).await {
             Ok(()) => return out,
             Err(error) => {
                 out.clear();
@@ -522,14 +540,28 @@ async fn status(
     mode: ReplyMode,
     contexts: &[Context],
     request: &Request,
+    payload: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), BlockError> {
     if contexts.is_empty() {
         return Err(BlockError::from_errno(22, "CMD_BLOCK_STATUS not negotiated"));
     }
+    let mut request = *request;
+    let mut chosen: Vec<&Context> = contexts.iter().collect();
+    if request.has(command_flag::PAYLOAD_LEN) {
+        let invalid = || BlockError::from_errno(22, "invalid payload of block status");
+        let (len, ids) = proto::parse_status_payload(payload).ok_or_else(invalid)?;
+        if ids.is_empty() || ids.iter().any(|id| contexts.iter().all(|one| one.id() != *id)) {
+            return Err(invalid());
+        }
+        chosen.retain(|context| ids.contains(&context.id()));
+        request.len = len;
+        check_range(export, &request)?;
+    }
+    let request = &request;
     // A drain must see this request: status walks the graph.
     let _entered = export.backend().enter().await;
-    for (index, context) in contexts.iter().enumerate() {
+    for (index, context) in chosen.iter().enumerate() {
         let extents = context
             .extents(export, request)
             .await
@@ -540,7 +572,7 @@ async fn status(
             request,
             context.id(),
             &extents,
-            index + 1 == contexts.len(),
+            index + 1 == chosen.len(),
         );
     }
     Ok(())

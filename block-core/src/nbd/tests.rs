@@ -254,9 +254,10 @@ async fn bad_requests_are_refused_one_by_one() {
         (request(command::READ, end, 512), 22),
         (request(command::READ, u64::MAX - 10, 512), 22),
         (request(command::READ, 0, 33 << 20), 22),
-        (request(command::WRITE_ZEROES, end - 512, 1024), 28),
+        (request(command::WRITE_ZEROES, end - 512, 1024), 22),
         (request(command::TRIM, end, 512), 22),
         (request(99, 0, 0), 22),
+        (request(command::RESIZE, 0, 512), 22),
         (request(command::BLOCK_STATUS, 0, 512), 22),
         (
             Request {
@@ -273,10 +274,10 @@ async fn bad_requests_are_refused_one_by_one() {
     // A write past the end: its payload is taken, so that the next request is understood.
     wire.send(request(command::WRITE, end - 100, 512)).await;
     wire.stream.write_all(&[1; 512]).await.unwrap();
-    assert_eq!(wire.simple().await.0, 28);
+    assert_eq!(wire.simple().await.0, 22);
     wire.send(request(command::WRITE, end - 100, 1 << 19)).await;
     wire.stream.write_all(&vec![1; 1 << 19]).await.unwrap();
-    assert_eq!(wire.simple().await.0, 28);
+    assert_eq!(wire.simple().await.0, 22);
     wire.send(request(command::DISC, 0, 0)).await;
     assert_eq!(wire.stream.read(&mut [0; 1]).await.unwrap(), 0);
 }
@@ -479,7 +480,101 @@ async fn a_read_only_export_refuses_writes() {
     wire.go("disk").await;
     wire.send(request(command::WRITE, 0, 512)).await;
     wire.stream.write_all(&[1; 512]).await.unwrap();
-    assert_eq!(wire.simple().await, (1, 1));
+    assert_eq!(wire.simple().await, (22, 1));
     wire.send(request(command::TRIM, 0, 512)).await;
-    assert_eq!(wire.simple().await, (1, 1));
+    assert_eq!(wire.simple().await, (22, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_changes_the_length() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    let info = wire.go("disk").await;
+    let main = &info.iter().find(|(_, data)| data.starts_with(&[0, 0])).unwrap().1;
+    let flags = u16::from_be_bytes([main[10], main[11]]);
+    assert!(flags & proto::export_flag::SEND_RESIZE != 0);
+    wire.send(request(command::RESIZE, 2 << 20, 0)).await;
+    assert_eq!(wire.simple().await.0, 0);
+    assert_eq!(setup.node.length(), 2 << 20);
+    wire.send(request(command::READ, (2 << 20) - 512, 512)).await;
+    assert_eq!(wire.simple().await.0, 0);
+    let mut data = [1; 512];
+    wire.stream.read_exact(&mut data).await.unwrap();
+    assert_eq!(data, [0; 512]);
+    // Nobody else may, as long as the export is there.
+    assert!(setup.graph.resize(&setup.node, 1 << 20).await.is_err());
+    wire.send(request(command::RESIZE, 1 << 63, 0)).await;
+    assert_eq!(wire.simple().await.0, 22);
+    wire.send(request(command::RESIZE, 1 << 20, 0)).await;
+    assert_eq!(wire.simple().await.0, 0);
+    assert_eq!(std::fs::metadata(setup.disk()).unwrap().len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn a_payload_chooses_among_the_contexts_of_block_status() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    assert_eq!(
+        wire.option(proto::option::EXTENDED_HEADERS, b"").await,
+        [(proto::reply::ACK, Vec::new())]
+    );
+    let mut query = 4u32.to_be_bytes().to_vec();
+    query.extend_from_slice(b"disk");
+    query.extend_from_slice(&2u32.to_be_bytes());
+    for name in ["base:allocation", "qemu:allocation-depth"] {
+        query.extend_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
+        query.extend_from_slice(name.as_bytes());
+    }
+    let replies = wire.option(proto::option::SET_META_CONTEXT, &query).await;
+    let ids: Vec<u32> = replies[..2]
+        .iter()
+        .map(|(_, data)| u32::from_be_bytes(data[..4].try_into().unwrap()))
+        .collect();
+    wire.go("disk").await;
+    let ask = |len: u64, ids: &[u32]| {
+        let mut payload = len.to_be_bytes().to_vec();
+        ids.iter()
+            .for_each(|id| payload.extend_from_slice(&id.to_be_bytes()));
+        let mut bytes = Vec::new();
+        Request {
+            flags: command_flag::PAYLOAD_LEN,
+            ..request(command::BLOCK_STATUS, 4096, payload.len() as u64)
+        }
+        .encode(true, &mut bytes);
+        bytes.extend_from_slice(&payload);
+        bytes
+    };
+    wire.stream.write_all(&ask(8192, &ids[1..])).await.unwrap();
+    let mut head = [0; 32];
+    wire.stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[..4], 0x6e8a_278c_u32.to_be_bytes());
+    // The last chunk, of extended block status.
+    assert_eq!(head[4..8], [0, 1, 0, 6]);
+    let len = u64::from_be_bytes(head[24..].try_into().unwrap());
+    let mut payload = vec![0; usize::try_from(len).unwrap()];
+    wire.stream.read_exact(&mut payload).await.unwrap();
+    assert_eq!(payload[..4], ids[1].to_be_bytes());
+    assert_eq!(payload[8..16], 8192u64.to_be_bytes());
+    // A context that was not negotiated, none at all, a range past the end, a payload cut short.
+    let mut bad = vec![ask(512, &[99]), ask(512, &[]), ask(1 << 20, &ids)];
+    let mut short = Vec::new();
+    Request {
+        flags: command_flag::PAYLOAD_LEN,
+        ..request(command::BLOCK_STATUS, 4096, 5)
+    }
+    .encode(true, &mut short);
+    short.extend_from_slice(&[0; 5]);
+    bad.push(short);
+    for bytes in bad {
+        wire.stream.write_all(&bytes).await.unwrap();
+        wire.stream.read_exact(&mut head).await.unwrap();
+        // An error chunk, the last one.
+        assert_eq!(head[4..8], [0, 1, 0x80, 1]);
+        let len = u64::from_be_bytes(head[24..].try_into().unwrap());
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        wire.stream.read_exact(&mut payload).await.unwrap();
+        assert_eq!(payload[..4], 22u32.to_be_bytes());
+    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::bytes::{decode_table, to_u64, to_usize};
 use super::meta::{Allocation, Meta, Need, Place, Source, Step, ZeroMode};
 use super::{BlockError, ErrorKind, Qcow2, Result};
-use crate::driver::{BlockStatus, IoFuture, WriteFlags, WriteMapping, ZeroFlags};
+use crate::driver::{IoFuture, WriteFlags, WriteMapping, ZeroFlags};
 use crate::sync::lock;
 
 /// A write to new clusters whose old content must be kept around it goes through one buffer up to this size.
@@ -397,7 +397,7 @@ impl Qcow2 {
 
     // ---- Reading ----
 
-    fn backing_len(&self) -> u64 {
+    pub(super) fn backing_len(&self) -> u64 {
         self.backing.load().as_ref().map_or(0, |backing| backing.length())
     }
 
@@ -807,76 +807,6 @@ impl Qcow2 {
                 .await?;
         }
         Ok(())
-    }
-
-    // ---- Status ----
-
-    pub(super) async fn status_at(&self, offset: u64, len: u64, want_host: bool) -> Result<BlockStatus> {
-        let _busy = self.begin().await?;
-        let first = self.step(|meta| meta.find(offset, len)).await?;
-        let mut covered = first.len;
-        // Runs that look alike go on over the edges of what one step sees. Bounded: every step covers something, and
-        // an empty or zero area of a huge disk is cut short after this many steps.
-        for _ in 0..64 {
-            if covered >= len {
-                break;
-            }
-            let at = offset + covered;
-            let next = self.step(|meta| meta.find(at, len - covered)).await?;
-            let alike = match (first.source, next.source) {
-                (Source::Data(a), Source::Data(b)) => !want_host || a + covered == b,
-                (Source::Zero(a), Source::Zero(b)) => a.is_some() == b.is_some(),
-                (Source::Backing, Source::Backing) => true,
-                (Source::Compressed(_), Source::Compressed(_)) => true,
-                _ => false,
-            };
-            if !alike {
-                break;
-            }
-            covered += next.len;
-        }
-        let status = BlockStatus {
-            len: covered,
-            allocated: true,
-            ..BlockStatus::default()
-        };
-        Ok(match first.source {
-            Source::Data(at) if want_host => {
-                // The file knows which of it is a hole, and where the rest lies.
-                let below = self.file.block_status(at, covered, true).await?;
-                let len = covered.min(below.len.max(1));
-                BlockStatus {
-                    data: true,
-                    zero: below.zero,
-                    host: below.host,
-                    len,
-                    ..status
-                }
-            }
-            Source::Data(_) => BlockStatus { data: true, ..status },
-            Source::Zero(_) => BlockStatus { zero: true, ..status },
-            Source::Compressed(_) => BlockStatus {
-                data: true,
-                compressed: true,
-                ..status
-            },
-            Source::Backing => {
-                let backing_len = self.backing_len();
-                if offset >= backing_len {
-                    BlockStatus {
-                        allocated: false,
-                        zero: true,
-                        ..status
-                    }
-                } else {
-                    BlockStatus {
-                        allocated: false,
-                        len: covered.min(backing_len - offset),
-                        ..status
-                    }
-                }
-            }
-        })
     }
 
     // ---- Host space for others to fill ----

@@ -23,6 +23,7 @@ mod open;
 mod refcount;
 mod resize;
 mod snapshots;
+mod status;
 pub mod storage;
 mod writeback;
 
@@ -74,6 +75,8 @@ pub struct Qcow2 {
     /// Host space that others fill, by token.
     mappings: Mutex<HashMap<u64, io::Mapping>>,
     next_token: AtomicU64,
+    /// See [`is_preallocated`](Self::is_preallocated).
+    preallocated: tokio::sync::OnceCell<bool>,
     options: ArcSwap<OpenOptions>,
 }
 

@@ -228,6 +228,7 @@ impl Qcow2 {
             snapshots: Mutex::new(snapshots),
             mappings: Mutex::default(),
             next_token: AtomicU64::new(1),
+            preallocated: tokio::sync::OnceCell::new(),
             options: ArcSwap::from_pointee(options),
             file,
         });
