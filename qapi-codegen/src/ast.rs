@@ -76,6 +76,10 @@ pub struct File<'a> {
     pub items: Vec<Item<'a>>,
     /// Names of definitions that were lost to syntax errors, so that nobody complains of their absence.
     pub lost_names: Vec<Cow<'a, str>>,
+    /// How many definitions were lost without their names.
+    pub nameless: usize,
+    /// A pragma directive was lost.
+    pub pragma_lost: bool,
 }
 
 impl ValueKind<'_> {

@@ -56,16 +56,20 @@ pub fn check(sources: &SourceMap) -> Vec<Diagnostic> {
 fn run(sources: &SourceMap, keep_docs: bool) -> (Types, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let gathered = modules::gather(sources, &mut diagnostics);
+    let mut nameless = gathered.nameless;
     let lines = LineIndex::of(sources);
     let mut raw = Vec::with_capacity(gathered.definitions.len());
     let mut lost: Vec<&str> = gathered.lost_names.iter().map(|name| &**name).collect();
     for expression in &gathered.definitions {
         match shape::shape(expression, &gathered.pragma, &mut diagnostics) {
             Some(definition) => raw.push(definition),
-            None => lost.extend(shape::names_of(expression)),
+            None => {
+                lost.extend(shape::names_of(expression));
+                nameless += 1;
+            }
         }
     }
-    let names = definitions::Names::new(&raw, &lost, gathered.incomplete, &mut diagnostics);
+    let names = definitions::Names::new(&raw, &lost, gathered.incomplete, nameless, &mut diagnostics);
     let mut types = types::resolve(&gathered, &raw, &names, &lines, &mut diagnostics);
     features::check(&raw, &mut types.schema, &mut diagnostics);
     recursion::check(&mut types, &raw, &mut diagnostics);

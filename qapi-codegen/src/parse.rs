@@ -108,6 +108,10 @@ impl<'a> Parser<'a, '_, '_> {
     /// A value at the top that is no object, or a stray mark.
     fn not_a_definition(&mut self, token: Token) {
         self.begin();
+        if let Some(Item::Expression(before)) = self.out.items.last_mut() {
+            // A bracket too many may have ended it before its end.
+            before.damaged = true;
+        }
         match token.kind {
             Kind::Bad | Kind::Unclosed => {
                 // Reported already: what belongs to it goes with it.
@@ -124,11 +128,19 @@ impl<'a> Parser<'a, '_, '_> {
                 if matches!(token.kind, Kind::CloseBrace | Kind::CloseBracket) {
                     diagnostic = diagnostic.note("nothing is open here");
                 } else if token.kind == Kind::Comma {
-                    diagnostic = diagnostic.help("no comma stands between definitions");
+                    let next = self.tokens.get(self.at + 1).map(|token| token.kind);
+                    diagnostic = diagnostic.help(match next {
+                        Some(Kind::Str | Kind::EscapedStr) => {
+                            "the definition has ended before it: is there a closing bracket too many?"
+                        }
+                        _ => "no comma stands between definitions",
+                    });
                 }
                 self.report(diagnostic);
                 self.at += 1;
-                if !matches!(token.kind, Kind::CloseBrace | Kind::CloseBracket | Kind::Comma) {
+                let next = self.token().kind;
+                let alone = token.kind != Kind::Colon && matches!(next, Kind::OpenBrace | Kind::Doc | Kind::End);
+                if !(alone || matches!(token.kind, Kind::CloseBrace | Kind::CloseBracket)) {
                     self.resume(token);
                 }
             }
@@ -165,7 +177,10 @@ impl<'a> Parser<'a, '_, '_> {
             self.at += 1;
         }
         let end = self.at.min(self.tokens.len());
-        for window in self.tokens.get(begin..end).unwrap_or(&[]).windows(3) {
+        let lost = self.tokens.get(begin..end).unwrap_or(&[]);
+        let known = self.out.lost_names.len();
+        self.out.pragma_lost |= lost.iter().any(|token| self.string_text(*token) == "pragma");
+        for window in lost.windows(3) {
             if let [key, colon, name] = window
                 && colon.kind == Kind::Colon
                 && name.kind == Kind::Str
@@ -178,6 +193,7 @@ impl<'a> Parser<'a, '_, '_> {
                 self.out.lost_names.push(name);
             }
         }
+        self.out.nameless += usize::from(self.out.lost_names.len() == known);
     }
 
     /// Whether the token at `at` ends a definition that was given up: the end of the file, or what starts
@@ -250,9 +266,17 @@ impl<'a> Parser<'a, '_, '_> {
         )
     }
 
-    /// Reports a token that does not fit, unless it follows from a mistake on the same line.
+    /// Reports a token that does not fit, unless it follows from a mistake on the same line, or from
+    /// something stray right before it that the lexer told of and that stands where this was expected.
     fn report(&mut self, diagnostic: Diagnostic) {
-        if diagnostic.primary.span.start >= self.quiet_until {
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
+        let gap = before.map_or(0, |token| token.end)..self.token().start;
+        let explained = before.is_some_and(|token| token.kind == Kind::Bad) || self.diagnostics.iter().rev().any(|other| {
+            other.code == codes::STRAY
+                && other.primary.span.file == self.file
+                && gap.contains(&other.primary.span.start)
+        });
+        if diagnostic.primary.span.start >= self.quiet_until && !explained {
             self.diagnostics.push(diagnostic);
         }
     }
@@ -422,7 +446,7 @@ impl<'a> Parser<'a, '_, '_> {
                 let token = self.token();
                 if matches!(token.kind, Kind::Comma | Kind::CloseBrace) {
                     let diagnostic = self.unexpected("`{`, `[`, a string, or a boolean");
-                    self.diagnostics.push(diagnostic.note("the value is missing"));
+                    self.report(diagnostic.note("the value is missing"));
                     return Ok(Value {
                         kind: ValueKind::Bad,
                         span: self.span(token),
@@ -472,9 +496,11 @@ impl<'a> Parser<'a, '_, '_> {
                 .get_or_insert_with(|| object.iter().map(|other| other.key.clone()).collect())
                 .insert(entry.key.clone())
         };
-        let first = object.iter().find(|other| duplicate && other.key == entry.key);
-        if let Some(first) = first {
+        let first = object.iter().position(|other| duplicate && other.key == entry.key);
+        if let Some(first) = first.and_then(|at| self.entries.get_mut(from + at)) {
             self.damaged = true;
+            // Nobody knows which of the two is meant.
+            first.value.kind = ValueKind::Bad;
             self.diagnostics.push(
                 Diagnostic::error(
                     codes::DUPLICATE_KEY,
@@ -561,6 +587,11 @@ impl<'a> Parser<'a, '_, '_> {
                     self.damaged = true;
                     self.at += 1;
                 }
+                Kind::Str | Kind::EscapedStr if close == Kind::CloseBrace && self.is_alone() => {
+                    let diagnostic = self.unexpected("`,` or `}`");
+                    self.report(diagnostic.note("neither a key nor a value"));
+                    self.at += 1;
+                }
                 _ => {
                     let bracket = if close == Kind::CloseBrace { "`}`" } else { "`]`" };
                     let diagnostic = self.unexpected(&format!("`,` or {bracket}"));
@@ -590,6 +621,12 @@ impl<'a> Parser<'a, '_, '_> {
                 }
             }
         }
+    }
+
+    /// Whether what is at hand belongs to nothing: the member that it stands behind ends after it.
+    fn is_alone(&self) -> bool {
+        let next = self.tokens.get(self.at + 1).map(|token| token.kind);
+        matches!(next, Some(Kind::Comma | Kind::CloseBrace))
     }
 
     fn trailing_comma(&mut self, comma: Token, close: Token, what: &str) {

@@ -137,11 +137,12 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// One line each: `FILE:LINE:COL: error[CODE]: text`. Lines that explain a further place, and help, begin
-/// with two spaces.
+/// One line each: `FILE:LINE:COL: error[CODE]: text`. Lines that explain a further place begin with two
+/// spaces. Warnings come behind the errors, so that the first line says why a schema is refused.
 pub fn short(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
     let mut out = String::new();
-    for diagnostic in diagnostics {
+    let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
+    for diagnostic in errors.into_iter().chain(warnings) {
         let _ = writeln!(
             out,
             "{}: {}[{}]: {}",

@@ -25,7 +25,7 @@ pub(crate) fn check(
                     conditional(types, definition, data, command.arguments, diagnostics);
                 }
                 if let Some(returns) = returns
-                    && !pragma.command_returns.contains(definition.name)
+                    && !pragma.excuses_returns(definition.name)
                 {
                     return_type(types, command, returns.span, diagnostics);
                 }

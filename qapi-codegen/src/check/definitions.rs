@@ -41,6 +41,9 @@ pub(crate) struct Names<'g> {
     lost: Set<&'g str>,
     /// Some file is missing: any unknown name may be in it.
     incomplete: bool,
+    /// How many types are not there by the name that their users know: those whose own name is wrong or
+    /// taken, and those that could not be read at all.
+    pub misnamed: usize,
 }
 
 /// What a name of a type stands for.
@@ -64,6 +67,7 @@ impl<'g> Names<'g> {
         raw: &[RawDefinition<'g>],
         lost: &[&'g str],
         incomplete: bool,
+        nameless: usize,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Names<'g> {
         let mut names = Names {
@@ -74,6 +78,7 @@ impl<'g> Names<'g> {
             others: Map::default(),
             lost: lost.iter().copied().collect(),
             incomplete,
+            misnamed: nameless,
         };
         let (mut types, mut commands, mut events) = (QTYPE.index() + 1, 0, 0);
         let mut first: Map<&str, &RawDefinition<'g>> = map_for(raw.len());
@@ -112,10 +117,12 @@ impl<'g> Names<'g> {
                 Meta::Event => Entity::Event(EventId::from_index(index)),
                 _ => Entity::Type(TypeId::from_index(index)),
             };
-            if let Entity::Type(_) = entity {
+            let is_type = matches!(entity, Entity::Type(_));
+            if is_type {
                 names.metas.push(Some(definition.meta));
             }
             names.ids.push(Ids { entity, implicit });
+            names.misnamed += usize::from(!definition.name_fits);
             if Builtin::by_name(definition.name).is_some() || definition.name == "QType" {
                 diagnostics.push(
                     Diagnostic::error(
@@ -125,6 +132,7 @@ impl<'g> Names<'g> {
                     )
                     .help("choose another name; built-in types cannot be replaced"),
                 );
+                names.misnamed += usize::from(is_type);
                 continue;
             }
             if let Some(other) = first.get(definition.name) {
@@ -137,6 +145,7 @@ impl<'g> Names<'g> {
                     .also(other.name_span, "first defined here")
                     .help("types, commands and events share their names"),
                 );
+                names.misnamed += usize::from(is_type);
                 continue;
             }
             first.insert(definition.name, definition);

@@ -8,7 +8,7 @@ use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::doc::{Comment, RawKind, RawSection};
 use crate::ir::{Doc, DocText, Feature, ModuleId, Origin, Schema, Section, SectionKind, TypeKind};
-use crate::lookup::{Lookup, Map};
+use crate::lookup::{Lookup, Map, Set};
 use crate::source::{LineIndex, Span};
 
 use super::definitions::{Entity, Ids};
@@ -21,11 +21,27 @@ use super::types::Types;
 /// Compares all documentation with what it documents.
 pub(crate) fn check(raw: &[RawDefinition<'_>], pragma: &Pragma<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let mut scratch = Parts::default();
+    // Where members are not what they seem to be: what is said of their names follows from that.
+    let doubtful: Set<Span> = diagnostics
+        .iter()
+        .filter(|other| {
+            [
+                codes::MEMBER_CLASH,
+                codes::VALUE_CLASH,
+                codes::ALTERNATIVE_CLASH,
+                codes::ARGUMENTS_TYPE,
+                codes::BAD_BASE,
+                codes::UNKNOWN_TYPE,
+            ]
+            .contains(&other.code)
+        })
+        .map(|other| other.primary.span)
+        .collect();
     for definition in raw {
         match definition.doc {
             Some(doc) if doc.damaged => {}
-            Some(doc) => compare(definition, doc, pragma, &mut scratch, diagnostics),
-            None if pragma.doc_required => diagnostics.push(
+            Some(doc) => compare(definition, doc, pragma, &doubtful, &mut scratch, diagnostics),
+            None if pragma.asks_for_docs() => diagnostics.push(
                 Diagnostic::error(
                     codes::DOC_REQUIRED,
                     definition.name_span,
@@ -173,6 +189,7 @@ fn compare<'d>(
     definition: &'d RawDefinition<'_>,
     doc: &'d Comment<'_>,
     pragma: &Pragma<'_>,
+    doubtful: &Set<Span>,
     parts: &mut Parts<'d>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
@@ -196,7 +213,7 @@ fn compare<'d>(
     sections(definition, doc, diagnostics);
     parts.fill(definition);
     if !parts.are_described_in_order(doc) {
-        differences(definition, doc, pragma, parts, diagnostics);
+        differences(definition, doc, pragma, doubtful, parts, diagnostics);
     }
 }
 
@@ -204,6 +221,7 @@ fn differences(
     definition: &RawDefinition<'_>,
     doc: &Comment<'_>,
     pragma: &Pragma<'_>,
+    doubtful: &Set<Span>,
     Parts { members, features }: &Parts<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
@@ -225,7 +243,7 @@ fn differences(
     // A description that was meant for another name makes one complaint, where the name is missing.
     let mut explained: Vec<Span> = Vec::new();
     let stray_members = strangers(&described, members);
-    let lacking: Vec<&Part<'_>> = if pragma.documentation.contains(definition.name) {
+    let lacking: Vec<&Part<'_>> = if pragma.excuses_documentation(definition.name) {
         Vec::new()
     } else {
         members
@@ -233,9 +251,10 @@ fn differences(
             .filter(|member| !described.contains(member.name))
             .collect()
     };
-    for member in &lacking {
+    for (at, member) in lacking.iter().enumerate() {
         let meant = match stray_members.as_slice() {
-            [only] if lacking.len() == 1 => Some(only),
+            // As many descriptions too many as there are too few: most likely they belong together.
+            equally if lacking.len() == equally.len() => equally.get(at),
             several => suggest::nearest(member.name, several.iter().map(|(name, _)| *name))
                 .and_then(|name| several.iter().find(|(other, _)| *other == name)),
         };
@@ -302,7 +321,20 @@ fn differences(
             None => diagnostic,
         });
     }
-    if definition.faulty {
+    let named = match &definition.body {
+        Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => match data {
+            Data::Named(name) => Some(name.span),
+            Data::None | Data::Inline(_) => None,
+        },
+        _ => None,
+    };
+    let is_doubtful = |span: Span| doubtful.contains(&span);
+    // What lacks a description was described by another name, most likely.
+    if definition.faulty
+        || !lacking.is_empty()
+        || named.is_some_and(is_doubtful)
+        || members.iter().any(|member| is_doubtful(member.span))
+    {
         return;
     }
     let stray_members = stray_members

@@ -12,10 +12,28 @@ use super::names::{self, What};
 use super::shape::{Data, RawBranch, RawFeature, RawMember, RawType, RawValue};
 use super::suggest;
 
+/// The key that goes by another name in other languages, or did in older schemas.
+fn usual_slip(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "members" | "fields" | "properties" | "values" | "args" | "arguments" | "params" | "parameters"
+        | "branches" | "members-of" => "data",
+        "extends" | "inherits" | "parent" | "super" => "base",
+        "tag" | "switch" | "selector" => "discriminator",
+        "return" | "result" | "response" | "output" => "returns",
+        "when" | "condition" | "ifdef" => "if",
+        "oob" => "allow-oob",
+        "preconfig" => "allow-preconfig",
+        "async" => "coroutine",
+        _ => return None,
+    })
+}
+
 /// Reads the parts of one definition.
 pub(super) struct Members<'g, 'd> {
     /// The definition's name.
     pub owner: &'g str,
+    /// Something in the definition could not be read, so that what seems to be missing may be there.
+    pub damaged: bool,
     /// Whether its members may have upper case and `_` in their names.
     pub permissive: bool,
     pub diagnostics: &'d mut Vec<Diagnostic>,
@@ -48,10 +66,19 @@ impl<'g> Members<'g, '_> {
             .copied()
             .filter(|key| !object.iter().any(|entry| entry.key == *key))
             .collect();
+        let strangers: Vec<&Entry<'_>> = object.iter().filter(unknown).collect();
         // A misspelt key is both unknown and missing; one complaint suffices.
         let mut mended: Vec<&str> = Vec::new();
-        for entry in object.iter().filter(unknown) {
-            let meant = suggest::nearest(&entry.key, known());
+        for entry in &strangers {
+            let meant = suggest::nearest(&entry.key, known()).or_else(|| {
+                let missing = missing.as_slice();
+                match (usual_slip(&entry.key), missing) {
+                    (Some(meant), _) if known().any(|key| key == meant) => Some(meant),
+                    // One key too many and one too few: most likely the one stands for the other.
+                    (_, [only]) if strangers.len() == 1 => Some(*only),
+                    _ => None,
+                }
+            });
             if let Some(meant) = meant {
                 mended.push(meant);
             }
@@ -71,7 +98,8 @@ impl<'g> Members<'g, '_> {
             );
         }
         let missing: Vec<&str> = missing.into_iter().filter(|key| !mended.contains(key)).collect();
-        if let (false, Some(place)) = (
+        if let (false, false, Some(place)) = (
+            self.damaged,
             missing.is_empty(),
             place.or(object.first().map(|entry| entry.key_span)),
         ) {
@@ -333,6 +361,22 @@ impl<'g> Members<'g, '_> {
         }
     }
 
+    /// Whether an empty name stands where a type may be left out. It says nothing, and is let pass as that.
+    pub fn names_nothing(&mut self, value: &Value<'_>, what: &str) -> bool {
+        let nothing = matches!(&value.kind, ValueKind::Str(name) if name.is_empty());
+        if nothing {
+            self.report(
+                Diagnostic::warning(
+                    codes::UNKNOWN_TYPE,
+                    value.span,
+                    format!("{what} names no type, and is taken as if it were not there"),
+                )
+                .help("leave the key out, or name a type"),
+            );
+        }
+        nothing
+    }
+
     /// The name of a type; no array.
     pub fn type_name(&mut self, value: &'g Value<'_>, what: &dyn Display) -> Option<RawType<'g>> {
         match &value.kind {
@@ -476,9 +520,11 @@ impl<'g> Members<'g, '_> {
     }
 
     fn operator(&mut self, object: &Object<'_>, span: Span, what: &dyn Display) -> Condition {
-        let before = self.diagnostics.len();
-        self.keys(object, &"a condition", Some(span), &[], &["all", "any", "not"]);
-        if self.diagnostics.len() > before {
+        let operators = ["all", "any", "not"];
+        if let Some(stranger) = object.iter().position(|entry| !operators.contains(&&*entry.key)) {
+            // One is enough: several show that something else was meant to stand here.
+            let stranger = object.get(stranger..=stranger).unwrap_or(&[]);
+            self.keys(stranger, &"a condition", Some(span), &[], &operators);
             return Condition::Always;
         }
         let [entry] = object.as_slice() else {

@@ -28,6 +28,8 @@ pub(crate) struct Gathered<'a> {
     pub pragma: Pragma<'a>,
     /// Names of definitions that were lost to syntax errors.
     pub lost_names: Set<Cow<'a, str>>,
+    /// How many definitions were lost without their names.
+    pub nameless: usize,
     /// A file could not be read, so that any name may be missing.
     pub incomplete: bool,
 }
@@ -66,6 +68,8 @@ pub(crate) struct RawExpression<'a> {
 /// What pragmas say.
 #[derive(Debug, Default)]
 pub(crate) struct Pragma<'a> {
+    /// Some directive could not be read in full, or a file is missing: any exception may have been made.
+    pub unsure: bool,
     /// Every definition must be documented.
     pub doc_required: bool,
     /// Commands that may have `_` in their name.
@@ -76,6 +80,33 @@ pub(crate) struct Pragma<'a> {
     pub documentation: Set<Cow<'a, str>>,
     /// Types whose members may have upper case and `_` in their names.
     pub member_names: Set<Cow<'a, str>>,
+}
+
+impl Pragma<'_> {
+    /// Whether everything must be documented.
+    pub fn asks_for_docs(&self) -> bool {
+        self.doc_required && !self.unsure
+    }
+
+    /// Whether a command may have `_` in its name.
+    pub fn excuses_command_name(&self, name: &str) -> bool {
+        self.unsure || self.command_names.contains(name)
+    }
+
+    /// Whether a command may return anything.
+    pub fn excuses_returns(&self, name: &str) -> bool {
+        self.unsure || self.command_returns.contains(name)
+    }
+
+    /// Whether the members of a definition need no documentation.
+    pub fn excuses_documentation(&self, name: &str) -> bool {
+        self.unsure || self.documentation.contains(name)
+    }
+
+    /// Whether the members of a type may have upper case and `_` in their names.
+    pub fn excuses_member_names(&self, name: &str) -> bool {
+        self.unsure || self.member_names.contains(name)
+    }
 }
 
 const PRAGMAS: [&str; 5] = [
@@ -103,6 +134,7 @@ pub(crate) fn gather<'a>(sources: &'a SourceMap, diagnostics: &mut Vec<Diagnosti
             .map_or(String::new(), |at| key.get(..=at).unwrap_or("").to_owned());
         gatherer.module(root, None);
     }
+    gatherer.out.pragma.unsure |= gatherer.out.incomplete;
     gatherer.out
 }
 
@@ -155,6 +187,10 @@ impl<'a> Gatherer<'a, '_> {
         self.open.push((file, directive));
         let parsed = parse(file, source.text(), self.diagnostics);
         self.out.lost_names.extend(parsed.lost_names);
+        self.out.nameless += parsed.nameless;
+        self.out.pragma.unsure |= parsed.pragma_lost;
+        // A comment was broken off, so that a lone `##` further down is what should have closed it.
+        let mut broken_off = false;
         let mut pending: Option<Comment<'a>> = None;
         for item in parsed.items {
             match item {
@@ -166,9 +202,16 @@ impl<'a> Gatherer<'a, '_> {
                     }
                 }
                 Item::Doc { span, next } => {
-                    self.without_definition(id, pending.take());
                     let text = self.sources.snippet(span);
-                    pending = Some(doc::read(span, text, next, self.diagnostics));
+                    if text.trim_end() == "##" && (broken_off || documents(&pending)) {
+                        broken_off = false;
+                        pending = self.surplus_mark(span, pending.take());
+                        continue;
+                    }
+                    self.without_definition(id, pending.take());
+                    let comment = doc::read(span, text, next, self.diagnostics);
+                    broken_off |= !comment.closed;
+                    pending = Some(comment);
                 }
                 Item::Expression(expression) => self.expression(id, expression, &mut pending),
             }
@@ -176,6 +219,29 @@ impl<'a> Gatherer<'a, '_> {
         self.without_definition(id, pending);
         self.open.pop();
         Some(id)
+    }
+
+    /// A lone `##` where another comment is at hand already, or was broken off above: no comment of its own.
+    /// Gives back the comment for what follows, about which nothing more is to be said.
+    fn surplus_mark(&mut self, span: Span, pending: Option<Comment<'a>>) -> Option<Comment<'a>> {
+        let Some(comment) = pending else {
+            return Some(Comment::nothing(span));
+        };
+        if let (false, Some((symbol, _))) = (comment.damaged, comment.symbol) {
+            self.diagnostics.push(
+                Diagnostic::error(
+                    codes::DOC_NO_DEFINITION,
+                    comment.opening(),
+                    format!("documentation for '{symbol}' is not followed by its definition"),
+                )
+                .also(span, "this opens another comment")
+                .help("remove the `##` that is too much"),
+            );
+        }
+        Some(Comment {
+            damaged: true,
+            ..comment
+        })
     }
 
     fn cannot_read(&mut self, file: FileId, directive: Option<Span>, problem: &ReadProblem) {
@@ -202,14 +268,10 @@ impl<'a> Gatherer<'a, '_> {
         match &comment.symbol {
             Some((symbol, span)) => {
                 if !comment.damaged {
-                    let opening = Span {
-                        end: comment.span.start + 2,
-                        ..comment.span
-                    };
                     self.diagnostics.push(
                         Diagnostic::error(
                             codes::DOC_NO_DEFINITION,
-                            opening,
+                            comment.opening(),
                             format!("documentation for '{symbol}' is not followed by its definition"),
                         )
                         .also(*span, "what it documents"),
@@ -245,14 +307,10 @@ impl<'a> Gatherer<'a, '_> {
         let doc = match comment {
             Some(comment) if comment.symbol.is_none() => {
                 if !comment.damaged {
-                    let opening = Span {
-                        end: comment.span.start + 2,
-                        ..comment.span
-                    };
                     self.diagnostics.push(
                         Diagnostic::error(
                             codes::DOC_FREE_BEFORE_DEFINITION,
-                            opening,
+                            comment.opening(),
                             "free-form documentation right before a definition",
                         )
                         .also(
@@ -295,6 +353,7 @@ impl<'a> Gatherer<'a, '_> {
         code: codes::Code,
     ) -> Option<&'e Value<'a>> {
         if let Some(other) = expression.object.iter().find(|entry| entry.key != key) {
+            // The value is not looked into: that the two were written together shows another misunderstanding.
             self.diagnostics.push(
                 Diagnostic::error(
                     code,
@@ -303,6 +362,7 @@ impl<'a> Gatherer<'a, '_> {
                 )
                 .help(format!("'{key}' must be the only key of its directive")),
             );
+            return None;
         }
         expression
             .object
@@ -313,6 +373,7 @@ impl<'a> Gatherer<'a, '_> {
 
     fn include(&mut self, module: ModuleId, expression: &Expression<'a>) {
         let Some(value) = self.sole_member(expression, "include", codes::BAD_INCLUDE) else {
+            self.out.incomplete = true;
             return;
         };
         let path = match &value.kind {
@@ -334,10 +395,6 @@ impl<'a> Gatherer<'a, '_> {
                 return;
             }
         };
-        if expression.object.len() > 1 {
-            self.out.incomplete = true;
-            return;
-        }
         let Some((file, _)) = self.open.last().copied() else {
             return;
         };
@@ -397,7 +454,15 @@ impl<'a> Gatherer<'a, '_> {
     }
 
     fn pragma(&mut self, mut expression: Expression<'a>) {
-        self.sole_member(&expression, "pragma", codes::BAD_PRAGMA);
+        let told = self.diagnostics.len();
+        self.pragmas(&mut expression);
+        self.out.pragma.unsure |= expression.damaged || self.diagnostics.len() > told;
+    }
+
+    fn pragmas(&mut self, expression: &mut Expression<'a>) {
+        if self.sole_member(expression, "pragma", codes::BAD_PRAGMA).is_none() {
+            return;
+        }
         let Some(at) = expression.object.iter().position(|entry| entry.key == "pragma") else {
             return;
         };
@@ -420,6 +485,10 @@ impl<'a> Gatherer<'a, '_> {
                 return;
             }
         };
+        if expression.damaged {
+            // Parts may have slipped to where they do not belong.
+            return;
+        }
         for entry in object {
             let list = |value: Value<'a>, diagnostics: &mut Vec<Diagnostic>| {
                 string_list(value, &entry.key, diagnostics)
@@ -463,6 +532,11 @@ impl<'a> Gatherer<'a, '_> {
             }
         }
     }
+}
+
+/// Whether a comment documents a definition.
+fn documents(comment: &Option<Comment<'_>>) -> bool {
+    comment.as_ref().is_some_and(|comment| comment.symbol.is_some())
 }
 
 fn string_list<'a>(value: Value<'a>, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Set<Cow<'a, str>> {

@@ -98,17 +98,18 @@ impl Meta {
     }
 }
 
-/// Checks the name of a definition.
+/// Checks the name of a definition. Gives back whether it is fine.
 pub(crate) fn check_definition(
     name: &str,
     span: Span,
     meta: Meta,
     underscore: bool,
     diagnostics: &mut Vec<Diagnostic>,
-) {
+) -> bool {
+    let told = diagnostics.len();
     let word = meta.word();
     let Some(stem) = check_valid(name, span, &word, diagnostics) else {
-        return;
+        return false;
     };
     let has = |wrong: fn(&u8) -> bool| stem.as_bytes().iter().any(wrong);
     let wrong = match meta {
@@ -144,6 +145,7 @@ pub(crate) fn check_definition(
             .help("such names are kept for array types"),
         );
     }
+    diagnostics.len() == told
 }
 
 /// Somebody's description, made only when somebody complains: `member 'foo'`.

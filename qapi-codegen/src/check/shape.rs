@@ -19,6 +19,8 @@ pub(crate) struct RawDefinition<'g> {
     pub meta: Meta,
     pub name: &'g str,
     pub name_span: Span,
+    /// Whether the name keeps the rules; another name may be meant otherwise.
+    pub name_fits: bool,
     /// From brace to brace.
     pub span: Span,
     pub module: ModuleId,
@@ -176,13 +178,14 @@ pub(crate) fn shape<'g>(
         }
     };
     let name_span = entry.value.span;
-    let underscore = pragma.command_names.contains(name);
-    names::check_definition(name, name_span, meta, underscore, diagnostics);
+    let underscore = pragma.excuses_command_name(name);
+    let name_fits = names::check_definition(name, name_span, meta, underscore, diagnostics);
     let mut shaper = Shaper {
         object: &expression.object,
         members: Members {
             owner: name,
-            permissive: pragma.member_names.contains(name),
+            damaged: expression.damaged,
+            permissive: pragma.excuses_member_names(name),
             diagnostics,
         },
         meta,
@@ -197,21 +200,26 @@ pub(crate) fn shape<'g>(
         meta,
         name,
         name_span,
+        name_fits,
         span: expression.span,
         module: expression.module,
         condition,
         features,
         body,
         doc: expression.doc.as_ref(),
-        faulty: expression.damaged || diagnostics.len() > before,
+        faulty: expression.damaged || diagnostics.iter().skip(before).any(Diagnostic::is_error),
     })
 }
 
-/// The names of definitions that are too broken to be looked into, so that nobody misses them.
+/// The names of definitions that are too broken to be looked into, so that nobody misses them: what a
+/// keyword names, or if there is no keyword, whatever may be a name.
 pub(crate) fn names_of<'e>(expression: &'e RawExpression<'_>) -> impl Iterator<Item = &'e str> {
+    let is_keyword = |entry: &Entry<'_>| Meta::ALL.into_iter().any(|meta| meta.word() == entry.key);
+    let keyword = expression.object.iter().any(is_keyword);
     expression
         .object
         .iter()
+        .filter(move |entry| !keyword || is_keyword(entry))
         .filter_map(|entry| match &entry.value.kind {
             ValueKind::Str(name) => Some(&**name),
             _ => None,
@@ -355,9 +363,12 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
             None => Vec::new(),
         };
-        let base = self
-            .value("base")
-            .and_then(|value| self.members.type_name(value, &"'base'"));
+        let base = match self.value("base") {
+            Some(value) if !self.members.names_nothing(value, "'base'") => {
+                self.members.type_name(value, &"'base'")
+            }
+            _ => None,
+        };
         Body::Struct { base, members }
     }
 
@@ -473,6 +484,9 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
         }
         let data = self.arguments(flags.boxed);
         let returns = self.value("returns").and_then(|value| {
+            if self.members.names_nothing(value, "'returns'") {
+                return None;
+            }
             if let ValueKind::Object(_) = value.kind {
                 self.report(
                     Diagnostic::error(codes::ANONYMOUS_TYPE, value.span, "'returns' must name a type")
@@ -534,6 +548,9 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
             }
             return Data::None;
         };
+        if self.members.names_nothing(value, "'data'") {
+            return Data::None;
+        }
         if boxed {
             if let ValueKind::Object(_) = value.kind {
                 let mut diagnostic = Diagnostic::error(

@@ -11,6 +11,7 @@ use crate::ir::{
     Feature, Implicit, Member, Module, ModuleId, Origin, Schema, Struct, Tag, Type, TypeId, TypeKind,
     TypeRef, Union,
 };
+use crate::lookup::Set;
 use crate::source::{LineIndex, Span};
 
 use super::definitions::{Entity, Found, Ids, Names, QTYPE};
@@ -106,10 +107,12 @@ pub(crate) fn resolve(
         },
         module: ModuleId::from_index(0),
         faulty: false,
+        unknown: Vec::new(),
     };
     for (index, definition) in raw.iter().enumerate() {
         resolver.definition(index, definition);
     }
+    resolver.tell_unknown();
     resolver.out
 }
 
@@ -147,9 +150,35 @@ struct Resolver<'n, 'd> {
     /// Of the definition at hand: its module, and whether something in it could not be resolved.
     module: ModuleId,
     faulty: bool,
+    /// Uses of names that are unknown: the name, where it stands and what uses it.
+    unknown: Vec<(String, Span, String)>,
 }
 
 impl Resolver<'_, '_> {
+    /// Reports unknown names, unless there are definitions without their right names to explain them all.
+    fn tell_unknown(&mut self) {
+        let distinct: Set<&str> = self.unknown.iter().map(|(name, _, _)| name.as_str()).collect();
+        if distinct.len() <= self.names.misnamed {
+            return;
+        }
+        for (name, span, what) in &self.unknown {
+            let label = if name.is_empty() {
+                "the name is empty"
+            } else {
+                "not defined in this schema"
+            };
+            self.diagnostics.push(
+                Diagnostic::error(
+                    codes::UNKNOWN_TYPE,
+                    *span,
+                    format!("{what} uses unknown type '{name}'"),
+                )
+                .note(label)
+                .maybe_help(self.names.advice(name)),
+            );
+        }
+    }
+
     fn definition(&mut self, index: usize, raw: &RawDefinition<'_>) {
         let Some(ids) = self.names.ids.get(index).copied() else {
             return;
@@ -550,20 +579,8 @@ impl Resolver<'_, '_> {
             Some(Found::ArrayOf(element)) => return self.array_name(raw, &element),
             Some(Found::Excused) => None,
             Some(Found::Empty) | None => {
-                let label = if raw.name.is_empty() {
-                    "the name is empty"
-                } else {
-                    "not defined in this schema"
-                };
-                self.diagnostics.push(
-                    Diagnostic::error(
-                        codes::UNKNOWN_TYPE,
-                        raw.span,
-                        format!("{what} uses unknown type '{}'", raw.name),
-                    )
-                    .note(label)
-                    .maybe_help(self.names.advice(raw.name)),
-                );
+                self.unknown
+                    .push((raw.name.to_owned(), raw.span, what.to_owned()));
                 None
             }
         };

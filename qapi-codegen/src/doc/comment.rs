@@ -22,6 +22,29 @@ pub(crate) struct Comment<'a> {
     pub sections: Vec<RawSection<'a>>,
     /// Something in it was wrong, so that parts may be missing.
     pub damaged: bool,
+    /// Its closing line is there.
+    pub closed: bool,
+}
+
+impl Comment<'_> {
+    /// A comment of which nothing is known.
+    pub fn nothing(span: Span) -> Self {
+        Comment {
+            span,
+            symbol: None,
+            sections: Vec::new(),
+            damaged: true,
+            closed: false,
+        }
+    }
+
+    /// The opening `##`.
+    pub fn opening(&self) -> Span {
+        Span {
+            end: self.span.start + 2,
+            ..self.span
+        }
+    }
 }
 
 /// A section as it was read.
@@ -149,6 +172,7 @@ pub(crate) fn read<'a>(
         sections: Vec::new(),
         described: Lookup::default(),
         paragraphs: None,
+        empties: Vec::new(),
     };
     reader.lines.opening();
     let symbol = reader.comment();
@@ -167,11 +191,17 @@ pub(crate) fn read<'a>(
             .help("put a line `##` below the last line of the comment"),
         );
     }
+    if !reader.lines.damaged {
+        for diagnostic in std::mem::take(&mut reader.empties) {
+            reader.lines.report(diagnostic);
+        }
+    }
     Comment {
         span,
         symbol,
         sections: reader.sections,
         damaged: reader.lines.damaged,
+        closed: reader.lines.closed,
     }
 }
 
@@ -182,6 +212,8 @@ struct Reader<'a, 'd> {
     described: Lookup<(bool, &'a str), Span>,
     /// Where the section of plain paragraphs that was made last begins.
     paragraphs: Option<Line<'a>>,
+    /// Complaints about sections without text.
+    empties: Vec<Diagnostic>,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -319,6 +351,8 @@ impl<'a> Reader<'a, '_> {
         }
         match line {
             Some(current) if at_name(current.text).is_some() => self.descriptions(current, true),
+            // The comment breaks off, which is told elsewhere.
+            None if !self.lines.closed => None,
             other => {
                 let span = other.map_or(heading, |line| self.lines.line_span(&line));
                 // At the end of the comment the place is that of its closing line.
@@ -371,6 +405,10 @@ impl<'a> Reader<'a, '_> {
                 );
             }
             let (text, next) = self.indented(text);
+            if text.is_empty() {
+                let example = format!("`@{name}: what it is about`");
+                self.empty(span, format!("no text behind `@{name}:`"), example);
+            }
             self.sections.push(RawSection {
                 kind,
                 span: name_span,
@@ -412,17 +450,17 @@ impl<'a> Reader<'a, '_> {
         }
         let (text, next) = self.indented(text);
         if text.is_empty() {
-            self.lines.report(
-                Diagnostic::error(
-                    codes::DOC_EMPTY_SECTION,
-                    span,
-                    format!("no text behind `{word}:`"),
-                )
-                .help("write the text behind the colon, and further lines indented below it"),
-            );
+            let help = "write the text behind the colon, and further lines indented below it".to_owned();
+            self.empty(span, format!("no text behind `{word}:`"), help);
         }
         self.sections.push(RawSection { kind, span, text });
         next
+    }
+
+    /// Keeps the complaint about a missing text: in a comment with other mistakes it may follow from them.
+    fn empty(&mut self, span: Span, message: String, help: String) {
+        let diagnostic = Diagnostic::error(codes::DOC_EMPTY_SECTION, span, message);
+        self.empties.push(diagnostic.help(help));
     }
 
     /// The text behind a tag or a name: the rest of its line, and the indented lines below it. Gives back
@@ -451,7 +489,9 @@ impl<'a> Reader<'a, '_> {
         }
         let from = from.unwrap_or(start);
         let mut last = start;
-        let mut blank_before = false;
+        // The language notices lost indentation on the second line only. Further down, a line that is
+        // indented less simply ends the text, whether there is an empty line before it or not.
+        let mut second = true;
         let next = loop {
             let Some(current) = self.lines.next() else {
                 break None;
@@ -460,7 +500,8 @@ impl<'a> Reader<'a, '_> {
                 break Some(current);
             }
             if !current.is_blank() && current.indent < start.indent {
-                if blank_before {
+                if !second {
+                    self.mention_indent(&current, &start, &last);
                     break Some(current);
                 }
                 let span = self.lines.line_span(&current);
@@ -476,13 +517,31 @@ impl<'a> Reader<'a, '_> {
                     .help("indent all lines alike, or put an empty line before what does not belong to it"),
                 );
             }
-            blank_before = current.is_blank();
-            if !blank_before {
+            second = false;
+            if !current.is_blank() {
                 last = current;
             }
         };
         text.lines = self.lines.piece(&from, &last);
         (text, next)
+    }
+
+    /// A line that is indented, but less than the text right above, rather looks like a slip.
+    fn mention_indent(&mut self, line: &Line<'a>, first: &Line<'a>, above: &Line<'a>) {
+        let touches = self.lines.piece(above, line).lines().count() <= 2;
+        if touches && line.indent > 0 {
+            let (span, wanted) = (self.lines.line_span(line), first.indent);
+            let first = self.lines.line_span(first);
+            self.lines.warn(
+                Diagnostic::warning(
+                    codes::DOC_INDENT,
+                    span,
+                    format!("this line ends the text above, which is indented by {wanted} spaces"),
+                )
+                .also(first, "this line set the indentation")
+                .help("indent all lines alike, or put an empty line before what does not belong to it"),
+            );
+        }
     }
 
     /// A paragraph without a tag: everything up to an empty line.

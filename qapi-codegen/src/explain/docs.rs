@@ -151,7 +151,8 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         code: codes::DOC_INDENT,
-        text: "The lines below a description's first line are indented alike. What does not belong to it comes after an empty line.",
+        text: "The lines below a description's first line are indented alike. What does not belong to it comes after an empty line. \
+The second of these lines must not be indented less than the first; a later one ends the text there.",
         wrong: "##
 # @open:
 #
@@ -300,7 +301,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         code: codes::DOC_EMPTY_SECTION,
-        text: "A section like `Returns:` or `Since:` has text.",
+        text: "A section like `Returns:` or `Since:` has text, and so has every description of a member or feature.",
         wrong: "##
 # @open:
 #
