@@ -292,7 +292,9 @@ impl<'a> Lexer<'a, '_> {
                 let letters = word.chars().any(|c| c.is_ascii_alphabetic());
                 let number = word.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
                 let diagnostic = if word == ";" {
-                    diagnostic.help("a comma stands between the parts of a definition, and nothing between definitions")
+                    diagnostic.help(
+                        "a comma stands between the parts of a definition, and nothing between definitions",
+                    )
                 } else if word.starts_with('\u{feff}') {
                     Diagnostic::error(codes::STRAY, span, "stray byte order mark")
                         .help("remove it: schema files are plain UTF-8")

@@ -139,7 +139,8 @@ impl<'a> Parser<'a, '_, '_> {
                 self.report(diagnostic);
                 self.at += 1;
                 let next = self.token().kind;
-                let alone = token.kind != Kind::Colon && matches!(next, Kind::OpenBrace | Kind::Doc | Kind::End);
+                let alone =
+                    token.kind != Kind::Colon && matches!(next, Kind::OpenBrace | Kind::Doc | Kind::End);
                 if !(alone || matches!(token.kind, Kind::CloseBrace | Kind::CloseBracket)) {
                     self.resume(token);
                 }
@@ -271,11 +272,12 @@ impl<'a> Parser<'a, '_, '_> {
     fn report(&mut self, diagnostic: Diagnostic) {
         let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
         let gap = before.map_or(0, |token| token.end)..self.token().start;
-        let explained = before.is_some_and(|token| token.kind == Kind::Bad) || self.diagnostics.iter().rev().any(|other| {
-            other.code == codes::STRAY
-                && other.primary.span.file == self.file
-                && gap.contains(&other.primary.span.start)
-        });
+        let explained = before.is_some_and(|token| token.kind == Kind::Bad)
+            || self.diagnostics.iter().rev().any(|other| {
+                other.code == codes::STRAY
+                    && other.primary.span.file == self.file
+                    && gap.contains(&other.primary.span.start)
+            });
         if diagnostic.primary.span.start >= self.quiet_until && !explained {
             self.diagnostics.push(diagnostic);
         }
@@ -496,7 +498,9 @@ impl<'a> Parser<'a, '_, '_> {
                 .get_or_insert_with(|| object.iter().map(|other| other.key.clone()).collect())
                 .insert(entry.key.clone())
         };
-        let first = object.iter().position(|other| duplicate && other.key == entry.key);
+        let first = object
+            .iter()
+            .position(|other| duplicate && other.key == entry.key);
         if let Some(first) = first.and_then(|at| self.entries.get_mut(from + at)) {
             self.damaged = true;
             // Nobody knows which of the two is meant.

@@ -141,7 +141,8 @@ fn printable(text: &str) -> String {
 /// spaces. Warnings come behind the errors, so that the first line says why a schema is refused.
 pub fn short(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
     let mut out = String::new();
-    let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
     for diagnostic in errors.into_iter().chain(warnings) {
         let _ = writeln!(
             out,

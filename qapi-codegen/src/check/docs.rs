@@ -322,10 +322,12 @@ fn differences(
         });
     }
     let named = match &definition.body {
-        Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => match data {
-            Data::Named(name) => Some(name.span),
-            Data::None | Data::Inline(_) => None,
-        },
+        Body::Union { base: data, .. } | Body::Command { data, .. } | Body::Event { data, .. } => {
+            match data {
+                Data::Named(name) => Some(name.span),
+                Data::None | Data::Inline(_) => None,
+            }
+        }
         _ => None,
     };
     let is_doubtful = |span: Span| doubtful.contains(&span);

@@ -460,7 +460,10 @@ impl<'a> Gatherer<'a, '_> {
     }
 
     fn pragmas(&mut self, expression: &mut Expression<'a>) {
-        if self.sole_member(expression, "pragma", codes::BAD_PRAGMA).is_none() {
+        if self
+            .sole_member(expression, "pragma", codes::BAD_PRAGMA)
+            .is_none()
+        {
             return;
         }
         let Some(at) = expression.object.iter().position(|entry| entry.key == "pragma") else {
