@@ -431,6 +431,7 @@ impl BackupJob {
         } else {
             OFFLOAD_CHUNK_BYTES
         };
+        let chunk = self.rate.request_bytes(chunk);
         if self.max_chunk > 0 {
             chunk.min(self.max_chunk)
         } else {
