@@ -158,6 +158,20 @@ pub enum DriverOptions {
     Nbd(NbdOptions),
 }
 
+impl DriverOptions {
+    /// Whether the node stands on another one that is called its `file`.
+    pub fn is_over_file(&self) -> bool {
+        match self {
+            Self::Raw(_)
+            | Self::Qcow2(_)
+            | Self::CopyBeforeWrite(_)
+            | Self::SnapshotAccess { .. }
+            | Self::Throttle { .. } => true,
+            Self::File(_) | Self::HostDevice(_) | Self::NullCo(_) | Self::Blkdebug(_) | Self::Nbd(_) => false,
+        }
+    }
+}
+
 /// Options of `file` and `host_device`.
 #[derive(Debug, Clone, Default)]
 pub struct FileOptions {

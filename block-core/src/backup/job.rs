@@ -192,7 +192,7 @@ fn invalid(text: impl Into<String>) -> BlockError {
     BlockError::new(ErrorKind::Invalid, text)
 }
 
-fn check(jobs: &JobManager, options: &BackupOptions) -> Result<()> {
+fn check(options: &BackupOptions) -> Result<()> {
     if Arc::ptr_eq(&options.device, &options.target) {
         return Err(invalid("Source and target cannot be the same"));
     }
@@ -202,9 +202,6 @@ fn check(jobs: &JobManager, options: &BackupOptions) -> Result<()> {
             ErrorKind::Unsupported,
             "Compression is not supported for this drive ",
         ));
-    }
-    if let Some(id) = &options.job_id {
-        jobs.check_id_form(id)?;
     }
     options.device.check_op(OpKind::BackupSource)?;
     options.target.check_op(OpKind::BackupTarget)?;
@@ -251,13 +248,14 @@ async fn set_up(
         options.bitmap.as_deref(),
         options.bitmap_mode,
     )?;
-    check(jobs, options)?;
+    check(options)?;
     if options.device.length() != options.target.length() {
         return Err(invalid("Source and target image have different sizes"));
     }
     let filter_options = NodeOptions {
         node_name: options.filter_node_name.as_deref().map(Into::into),
-        discard_unmap: Some(true),
+        // Guests' discards do not pass, as clients know it: what they give up may still have to be copied.
+        discard_unmap: Some(false),
         driver: DriverOptions::CopyBeforeWrite(CopyBeforeWriteOptions {
             file: NodeRef::Name(options.device.name().clone()),
             target: NodeRef::Name(options.target.name().clone()),

@@ -3,6 +3,7 @@
 //! Only the roots above the drained nodes wait. Requests that are inside the graph run to their end, whatever nodes
 //! they touch, so that layers in the middle never wait for each other.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use super::child::Parent;
@@ -12,7 +13,8 @@ use crate::sync::lock;
 /// One drain in force.
 pub(super) struct Drain {
     id: u64,
-    nodes: Vec<Weak<Node>>,
+    /// By address, which is no other node's while a weak handle lives.
+    nodes: HashMap<usize, Weak<Node>>,
     backends: Vec<Weak<Backend>>,
 }
 
@@ -40,7 +42,7 @@ impl Drop for DrainGuard {
                 None => return,
             }
         };
-        for node in drain.nodes.iter().filter_map(Weak::upgrade) {
+        for node in drain.nodes.values().filter_map(Weak::upgrade) {
             node.driver().drain_end();
         }
         for backend in drain.backends.iter().filter_map(Weak::upgrade) {
@@ -56,25 +58,28 @@ impl Graph {
             // Edges must not move while the roots are collected.
             let _topology = lock(&self.topology);
             let mut drains = lock(&self.drains);
-            let mut seen = Vec::new();
-            let mut backends = Vec::new();
+            let mut above = Above::default();
             for node in nodes {
-                collect_roots(node, &mut seen, &mut backends);
+                above.collect(node);
             }
-            for backend in &backends {
+            for backend in &above.backends {
                 backend.begin_drain();
             }
-            for node in &seen {
+            for node in above.nodes.values() {
                 node.driver().drain_begin();
             }
             let id = drains.iter().map(|drain| drain.id).max().map_or(0, |id| id + 1);
             drains.push(Drain {
                 id,
-                nodes: seen.iter().map(Arc::downgrade).collect(),
-                backends: backends.iter().map(Arc::downgrade).collect(),
+                nodes: above
+                    .nodes
+                    .iter()
+                    .map(|(address, node)| (*address, Arc::downgrade(node)))
+                    .collect(),
+                backends: above.backends.iter().map(Arc::downgrade).collect(),
             });
             (
-                backends,
+                above.backends,
                 DrainGuard {
                     graph: Arc::clone(self),
                     id,
@@ -97,11 +102,7 @@ impl Graph {
     pub(super) fn join_drains(&self, backend: &Arc<Backend>) {
         let node = backend.node();
         for drain in lock(&self.drains).iter_mut() {
-            if drain
-                .nodes
-                .iter()
-                .any(|covered| std::ptr::eq(covered.as_ptr(), Arc::as_ptr(&node)))
-            {
+            if drain.nodes.contains_key(&address(&node)) {
                 backend.begin_drain();
                 drain.backends.push(Arc::downgrade(backend));
             }
@@ -109,24 +110,37 @@ impl Graph {
     }
 }
 
-fn collect_roots(node: &Arc<Node>, seen: &mut Vec<Arc<Node>>, backends: &mut Vec<Arc<Backend>>) {
-    if seen.iter().any(|other| Arc::ptr_eq(other, node)) {
-        return;
-    }
-    seen.push(Arc::clone(node));
-    for parent in node.parents() {
-        match parent.parent() {
-            Parent::None => {}
-            Parent::Node(above) => {
-                if let Some(above) = above.upgrade() {
-                    collect_roots(&above, seen, backends);
+fn address<T>(of: &Arc<T>) -> usize {
+    Arc::as_ptr(of).addr()
+}
+
+/// Some nodes, all nodes above them, and the roots above these.
+#[derive(Default)]
+struct Above {
+    nodes: HashMap<usize, Arc<Node>>,
+    backends: Vec<Arc<Backend>>,
+    known: HashSet<usize>,
+}
+
+impl Above {
+    fn collect(&mut self, node: &Arc<Node>) {
+        if self.nodes.insert(address(node), Arc::clone(node)).is_some() {
+            return;
+        }
+        for parent in node.parents() {
+            match parent.parent() {
+                Parent::None => {}
+                Parent::Node(above) => {
+                    if let Some(above) = above.upgrade() {
+                        self.collect(&above);
+                    }
                 }
-            }
-            Parent::Backend(backend) => {
-                if let Some(backend) = backend.upgrade()
-                    && !backends.iter().any(|other| Arc::ptr_eq(other, &backend))
-                {
-                    backends.push(backend);
+                Parent::Backend(backend) => {
+                    if let Some(backend) = backend.upgrade()
+                        && self.known.insert(address(&backend))
+                    {
+                        self.backends.push(backend);
+                    }
                 }
             }
         }

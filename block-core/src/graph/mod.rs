@@ -17,6 +17,7 @@ mod reopen;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -74,11 +75,24 @@ pub struct Graph {
 
 #[derive(Default)]
 struct Topology {
-    /// In the order in which they got their names.
-    nodes: Vec<Arc<Node>>,
+    /// By their place in the order in which they got their names.
+    nodes: BTreeMap<u64, Arc<Node>>,
+    names: HashMap<NodeName, Arc<Node>>,
     generated: u64,
     /// How many places in that order were given away.
     places: u64,
+}
+
+impl Topology {
+    fn insert(&mut self, node: &Arc<Node>) {
+        self.nodes.insert(node.order(), Arc::clone(node));
+        self.names.insert(node.name().clone(), Arc::clone(node));
+    }
+
+    fn remove(&mut self, node: &Node) {
+        self.nodes.remove(&node.order());
+        self.names.remove(node.name());
+    }
 }
 
 impl Graph {
@@ -149,11 +163,7 @@ impl Graph {
 
     /// The node of this name.
     pub fn find(&self, name: &str) -> Option<Arc<Node>> {
-        lock(&self.topology)
-            .nodes
-            .iter()
-            .find(|node| node.name().as_str() == name)
-            .cloned()
+        lock(&self.topology).names.get(name).cloned()
     }
 
     /// The node of this name, or the error that clients know.
@@ -168,7 +178,7 @@ impl Graph {
 
     /// All nodes, oldest first, those with generated names included.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
-        lock(&self.topology).nodes.clone()
+        lock(&self.topology).nodes.values().cloned().collect()
     }
 
     /// Opens a node that stays until [`remove`](Self::remove) (`blockdev-add`).
@@ -233,7 +243,7 @@ impl Graph {
                 if node.is_monitor_owned() || !node.parents().is_empty() || !node.begin_close() {
                     continue;
                 }
-                topology.nodes.retain(|other| !Arc::ptr_eq(other, &node));
+                topology.remove(&node);
             }
             if let Err(error) = node.store_bitmaps().await {
                 tracing::warn!(node = %node.name(), %error, "persistent bitmaps could not be stored");
@@ -343,8 +353,9 @@ impl Graph {
             let number = topology.generated;
             topology.generated += 1;
             let name = format!("#block{number}{:02}", (number * 37 + 41) % 100);
-            if !topology.nodes.iter().any(|node| node.name().as_str() == name) {
-                return name.into();
+            let name = NodeName::from(name);
+            if !topology.names.contains_key(&name) {
+                return name;
             }
         }
     }

@@ -149,7 +149,10 @@ impl Graph {
         mut options: NodeOptions,
         inherited: Option<Inherited>,
     ) -> Result<Arc<Node>> {
-        if let Some(name) = &options.node_name {
+        // A node over a `file` gets its name when that is open; a mistake below is told first.
+        if let Some(name) = &options.node_name
+            && !options.driver.is_over_file()
+        {
             check_name(&lock(&self.topology), name)?;
         }
         let embedded = inherited.is_some();
@@ -270,8 +273,7 @@ impl Graph {
                 );
                 node.bitmaps().load(node.length(), stored, node.is_read_only());
                 self.refresh_new(&node)?;
-                let at = topology.nodes.partition_point(|other| other.order() < place);
-                topology.nodes.insert(at, Arc::clone(&node));
+                topology.insert(&node);
                 Ok(node)
             })
         });
@@ -300,7 +302,7 @@ fn check_name(topology: &Topology, name: &NodeName) -> Result<()> {
     if text.len() >= 32 {
         return Err(BlockError::new(ErrorKind::Invalid, "Node name too long"));
     }
-    if topology.nodes.iter().any(|node| node.name() == name) {
+    if topology.names.contains_key(name) {
         return Err(BlockError::new(
             ErrorKind::Exists,
             format!("Duplicate nodes with node-name='{text}'"),

@@ -22,6 +22,9 @@ use crate::types::JobId;
 
 /// How long a verb waits for the worker to take note, so that a quick answer is also a current one.
 const ACKNOWLEDGE: Duration = Duration::from_millis(100);
+/// How long a `finalize` waits for its group to take effect: all of it has happened when a client has its answer,
+/// unless something is stuck.
+const TAKE_EFFECT: Duration = Duration::from_secs(5);
 
 /// What only the kind of job knows of itself.
 #[derive(Debug, Clone, Default)]
@@ -540,24 +543,41 @@ impl JobManager {
 
     /// Asks something of a job. A pause is waited for shortly; what takes longer goes on by itself.
     pub async fn verb(self: &Arc<Self>, id: &str, verb: Verb) -> Result<()> {
-        let serial = Self::serial(&lock(&self.state), id)?;
+        let (serial, members) = {
+            let state = lock(&self.state);
+            let serial = Self::serial(&state, id)?;
+            // The group takes effect as one.
+            let members = match verb {
+                Verb::Finalize => state.table.members_of(serial),
+                _ => vec![serial],
+            };
+            (serial, members)
+        };
         self.try_apply(Input::Verb(serial, verb))?;
         let settled = |status: Option<JobStatus>| match verb {
             Verb::Pause => status != Some(JobStatus::Running) && status != Some(JobStatus::Ready),
-            Verb::Finalize => status != Some(JobStatus::Pending),
-            Verb::Cancel { .. } => matches!(status, None | Some(JobStatus::Concluded)),
+            Verb::Finalize | Verb::Cancel { .. } => matches!(status, None | Some(JobStatus::Concluded)),
             _ => true,
         };
         let mut changes = self.changes.subscribe();
         let wait = async {
             loop {
-                let status = lock(&self.state).table.get(serial).map(|job| job.status);
-                if settled(status) || changes.changed().await.is_err() {
+                let all = {
+                    let state = lock(&self.state);
+                    let status = |serial: &JobSerial| state.table.get(*serial).map(|job| job.status);
+                    members.iter().all(|serial| settled(status(serial)))
+                };
+                if all || changes.changed().await.is_err() {
                     return;
                 }
             }
         };
-        let _ = tokio::time::timeout(ACKNOWLEDGE, wait).await;
+        let within = if verb == Verb::Finalize {
+            TAKE_EFFECT
+        } else {
+            ACKNOWLEDGE
+        };
+        let _ = tokio::time::timeout(within, wait).await;
         Ok(())
     }
 
