@@ -528,8 +528,12 @@ impl Header {
         if self.backing_file.is_some() {
             let fits = |at: usize| at >= out.len() && at + name.len() <= cluster;
             let old = to_usize(self.backing_offset)?;
+            // Until the first sector switches over, the old place must keep the name.
+            let beside_old = (old + name.len()).next_multiple_of(8).max(SECTOR);
             let at = if self.backing_offset != 0 && fits(old) {
                 old
+            } else if self.backing_offset != 0 && fits(beside_old) {
+                beside_old
             } else if fits(SECTOR) {
                 SECTOR
             } else {

@@ -47,13 +47,20 @@ pub use storage::Storage;
 
 use crate::{BlockError, ErrorKind, Result};
 
+/// The header as it lies on disk.
+struct DiskHeader {
+    header: header::Header,
+    /// What lies behind the first sector, once it was written here. Whoever made the image may have laid it out otherwise.
+    tail: Option<Vec<u8>>,
+}
+
 /// An open image.
 pub struct Qcow2 {
     file: Arc<dyn Storage>,
     backing: ArcSwapOption<Arc<dyn Storage>>,
     meta: Mutex<meta::Meta>,
     /// The header as it lies on disk; writers of the header take turns. Held over awaits: only header writes wait for it.
-    disk_header: tokio::sync::Mutex<header::Header>,
+    disk_header: tokio::sync::Mutex<DiskHeader>,
     /// A header write was begun and not seen to end.
     header_unsettled: AtomicBool,
     /// Write-backs take turns. Held over awaits: what runs under it never waits for another holder of it.

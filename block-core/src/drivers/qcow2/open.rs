@@ -16,7 +16,7 @@ use super::header::{
 use super::meta::Meta;
 use super::snapshots::{Snapshots, read_snapshots};
 use super::storage::Storage;
-use super::{BlockError, ErrorKind, Qcow2, Result};
+use super::{BlockError, DiskHeader, ErrorKind, Qcow2, Result};
 use crate::options::{NodeOptions, Qcow2Options};
 use crate::sync::lock;
 
@@ -216,7 +216,7 @@ impl Qcow2 {
             length: AtomicU64::new(header.size),
             read_only: AtomicBool::new(true),
             meta: Mutex::new(meta),
-            disk_header: tokio::sync::Mutex::new(header),
+            disk_header: tokio::sync::Mutex::new(DiskHeader { header, tail: None }),
             header_unsettled: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(()),
             unsettled: AtomicBool::new(false),

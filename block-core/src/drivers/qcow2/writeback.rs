@@ -408,23 +408,23 @@ impl Qcow2 {
         if self.header_unsettled.load(Ordering::Acquire) {
             self.file.flush().await?;
         }
-        let mut header = disk.clone();
-        let before = disk.encode()?;
+        let mut header = disk.header.clone();
         change(&mut header);
         let after = header.encode()?;
         self.header_unsettled.store(true, Ordering::Release);
         // What lies behind the first sector goes first: the first sector switches over to it as a whole.
         let split = after.len().min(512);
         let (head, tail) = after.split_at(split);
-        if !tail.is_empty() && before.get(split..) != Some(tail) {
+        if !tail.is_empty() && disk.tail.as_deref() != Some(tail) {
             self.file
                 .write(to_u64(split), tail, WriteFlags::default())
                 .await?;
             self.file.flush().await?;
+            disk.tail = Some(tail.to_vec());
         }
         self.file.write(0, head, WriteFlags::default()).await?;
         self.header_unsettled.store(false, Ordering::Release);
-        *disk = header;
+        disk.header = header;
         let mut meta = lock(&self.meta);
         let (offset, clusters) = (meta.header.reftable_offset, meta.header.reftable_clusters);
         change(&mut meta.header);

@@ -4,7 +4,7 @@ use super::basic::{fresh, play};
 use super::memory::Memory;
 use super::{Folder, Random, assert_check, qemu};
 use crate::driver::{Driver, ImageStore, StoredBitmap};
-use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2};
+use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2, create};
 
 fn bitmap(name: &str, granularity_bytes: u32, dirty: &[(u64, u64)]) -> StoredBitmap {
     StoredBitmap {
@@ -13,6 +13,46 @@ fn bitmap(name: &str, granularity_bytes: u32, dirty: &[(u64, u64)]) -> StoredBit
         auto: true,
         inconsistent: false,
         dirty: dirty.to_vec(),
+    }
+}
+
+/// Other programs put the backing file's name right behind the header extensions. When a bitmap needs that room, the name
+/// moves and is still there.
+#[tokio::test]
+async fn a_backing_name_that_must_move_is_not_lost() {
+    for name_len in [9, 300] {
+        let name = "b".repeat(name_len);
+        let options = CreateOptions {
+            size: 4 << 20,
+            cluster_bytes: 4096,
+            backing_file: Some(name.clone()),
+            backing_format: Some("raw".into()),
+            ..CreateOptions::default()
+        };
+        let file = Memory::new();
+        create(file.clone(), &options).await.unwrap();
+        let mut bytes = file.bytes();
+        // The optional table of feature names gives way to the end of the extensions and the name.
+        let table = bytes
+            .windows(4)
+            .position(|four| four == 0x6803_f857_u32.to_be_bytes())
+            .unwrap();
+        bytes[table..4096].fill(0);
+        bytes[table + 8..table + 8 + name_len].copy_from_slice(name.as_bytes());
+        bytes[8..16].copy_from_slice(&(table as u64 + 8).to_be_bytes());
+        let file = Memory::with(bytes);
+        let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
+        assert_eq!(image.backing_file().map(|(name, _)| name), Some(name.clone()));
+        image
+            .store_bitmaps(vec![bitmap("b", 65536, &[(0, 65536)])])
+            .await
+            .unwrap();
+        image.close().await.unwrap();
+        let image = Qcow2::open(Memory::with(file.bytes()), OpenOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(image.backing_file().map(|(name, _)| name), Some(name));
+        assert_eq!(image.load_bitmaps().await.unwrap().len(), 1);
     }
 }
 
