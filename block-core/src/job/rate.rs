@@ -121,7 +121,9 @@ impl State {
         if passed > 0 {
             let paid = self.quota().saturating_mul(passed);
             self.used = self.used.saturating_sub(paid);
-            let slices = u32::try_from(passed).ok().and_then(|passed| SLICE.checked_mul(passed));
+            let slices = u32::try_from(passed)
+                .ok()
+                .and_then(|passed| SLICE.checked_mul(passed));
             self.slice_start = slices
                 .and_then(|slices| self.slice_start.checked_add(slices))
                 .unwrap_or_else(Instant::now);
