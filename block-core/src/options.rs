@@ -167,7 +167,12 @@ impl DriverOptions {
             | Self::CopyBeforeWrite(_)
             | Self::SnapshotAccess { .. }
             | Self::Throttle { .. } => true,
-            Self::File(_) | Self::HostDevice(_) | Self::NullCo(_) | Self::Blkdebug(_) | Self::Nbd(_) => false,
+            Self::File(_)
+            | Self::HostDevice(_)
+            | Self::NullCo(_)
+            | Self::NullAio(_)
+            | Self::Blkdebug(_)
+            | Self::Nbd(_) => false,
         }
     }
 }
