@@ -23,6 +23,7 @@ pub mod listen;
 mod output;
 pub mod peer;
 pub mod policy;
+mod pretty;
 mod request;
 pub mod scanner;
 pub mod server;

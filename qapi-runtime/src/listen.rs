@@ -2,16 +2,17 @@
 
 mod stdio;
 
-pub use stdio::stdio;
+pub use stdio::{pair, stdio};
 
 use crate::peer::Peer;
 use crate::session::Stream;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, UnixListener};
 
 /// Clients that may wait for an accept.
@@ -153,6 +154,18 @@ impl Listener {
         Ok(Listener { kind })
     }
 
+    /// Waits until a client has connected; whoever accepts it greets it.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot watch the socket.
+    pub async fn client_waits(&self) -> io::Result<()> {
+        // Watched through a descriptor of its own: the listener's is registered with the runtime already.
+        let watched = self.as_fd().try_clone_to_owned()?;
+        let watched = stdio::register(watched, Interest::READABLE)?;
+        watched.readable().await.map(drop)
+    }
+
     /// The port of a TCP listener, for those who asked for any.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.kind {
@@ -165,18 +178,7 @@ impl Listener {
         match &self.kind {
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                let peer = match stream.peer_cred() {
-                    Ok(credentials) => Peer::Unix {
-                        pid: credentials.pid(),
-                        uid: Some(credentials.uid()),
-                        gid: Some(credentials.gid()),
-                    },
-                    Err(_) => Peer::Unix {
-                        pid: None,
-                        uid: None,
-                        gid: None,
-                    },
-                };
+                let peer = unix_peer(&stream);
                 Ok(Accepted {
                     stream: Box::new(stream),
                     peer,
@@ -240,14 +242,25 @@ pub fn remove_stale(path: &Path) -> io::Result<()> {
 /// The first file descriptor that systemd passes.
 const FIRST_PASSED_FD: i32 = 3;
 
-/// The sockets that systemd has opened for this process (`LISTEN_PID`, `LISTEN_FDS`); none without it.
+/// A socket that systemd has opened for this process.
+#[derive(Debug)]
+pub struct PassedSocket {
+    /// The number by which it was passed.
+    pub number: i32,
+    /// What systemd calls it (`FileDescriptorName=`); empty without a name.
+    pub name: String,
+    /// The socket.
+    pub fd: OwnedFd,
+}
+
+/// The sockets that systemd has opened for this process (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`); none without it.
 ///
 /// Call it once, at the start: each call would own the same descriptors again.
 ///
 /// # Errors
 ///
-/// When one of them is no listening socket.
-pub fn systemd_sockets() -> io::Result<Vec<Listener>> {
+/// When one of them is not open.
+pub fn systemd_sockets() -> io::Result<Vec<PassedSocket>> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
     let for_us = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
     let count = if for_us {
@@ -255,16 +268,75 @@ pub fn systemd_sockets() -> io::Result<Vec<Listener>> {
     } else {
         0
     };
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut listeners = Vec::new();
-    for fd in (FIRST_PASSED_FD..).take(usize::try_from(count).unwrap_or(0)) {
+    for number in (FIRST_PASSED_FD..).take(usize::try_from(count).unwrap_or(0)) {
         // SAFETY: by systemd's protocol the descriptors from three on, as many as LISTEN_FDS says, are
         // open and belong to the process that LISTEN_PID names, which is this one; nothing else in
         // it knows of them, as long as this is called once.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
         rustix::io::fcntl_setfd(fd.as_fd(), rustix::io::FdFlags::CLOEXEC)?;
-        listeners.push(Listener::from_fd(fd)?);
+        listeners.push(PassedSocket {
+            number,
+            name: names.next().unwrap_or_default().to_owned(),
+            fd,
+        });
     }
     Ok(listeners)
+}
+
+/// A socket that this process was started with, by its number; it is owned from now on.
+///
+/// # Errors
+///
+/// `InvalidInput` when there is no such socket, or it is owned already.
+pub fn inherited_socket(number: i32) -> io::Result<OwnedFd> {
+    let none = || io::Error::new(io::ErrorKind::InvalidInput, "not a socket");
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).map_err(|_| none())?;
+    if number < FIRST_PASSED_FD || !link.as_os_str().as_encoded_bytes().starts_with(b"socket:") {
+        return Err(none());
+    }
+    // SAFETY: the number was found open just now, and it is only borrowed here to look at its flags.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(borrowed)?;
+    if flags.contains(rustix::io::FdFlags::CLOEXEC) {
+        // Whatever this program opens is closed on exec, and so is what it took over: this one is somebody's.
+        return Err(none());
+    }
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor has survived an exec, so no code of this process had opened it, and with the
+    // flag just set a second call refuses it: nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A socket that is connected already, as something a session can talk over, and who is at its other end.
+///
+/// # Errors
+///
+/// When it is neither a unix nor a TCP socket that is connected.
+pub fn connection_from_fd(fd: OwnedFd) -> io::Result<(Box<dyn Stream>, Peer)> {
+    rustix::net::getpeername(&fd)?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    if rustix::net::sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
+        let stream = tokio::net::UnixStream::from_std(fd.into())?;
+        let peer = unix_peer(&stream);
+        Ok((Box::new(stream), peer))
+    } else {
+        let stream = tokio::net::TcpStream::from_std(fd.into())?;
+        let peer = Peer::Tcp(stream.peer_addr()?);
+        Ok((Box::new(stream), peer))
+    }
+}
+
+/// Who is at the other end of a unix socket, as far as the system knows.
+pub fn unix_peer(stream: &tokio::net::UnixStream) -> Peer {
+    let credentials = stream.peer_cred().ok();
+    Peer::Unix {
+        pid: credentials.and_then(|known| known.pid()),
+        uid: credentials.map(|known| known.uid()),
+        gid: credentials.map(|known| known.gid()),
+    }
 }
 
 /// Tells systemd something (`READY=1`, `STOPPING=1`); nothing without it.

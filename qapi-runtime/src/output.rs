@@ -5,6 +5,7 @@
 //! lets events pile up beyond the limit is given up (see `docs/qmp.md`).
 
 use crate::policy::Policy;
+use crate::pretty;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -45,6 +46,8 @@ impl Total {
 pub(crate) struct Outbox {
     state: Mutex<State>,
     policy: Policy,
+    /// Messages are laid out for people.
+    pretty: bool,
     total: Arc<Total>,
 }
 
@@ -83,6 +86,23 @@ impl Piece {
 }
 
 impl State {
+    /// All that is queued.
+    fn into_bytes(self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for piece in &self.pieces {
+            text.extend_from_slice(piece.bytes());
+        }
+        text.extend_from_slice(&self.tail);
+        text
+    }
+
+    /// Appends messages, laid out for people.
+    fn lay_out(&mut self, text: &[u8]) {
+        let before = self.tail.len();
+        pretty::write(&mut self.tail, text);
+        self.unsent += self.tail.len() - before;
+    }
+
     fn share(&mut self, bytes: &Bytes) {
         if bytes.len() < COPY_BYTES && self.unsent < BEHIND_BYTES {
             self.tail.extend_from_slice(bytes);
@@ -98,13 +118,14 @@ impl State {
 }
 
 impl Outbox {
-    pub(crate) fn new(event_limit: usize, policy: Policy, total: Arc<Total>) -> Self {
+    pub(crate) fn new(event_limit: usize, policy: Policy, pretty: bool, total: Arc<Total>) -> Self {
         Outbox {
             state: Mutex::new(State {
                 event_limit,
                 ..State::default()
             }),
             policy,
+            pretty,
             total,
         }
     }
@@ -123,12 +144,21 @@ impl Outbox {
     pub(crate) fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> usize {
         let mut state = self.lock();
         let before = state.unsent;
-        let mut writer = Writer {
-            counted: state.tail.len(),
-            state: &mut state,
-        };
-        write(&mut writer);
-        writer.count();
+        if self.pretty {
+            let mut plain = State::default();
+            write(&mut Writer {
+                counted: 0,
+                state: &mut plain,
+            });
+            state.lay_out(&plain.into_bytes());
+        } else {
+            let mut writer = Writer {
+                counted: state.tail.len(),
+                state: &mut state,
+            };
+            write(&mut writer);
+            writer.count();
+        }
         self.add_to_total(&mut state, before);
         state.unsent
     }
@@ -156,7 +186,11 @@ impl Outbox {
             state.overflowed = true;
         } else {
             let before = state.unsent;
-            state.share(message);
+            if self.pretty {
+                state.lay_out(message);
+            } else {
+                state.share(message);
+            }
             self.add_to_total(&mut state, before);
         }
         let waker = state.waker.take();

@@ -222,6 +222,8 @@ pub struct Server {
 pub struct ListenOptions {
     /// What they think of deprecated and unstable things.
     pub policy: Policy,
+    /// Messages are laid out for people, over many lines.
+    pub pretty: bool,
 }
 
 impl Server {
@@ -270,7 +272,7 @@ impl Server {
 
     fn session(&self, stream: Box<dyn Stream>, peer: Peer, options: ListenOptions) -> Session {
         self.shared.sessions.fetch_add(1, Ordering::AcqRel);
-        Session::new(Arc::clone(&self.shared), stream, peer, options.policy)
+        Session::new(Arc::clone(&self.shared), stream, peer, options)
     }
 
     /// Accepts clients until the server is stopped; each gets a task of its own.

@@ -9,9 +9,8 @@ mod requests;
 
 use crate::output::{Outbox, Sending};
 use crate::peer::{Peer, SessionId};
-use crate::policy::Policy;
 use crate::scanner::Scanner;
-use crate::server::Shared;
+use crate::server::{ListenOptions, Shared};
 use requests::Requests;
 use std::cell::RefCell;
 use std::io;
@@ -72,11 +71,17 @@ enum Scanned {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, policy: Policy) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: Box<dyn Stream>,
+        peer: Peer,
+        options: ListenOptions,
+    ) -> Self {
         let id = SessionId(shared.next_session.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(
             shared.limits.event_backlog_bytes,
-            policy,
+            options.policy,
+            options.pretty,
             Arc::clone(&shared.unsent),
         ));
         tracing::info!(target: "qmp::session", session = %id, peer = %peer, "client connected");
@@ -88,7 +93,7 @@ impl Session {
             input: Vec::new(),
             scanned: 0,
             held: 0,
-            requests: Requests::new(shared, id, peer, policy, Arc::clone(&outbox)),
+            requests: Requests::new(shared, id, peer, options.policy, Arc::clone(&outbox)),
             outbox,
             sending: Sending::default(),
             ended: false,

@@ -11,7 +11,7 @@ mod support;
 
 use qapi_runtime::client::blocking::Client;
 use qapi_runtime::listen::{notify_systemd, systemd_sockets};
-use qapi_runtime::{CommandTable, EventHub, ListenOptions, Server, Stop};
+use qapi_runtime::{CommandTable, EventHub, ListenOptions, Listener, Server, Stop};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
@@ -37,7 +37,9 @@ async fn activated() {
         .stop(handler.stop.clone())
         .build();
     notify_systemd("READY=1").unwrap();
-    for listener in listeners {
+    for passed in listeners {
+        assert_eq!((passed.number, passed.name.as_str()), (3, "qmp"));
+        let listener = Listener::from_fd(passed.fd).unwrap();
         server.serve(listener, ListenOptions::default()).await;
     }
     server.finish(Duration::from_secs(5)).await;
@@ -55,7 +57,7 @@ fn a_passed_socket_is_served() {
     let mut child = Command::new("sh")
         .args([
             "-c",
-            "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null",
+            "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=qmp exec \"$0\" \"$@\" 3<&0 </dev/null",
         ])
         .arg(std::env::current_exe().unwrap())
         .args(["activated", "--exact"])

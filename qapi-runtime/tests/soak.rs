@@ -29,6 +29,9 @@ fn resident_bytes() -> usize {
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// How often memory is looked at.
+const SAMPLES: u64 = 20;
+
 /// A small generator, so that a failure can be repeated.
 struct Random(u64);
 
@@ -108,6 +111,17 @@ async fn soak() {
         }
         number
     });
+    let watching = tokio::spawn(async move {
+        let pause = Duration::from_millis(seconds * 1000 / SAMPLES);
+        for sample in 1..=SAMPLES {
+            tokio::time::sleep(pause).await;
+            println!(
+                "after {:?}: {} KiB in memory",
+                pause * u32::try_from(sample).unwrap_or(u32::MAX),
+                resident_bytes() / 1024
+            );
+        }
+    });
     let tasks: Vec<_> = (0..clients)
         .map(|number| tokio::spawn(churn(std::sync::Arc::clone(&server), number, end)))
         .collect();
@@ -119,6 +133,7 @@ async fn soak() {
         calls += task.await.unwrap();
     }
     let events = events.join().unwrap();
+    watching.await.unwrap();
     server.wait_for_sessions(0).await;
     let grown = resident_bytes().saturating_sub(early);
     println!(

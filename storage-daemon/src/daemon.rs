@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::convert::events::QmpEvents;
 use crate::exports::{Exports, ObjectCredentials};
 use crate::objects::Objects;
+use crate::passed::Passed;
 
 /// The daemon: everything that commands act on.
 pub struct Daemon {
@@ -23,6 +24,8 @@ pub struct Daemon {
     pub exports: Arc<Exports>,
     /// Objects by id.
     pub objects: Arc<Objects>,
+    /// Sockets that the process was started with.
+    pub passed: Passed,
     /// Ends the program.
     stop: Stop,
     /// The runtime that block I/O, jobs and exports live on.
@@ -33,7 +36,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon without nodes. `data` is the runtime for block I/O.
-    pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop) -> Arc<Self> {
+    pub fn new(data: Handle, events: Arc<EventHub>, stop: Stop, passed: Passed) -> Arc<Self> {
         let sink: Arc<dyn EventSink> = Arc::new(QmpEvents(events));
         let graph = Graph::new(GraphContext {
             handle: data.clone(),
@@ -46,6 +49,7 @@ impl Daemon {
         Arc::new_cyclic(|this| Self {
             exports: Exports::new(Arc::clone(&graph), data.clone()),
             objects,
+            passed,
             graph,
             jobs,
             stop,

@@ -3,6 +3,7 @@
 //! The NBD protocol itself is the block layer's; here are sockets, TLS, ids and the order of events.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use block_core::nbd::{
 };
 use block_core::{BlockError, ErrorKind};
 use qapi_runtime::Error;
+use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -41,6 +43,8 @@ pub struct ServerOptions {
     pub id: String,
     /// Where it listens.
     pub address: Address,
+    /// The socket, where it was there before.
+    pub passed: Option<OwnedFd>,
     /// How it treats its clients.
     pub config: ServerConfig,
     /// Keeps its credentials.
@@ -132,9 +136,11 @@ impl Exports {
     /// Starts a server.
     pub async fn start_server(&self, options: ServerOptions) -> Result<(), Error> {
         self.check_not_running(&options.id)?;
-        let listeners = listen(&options.address)
-            .await
-            .map_err(|CliError(text)| Error::generic(text))?;
+        let listeners = match options.passed {
+            Some(fd) => passed_listener(fd).map(|bound| vec![bound]),
+            None => listen(&options.address).await,
+        }
+        .map_err(|CliError(text)| Error::generic(text))?;
         // Whoever came first while the name was being resolved stays.
         self.check_not_running(&options.id)?;
         let server = nbd::Server::new(options.config, self.data.clone());
@@ -416,6 +422,20 @@ async fn accept_all(listener: &Registered, server: &Arc<nbd::Server>) {
     }
 }
 
+/// A socket that was bound before this process began.
+fn passed_listener(fd: OwnedFd) -> Result<Bound, CliError> {
+    let fail = |error: rustix::io::Errno| CliError::new(os_text(&error.into()));
+    if !rustix::net::sockopt::socket_acceptconn(&fd).map_err(fail)? {
+        rustix::net::listen(&fd, 128).map_err(fail)?;
+    }
+    let family = rustix::net::sockopt::socket_domain(&fd).map_err(fail)?;
+    Ok(if family == rustix::net::AddressFamily::UNIX {
+        Bound::Unix(fd.into())
+    } else {
+        Bound::Tcp(fd.into())
+    })
+}
+
 async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
     match address {
         Address::Unix { path, is_abstract } => {
@@ -457,17 +477,46 @@ async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
             }
             Ok(listeners)
         }
-        Address::Descriptor(_) => Err(CliError::new("Only 'inet' and 'unix' sockets are supported here")),
+        Address::Descriptor(number) => Err(CliError::new(format!(
+            "File descriptor '{number}' is not a socket"
+        ))),
     }
 }
 
 /// TLS for the clients of a server.
-pub struct ServerTls(pub tokio_rustls::TlsAcceptor);
+pub struct ServerTls {
+    /// Does the handshake.
+    pub acceptor: tokio_rustls::TlsAcceptor,
+    /// Who of those with a good certificate is let in: an object, looked up for each client.
+    pub authorization: Option<(Arc<Objects>, String)>,
+}
+
+impl ServerTls {
+    /// Whether a client with these certificates may go on.
+    fn authorize(&self, certificates: Option<&[CertificateDer<'_>]>) -> std::io::Result<()> {
+        let Some((objects, id)) = &self.authorization else {
+            return Ok(());
+        };
+        let name = certificates
+            .and_then(<[_]>::first)
+            .and_then(|own| crate::tls::name::subject(own))
+            .ok_or_else(|| std::io::Error::other("the client has no certificate with a name"))?;
+        match objects.authorizes(id, &name) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(std::io::Error::new(
+                std::io::ErrorKind::PermissionDenied,
+                format!("TLS x509 authz check for {name} is denied"),
+            )),
+            Err(error) => Err(std::io::Error::other(error.to_string())),
+        }
+    }
+}
 
 impl TlsUpgrade for ServerTls {
     fn upgrade(&self, stream: Box<dyn Stream>) -> UpgradeFuture<'_> {
         Box::pin(async move {
-            let stream = self.0.accept(stream).await?;
+            let stream = self.acceptor.accept(stream).await?;
+            self.authorize(stream.get_ref().1.peer_certificates())?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }

@@ -73,7 +73,6 @@ pub fn start_in_background(arguments: &[String]) -> Result<u8, CliError> {
         .args(arguments)
         .env(READY_PIPE, writer.as_raw_fd().to_string())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .spawn()
         .map_err(fail)?;
     drop(writer);
@@ -89,7 +88,8 @@ pub fn start_in_background(arguments: &[String]) -> Result<u8, CliError> {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
-    Ok(u8::try_from(code).unwrap_or(1).max(1))
+    // It may have ended well: `--help` and its like.
+    Ok(u8::try_from(code).unwrap_or(1))
 }
 
 /// The background half: knows whom to tell that all is set up.
@@ -117,6 +117,8 @@ impl Background {
     }
 
     /// Tells the parent, which then exits with status 0, and lets go of its terminal.
+    ///
+    /// Until now its output was still the parent's, so that complaints and `--help` could be read.
     pub fn ready(mut self) -> Result<(), CliError> {
         let fail = |error: io::Error| CliError::new(format!("cannot daemonize: {}", os_text(&error)));
         let null = OwnedFd::from(
@@ -126,6 +128,7 @@ impl Background {
                 .open("/dev/null")
                 .map_err(fail)?,
         );
+        rustix::stdio::dup2_stdout(&null).map_err(|error| fail(error.into()))?;
         rustix::stdio::dup2_stderr(&null).map_err(|error| fail(error.into()))?;
         self.pipe.write_all(b"ready").map_err(fail)?;
         Ok(())

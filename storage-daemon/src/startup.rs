@@ -1,20 +1,22 @@
 //! From the command line to a daemon that serves: options take effect in their order.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use qapi_runtime::audit::AuditLog;
-use qapi_runtime::{EventHub, ListenOptions, Listener, Peer, Policy, Server, Stop, UnixOptions, listen};
+use qapi_runtime::{EventHub, ListenOptions, Policy, Server, Stop, listen};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::chardev::{Address, Backend, Chardev};
+use crate::channels::{Channels, End};
+use crate::cli::chardev::Chardev;
 use crate::cli::options::{Given, Name};
+use crate::cli::trace::{self, Trace};
 use crate::cli::{CliError, help, policy};
 use crate::commands;
 use crate::daemon::Daemon;
+use crate::passed::Passed;
 use crate::process::{self, Background, PidFile, os_text};
 
 /// How long clients have to read what was sent to them before the program ends.
@@ -57,10 +59,11 @@ fn try_run(arguments: &[String]) -> Result<u8, CliError> {
         .map_err(CliError::new)?;
     let data = data_runtime()?;
     let status = main.block_on(async {
+        let passed = Passed::take()?;
         let stop = Stop::new();
         let hub = Arc::new(EventHub::new());
         commands::limit_event_rates(&hub);
-        let daemon = Daemon::new(data.handle().clone(), Arc::clone(&hub), stop.clone());
+        let daemon = Daemon::new(data.handle().clone(), Arc::clone(&hub), stop.clone(), passed);
         let server = Server::builder(commands::table(), Arc::clone(&daemon))
             .version(commands::version_json())
             .introspection(commands::INTROSPECTION)
@@ -71,10 +74,13 @@ fn try_run(arguments: &[String]) -> Result<u8, CliError> {
         let mut startup = Startup {
             daemon: Arc::clone(&daemon),
             server,
-            options: ListenOptions { policy: early.policy },
-            chardevs: Vec::new(),
+            options: ListenOptions {
+                policy: early.policy,
+                pretty: false,
+            },
+            in_background: early.daemonize,
+            channels: Channels::default(),
             monitors: Vec::new(),
-            passed: PassedSockets::take()?,
         };
         let result = serve(&mut startup, &given, &early, background).await;
         daemon.close().await;
@@ -96,11 +102,15 @@ async fn serve(
     // Caught from here on, so that whatever has been set up is also taken down.
     let mut signals = Signals::new()?;
     for option in given {
-        match startup
-            .apply(option)
-            .await
-            .map_err(|error| error.at(&option.location))?
-        {
+        // An option may wait: for a client, for a name server, for a disk.
+        let applied = tokio::select! {
+            applied = startup.apply(option) => applied,
+            name = signals.received() => {
+                tracing::info!(signal = name, "ending before the start is complete");
+                return Ok(0);
+            }
+        };
+        match applied.map_err(|error| error.at(&option.location))? {
             After::Continue => {}
             After::Exit => return Ok(0),
         }
@@ -208,33 +218,9 @@ struct Startup {
     daemon: Arc<Daemon>,
     server: Server,
     options: ListenOptions,
-    chardevs: Vec<Channel>,
-    monitors: Vec<Monitor>,
-    passed: PassedSockets,
-}
-
-/// A channel that is open.
-struct Channel {
-    id: String,
-    end: Option<End>,
-}
-
-/// The daemon's end of a channel.
-enum End {
-    Null,
-    Stdio,
-    Listener(Listener),
-    Connection(Connection),
-}
-
-/// A connection that the daemon has made.
-enum Connection {
-    Unix(tokio::net::UnixStream),
-    Tcp(tokio::net::TcpStream, std::net::SocketAddr),
-}
-
-struct Monitor {
-    end: End,
+    in_background: bool,
+    channels: Channels,
+    monitors: Vec<(End, ListenOptions)>,
 }
 
 impl Startup {
@@ -249,11 +235,14 @@ impl Startup {
                 return Ok(After::Exit);
             }
             Name::Chardev => {
-                if option.value == "help" {
-                    print("Available chardev backend types: \n  null\n  socket\n  stdio\n")?;
+                if matches!(option.value.as_str(), "help" | "?") {
+                    print("Available chardev backend types: \n  null\n  pipe\n  socket\n  stdio\n")?;
                     return Ok(After::Exit);
                 }
-                self.chardev(Chardev::parse(&option.value)?).await?;
+                let chardev = Chardev::parse(&option.value)?;
+                self.channels
+                    .open(chardev, &self.daemon.passed, self.in_background)
+                    .await?;
             }
             Name::Monitor => self.monitor(&option.value)?,
             Name::Blockdev => commands::startup::blockdev(&self.daemon, &option.value).await?,
@@ -265,112 +254,31 @@ impl Startup {
                     return Ok(After::Exit);
                 }
             }
-            // Counted already, or (trace) without a meaning here.
-            Name::Daemonize | Name::Pidfile | Name::Log | Name::Audit | Name::Compat | Name::Trace => {}
+            Name::Trace => match trace::parse(&option.value)? {
+                Trace::List => {
+                    print(trace::TARGETS)?;
+                    return Ok(After::Exit);
+                }
+                Trace::Enable(names) => {
+                    for warning in trace::unknown(&names) {
+                        eprintln!("storage-daemon: {}: {warning}", option.location);
+                    }
+                }
+            },
+            // Counted already.
+            Name::Daemonize | Name::Pidfile | Name::Log | Name::Audit | Name::Compat => {}
         }
         Ok(After::Continue)
     }
 
-    async fn chardev(&mut self, chardev: Chardev) -> Result<(), CliError> {
-        if self.chardevs.iter().any(|other| other.id == chardev.id) {
-            let id = chardev.id;
-            return Err(CliError::new(format!(
-                "attempt to add duplicate property '{id}' to object (type 'container')"
-            )));
-        }
-        let end = match chardev.backend {
-            Backend::Null => End::Null,
-            Backend::Stdio => {
-                let taken = self
-                    .chardevs
-                    .iter()
-                    .any(|other| matches!(other.end, Some(End::Stdio)))
-                    || self
-                        .monitors
-                        .iter()
-                        .any(|monitor| matches!(monitor.end, End::Stdio));
-                if taken {
-                    return Err(CliError::new("cannot use stdio by multiple character devices"));
-                }
-                End::Stdio
-            }
-            Backend::Socket {
-                address,
-                server: false,
-                ..
-            } => End::Connection(connect(&address).await?),
-            Backend::Socket {
-                address,
-                server: true,
-                wait,
-                ..
-            } => {
-                let listener = self.listen(&address).await?;
-                if wait {
-                    wait_for_client(&listener)?;
-                }
-                End::Listener(listener)
-            }
-        };
-        self.chardevs.push(Channel {
-            id: chardev.id,
-            end: Some(end),
-        });
-        Ok(())
-    }
-
-    async fn listen(&mut self, address: &Address) -> Result<Listener, CliError> {
-        match address {
-            Address::Unix {
-                path,
-                is_abstract: false,
-            } => Listener::unix(Path::new(path), UnixOptions::default()).map_err(|error| {
-                CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))
-            }),
-            Address::Unix {
-                path,
-                is_abstract: true,
-            } => {
-                use std::os::linux::net::SocketAddrExt;
-                let bind = std::os::unix::net::SocketAddr::from_abstract_name(path)
-                    .and_then(|address| std::os::unix::net::UnixListener::bind_addr(&address));
-                bind.and_then(|socket| {
-                    socket.set_nonblocking(true)?;
-                    Listener::from_fd(OwnedFd::from(socket))
-                })
-                .map_err(|error| {
-                    CliError::new(format!("Failed to bind socket to {path}: {}", os_text(&error)))
-                })
-            }
-            Address::Inet { .. } => {
-                let mut failure = None;
-                for candidate in crate::net::resolve(address).await? {
-                    match Listener::tcp(candidate).await {
-                        Ok(listener) => return Ok(listener),
-                        Err(error) => failure = Some(error),
-                    }
-                }
-                let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
-                Err(CliError::new(format!("Failed to find an available port: {why}")))
-            }
-            Address::Descriptor(number) => self.passed.claim(*number).ok_or_else(|| {
-                CliError::new(format!(
-                    "File descriptor {number} was not passed as a listening socket"
-                ))
-            }),
-        }
-    }
-
     fn monitor(&mut self, text: &str) -> Result<(), CliError> {
         let monitor = commands::startup::monitor(text)?;
-        let id = monitor.chardev;
-        let Some(channel) = self.chardevs.iter_mut().find(|channel| channel.id == id) else {
-            return Err(CliError::new(format!("chardev \"{id}\" not found")));
+        let end = self.channels.claim(&monitor.chardev)?;
+        let options = ListenOptions {
+            pretty: monitor.pretty,
+            ..self.options
         };
-        let Some(end) = channel.end.take() else {
-            return Err(CliError::new(format!("chardev '{id}' is already in use")));
-        };
-        self.monitors.push(Monitor { end });
+        self.monitors.push((end, options));
         Ok(())
     }
 
@@ -378,72 +286,13 @@ impl Startup {
     fn start_monitors(&mut self) -> Result<(), CliError> {
         let events = self.server.clone();
         tokio::spawn(async move { events.run_events().await });
-        let options = self.options;
-        for Monitor { end } in self.monitors.drain(..) {
-            let server = self.server.clone();
-            match end {
-                End::Null => {}
-                End::Stdio => drop(tokio::spawn(server.attach(listen::stdio(), Peer::Stdio, options))),
-                End::Listener(listener) => {
-                    tokio::spawn(async move { server.serve(listener, options).await });
-                }
-                End::Connection(Connection::Unix(stream)) => {
-                    let credentials = stream.peer_cred().map_err(CliError::new)?;
-                    let peer = Peer::Unix {
-                        pid: credentials.pid(),
-                        uid: Some(credentials.uid()),
-                        gid: Some(credentials.gid()),
-                    };
-                    tokio::spawn(server.attach(stream, peer, options));
-                }
-                End::Connection(Connection::Tcp(stream, address)) => {
-                    tokio::spawn(server.attach(stream, Peer::Tcp(address), options));
-                }
-            }
+        for (end, options) in self.monitors.drain(..) {
+            end.serve(&self.server, options);
         }
-        for listener in self.passed.rest() {
-            let server = self.server.clone();
-            tokio::spawn(async move { server.serve(listener, options).await });
+        for listener in self.daemon.passed.rest()? {
+            End::Listener(listener).serve(&self.server, self.options);
         }
         Ok(())
-    }
-}
-
-/// `wait=on`: the start-up goes on when the first client is there.
-fn wait_for_client(listener: &Listener) -> Result<(), CliError> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let fd = listener.as_fd();
-    loop {
-        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], None) {
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(CliError::new(os_text(&error.into()))),
-        }
-    }
-}
-
-async fn connect(address: &Address) -> Result<Connection, CliError> {
-    match address {
-        Address::Unix { path, .. } => tokio::net::UnixStream::connect(path)
-            .await
-            .map(Connection::Unix)
-            .map_err(|error| CliError::new(format!("Failed to connect to '{path}': {}", os_text(&error)))),
-        Address::Inet { host, port, .. } => {
-            let mut failure = None;
-            for candidate in crate::net::resolve(address).await? {
-                match tokio::net::TcpStream::connect(candidate).await {
-                    Ok(stream) => return Ok(Connection::Tcp(stream, candidate)),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            let why = failure.map_or_else(|| "no address".to_owned(), |error| os_text(&error));
-            Err(CliError::new(format!(
-                "Failed to connect to '{host}:{port}': {why}"
-            )))
-        }
-        Address::Descriptor(_) => Err(CliError::new(
-            "A passed file descriptor must be a listening socket (server=on)",
-        )),
     }
 }
 
@@ -452,30 +301,6 @@ fn print(text: &str) -> Result<(), CliError> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| CliError::new(os_text(&error)))
-}
-
-/// Listening sockets that systemd opened for this process.
-struct PassedSockets(Vec<(i32, Option<Listener>)>);
-
-impl PassedSockets {
-    fn take() -> Result<Self, CliError> {
-        let listeners = listen::systemd_sockets().map_err(|error| {
-            CliError::new(format!(
-                "a socket from systemd cannot be used: {}",
-                os_text(&error)
-            ))
-        })?;
-        // By systemd's protocol the first one is number 3.
-        Ok(Self((3..).zip(listeners.into_iter().map(Some)).collect()))
-    }
-
-    fn claim(&mut self, number: i32) -> Option<Listener> {
-        self.0.iter_mut().find(|(other, _)| *other == number)?.1.take()
-    }
-
-    fn rest(&mut self) -> Vec<Listener> {
-        self.0.drain(..).filter_map(|(_, listener)| listener).collect()
-    }
 }
 
 /// The signals that end the program in order.

@@ -27,6 +27,18 @@ pub fn stdio() -> Box<dyn Stream> {
     }
 }
 
+/// Two descriptors as one connection: what clients say comes from `input`, what they are told goes to `output`.
+///
+/// # Errors
+///
+/// When they cannot be polled.
+pub fn pair(input: OwnedFd, output: OwnedFd) -> io::Result<Box<dyn Stream>> {
+    Ok(Box::new(Stdio {
+        input: register(input, Interest::READABLE)?,
+        output: register(output, Interest::WRITABLE)?,
+    }))
+}
+
 /// A standard stream that can be polled.
 fn polled(stream: impl AsFd, number: u32, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     let access = if interest.is_readable() {
@@ -44,6 +56,11 @@ fn polled(stream: impl AsFd, number: u32, interest: Interest) -> io::Result<Asyn
             fd
         }
     };
+    register(fd, interest)
+}
+
+/// Has a descriptor polled.
+pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     if rustix::fs::fstat(&fd).is_ok_and(|file| rustix::fs::FileType::from_raw_mode(file.st_mode).is_file()) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,

@@ -21,6 +21,11 @@ pub enum Backend {
     Null,
     /// Standard input and output.
     Stdio,
+    /// A pair of named pipes, `PATH.in` and `PATH.out`, or one file for both directions.
+    Pipe {
+        /// What their names begin with.
+        path: String,
+    },
     /// A socket.
     Socket {
         /// Where.
@@ -57,8 +62,8 @@ pub enum Address {
         /// IPv6 may be used.
         ipv6: Option<bool>,
     },
-    /// A descriptor that was passed on (systemd's socket activation).
-    Descriptor(i32),
+    /// A descriptor that was passed on, by its number or by the name that systemd gave it.
+    Descriptor(String),
 }
 
 const SOCKET_KEYS: &[&str] = &[
@@ -97,28 +102,54 @@ impl Chardev {
                 .find(|(name, _)| name == key)
                 .map(|(_, value)| value.as_str())
         };
-        let id = get("id").ok_or_else(|| CliError::new("chardev: no id specified"))?;
-        if !crate::names::is_id(id) {
+        let no_id = || CliError::new("chardev: no id specified");
+        if get("id").is_some_and(|id| !crate::names::is_id(id)) {
             return Err(CliError::new(crate::names::id_expected("id")));
         }
         let Some(backend) = get("backend") else {
+            let id = get("id").ok_or_else(no_id)?;
             return Err(CliError::new(format!("chardev: \"{id}\" missing backend")));
         };
-        let keys: &[&str] = if backend == "socket" { SOCKET_KEYS } else { &[] };
+        let keys: &[&str] = match backend {
+            "null" => &[],
+            "stdio" => &["signal"],
+            "socket" => SOCKET_KEYS,
+            "pipe" => &["path"],
+            other => {
+                return Err(CliError::new(format!(
+                    "'{other}' is not a valid char driver name"
+                )));
+            }
+        };
+        let id = get("id").ok_or_else(no_id)?;
         for (name, _) in &items {
             if !keys.contains(&name.as_str()) && !COMMON_KEYS.contains(&name.as_str()) {
                 return Err(CliError::new(format!("Invalid parameter '{name}'")));
             }
         }
+        if get("logfile").is_some() {
+            return Err(CliError::new("'logfile' is not supported: see --log and --audit"));
+        }
         let flag = |key: &str| get(key).map(|value| switch(key, value)).transpose();
         let backend = match backend {
-            "null" => Backend::Null,
-            "stdio" => Backend::Stdio,
+            "stdio" => {
+                // Who wants the terminal's own signals has them: no terminal is put into raw mode here.
+                flag("signal")?;
+                Backend::Stdio
+            }
+            "pipe" => Backend::Pipe {
+                path: get("path")
+                    .ok_or_else(|| CliError::new("chardev: pipe: no device path given"))?
+                    .to_owned(),
+            },
             "socket" => {
                 for refused in ["telnet", "tn3270", "websocket"] {
                     if flag(refused)? == Some(true) {
                         return Err(CliError::new(format!("'{refused}' is not supported")));
                     }
+                }
+                if get("tls-authz").is_some() && get("tls-creds").is_none() {
+                    return Err(CliError::new("'tls_authz' option requires 'tls_creds' option"));
                 }
                 if get("tls-creds").is_some() {
                     return Err(CliError::new(
@@ -132,10 +163,23 @@ impl Chardev {
                         "'wait' option is incompatible with socket in client connect mode",
                     ));
                 }
+                let address = address(&get, &flag)?;
+                if get("reconnect").is_some() && get("reconnect-ms").is_some() {
+                    return Err(CliError::new(
+                        "'reconnect' and 'reconnect-ms' are mutually exclusive",
+                    ));
+                }
+                for key in ["reconnect", "reconnect-ms"] {
+                    if server && get(key).is_some() {
+                        return Err(CliError::new(
+                            "'reconnect' option is incompatible with socket in server listen mode",
+                        ));
+                    }
+                }
                 let reconnect =
                     number::<u64>("reconnect", get("reconnect"))?.map(|seconds| seconds.saturating_mul(1000));
                 Backend::Socket {
-                    address: address(&get, &flag)?,
+                    address,
                     server,
                     wait: server && wait.unwrap_or(true),
                     reconnect_ms: number("reconnect-ms", get("reconnect-ms"))?
@@ -143,11 +187,8 @@ impl Chardev {
                         .unwrap_or(0),
                 }
             }
-            other => {
-                return Err(CliError::new(format!(
-                    "'{other}' is not a valid char driver name"
-                )));
-            }
+            // Only the names that were let through above are left.
+            _ => Backend::Null,
         };
         Ok(Self {
             id: id.to_owned(),
@@ -174,13 +215,8 @@ fn address<'v>(
             ipv4: flag("ipv4")?,
             ipv6: flag("ipv6")?,
         }),
-        (None, None, Some(fd)) => match fd.parse() {
-            Ok(number) => Ok(Address::Descriptor(number)),
-            Err(_) => Err(CliError::new(format!("Unable to parse FD number {fd}"))),
-        },
-        (None, None, None) => Err(CliError::new(
-            "chardev: socket: one of 'path', 'host' and 'fd' is needed",
-        )),
+        (None, None, Some(fd)) => Ok(Address::Descriptor(fd.to_owned())),
+        (None, None, None) => Err(CliError::new("Unable to parse FD number ")),
         _ => Err(CliError::new(
             "None or one of 'path', 'fd' or 'host' option required.",
         )),
@@ -212,7 +248,12 @@ fn items(text: &str) -> Result<Vec<(String, String)>, CliError> {
     while !rest.is_empty() {
         let (item, after) = take_item(rest);
         rest = after;
-        match item.split_once('=') {
+        let assigned = match item.split_once('=') {
+            // Before the first one stands nothing but the backend's name: a comma in it is its own.
+            Some((name, _)) if first && name.contains(',') => None,
+            assigned => assigned,
+        };
+        match assigned {
             Some((name, value)) => items.push((name.to_owned(), value.to_owned())),
             None if first => items.push(("backend".to_owned(), item)),
             None => match item.strip_prefix("no") {

@@ -21,7 +21,8 @@ effect in the order in which they are given.
 
   -h, --help             print this text and exit
   -V, --version          print the version and exit
-  -T, --trace <pattern>  accepted for compatibility; see --log
+  -T, --trace <pattern>  accepted for compatibility; what there is to see is
+                         told by --log (--trace help lists its targets)
 
 Values are key=value,... (two commas stand for one) or a JSON object.
 
@@ -36,25 +37,30 @@ Values are key=value,... (two commas stand for one) or a JSON object.
 
   --chardev socket,id=<id>,path=<path>,server=on[,wait=off]
   --chardev socket,id=<id>,host=<host>,port=<port>,server=on[,wait=off]
+  --chardev socket,id=<id>,fd=<number or systemd's name>,server=on|off
+  --chardev socket,id=<id>,path=<path>[,reconnect-ms=<ms>]
+  --chardev pipe,id=<id>,path=<path>
   --chardev stdio,id=<id>
                          a channel for a monitor; any number of clients can
                          use one listening socket at once
 
   --monitor [chardev=]<id>[,mode=control][,pretty=on|off]
-                         speak QMP on a channel
+                         speak QMP on a channel; pretty: a value a line
 
   --nbd-server addr.type=unix,addr.path=<path>[,<more>]
   --nbd-server addr.type=inet,addr.host=<host>,addr.port=<port>[,<more>]
+  --nbd-server addr.type=fd,addr.str=<number or systemd's name>[,<more>]
                          listen for NBD clients; more: tls-creds=<id>,
-                         max-connections=<n>, handshake-max-seconds=<n>
+                         tls-authz=<id>, max-connections=<n>,
+                         handshake-max-seconds=<n>
 
   --export [type=]nbd,id=<id>,node-name=<node>[,name=<name>]
            [,writable=on|off][,bitmaps.0=<bitmap>...]
                          offer a node to NBD clients
 
   --object [qom-type=]<type>,id=<id>[,<property>=<value>...]
-                         make an object: iothread, secret, throttle-group,
-                         tls-creds-x509
+                         make an object: authz-list, authz-simple, iothread,
+                         main-loop, secret, throttle-group, tls-creds-x509
   --object help          list the types
   --object <type>,help   list the properties of a type
 

@@ -7,6 +7,7 @@ pub mod help;
 pub mod keyval;
 pub mod options;
 pub mod policy;
+pub mod trace;
 
 /// What is wrong with the command line: one line, without the program's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

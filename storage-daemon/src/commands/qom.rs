@@ -2,88 +2,35 @@
 //!
 //! The tree has what clients look for in it: `/`, `/objects` and one object an id below that.
 
-use qapi_runtime::{Call, Error, Value};
+use qapi_runtime::{Call, Error, StringEnum, Value};
 use schema::{
     ObjectDel, ObjectOptions, ObjectPropertyInfo, ObjectTypeInfo, QomCommands, QomGet, QomList,
     QomListProperties, QomListTypes, QomSet,
 };
 
 use crate::daemon::Daemon;
-use crate::objects;
+use crate::objects::properties::{self, Property};
+use crate::objects::{Kind, Object};
 
 /// Types and what they build on, for `qom-list-types`; those without `true` at the end cannot be made.
 const TYPES: &[(&str, &str, bool)] = &[
+    ("authz", "object", false),
+    ("authz-list", "authz", true),
+    ("authz-simple", "authz", true),
     ("container", "object", true),
     ("event-loop-base", "object", false),
     ("iothread", "event-loop-base", true),
+    ("main-loop", "event-loop-base", true),
     ("secret_common", "object", false),
     ("secret", "secret_common", true),
     ("throttle-group", "object", true),
     ("tls-creds", "object", false),
     ("tls-creds-x509", "tls-creds", true),
+    ("object", "", false),
 ];
 
-/// Properties of a type, with their types.
-pub fn properties(type_name: &str) -> Option<&'static [(&'static str, &'static str)]> {
-    const IOTHREAD: &[(&str, &str)] = &[
-        ("type", "string"),
-        ("aio-max-batch", "int"),
-        ("poll-grow", "int"),
-        ("poll-max-ns", "int"),
-        ("poll-shrink", "int"),
-        ("thread-pool-max", "int"),
-        ("thread-pool-min", "int"),
-    ];
-    const SECRET: &[(&str, &str)] = &[
-        ("type", "string"),
-        ("data", "string"),
-        ("file", "string"),
-        ("format", "QCryptoSecretFormat"),
-        ("iv", "string"),
-        ("keyid", "string"),
-    ];
-    // The single limits are for command lines that cannot nest; the order is the one that clients have seen so far.
-    const THROTTLE_GROUP: &[(&str, &str)] = &[
-        ("type", "string"),
-        ("x-bps-write-max-length", "int"),
-        ("x-iops-total-max-length", "int"),
-        ("x-iops-size", "int"),
-        ("limits", "ThrottleLimits"),
-        ("x-bps-total", "int"),
-        ("x-iops-read-max-length", "int"),
-        ("x-bps-write", "int"),
-        ("x-iops-write-max-length", "int"),
-        ("x-bps-read-max", "int"),
-        ("x-iops-read-max", "int"),
-        ("x-bps-total-max", "int"),
-        ("x-bps-read-max-length", "int"),
-        ("x-iops-read", "int"),
-        ("x-bps-read", "int"),
-        ("x-bps-write-max", "int"),
-        ("x-iops-total-max", "int"),
-        ("x-iops-total", "int"),
-        ("x-iops-write", "int"),
-        ("x-bps-total-max-length", "int"),
-        ("x-iops-write-max", "int"),
-    ];
-    const TLS_CREDS_X509: &[(&str, &str)] = &[
-        ("type", "string"),
-        ("dir", "string"),
-        ("endpoint", "QCryptoTLSCredsEndpoint"),
-        ("passwordid", "string"),
-        ("priority", "string"),
-        ("sanity-check", "bool"),
-        ("verify-peer", "bool"),
-    ];
-    match type_name {
-        "iothread" => Some(IOTHREAD),
-        "secret" => Some(SECRET),
-        "throttle-group" => Some(THROTTLE_GROUP),
-        "tls-creds-x509" => Some(TLS_CREDS_X509),
-        "container" => Some(&[("type", "string")]),
-        _ => None,
-    }
-}
+/// The interface of all types that `object-add` can make.
+const USER_CREATABLE: &str = "user-creatable";
 
 /// A place in the tree.
 enum Place {
@@ -92,19 +39,27 @@ enum Place {
     Object(String, &'static str),
 }
 
+impl Place {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Root | Self::Objects => "container",
+            Self::Object(_, kind) => kind,
+        }
+    }
+}
+
 impl Daemon {
     fn place(&self, path: &str) -> Result<Place, Error> {
-        let inside = match path.strip_prefix('/') {
-            Some(inside) => inside.trim_end_matches('/'),
+        let absolute = path.starts_with('/');
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let id = match names.as_slice() {
+            [] if absolute => return Ok(Place::Root),
+            [] => return Err(Error::generic(format!("Path '{path}' is ambiguous"))),
+            ["objects"] => return Ok(Place::Objects),
+            ["objects", id] => id,
             // A path without a slash is looked up below every place; ours are all objects.
-            None => path,
-        };
-        let id = match inside {
-            "" if path.starts_with('/') => return Ok(Place::Root),
-            "objects" => return Ok(Place::Objects),
-            _ => inside
-                .strip_prefix("objects/")
-                .unwrap_or(if path.starts_with('/') { "" } else { inside }),
+            [id] if !absolute => id,
+            _ => "",
         };
         match self.objects.get(id) {
             Some(object) => Ok(Place::Object(id.to_owned(), object.type_name())),
@@ -114,9 +69,18 @@ impl Daemon {
             )),
         }
     }
+
+    /// What stands below a place, if it is one that others stand below.
+    fn child(&self, place: &Place, name: &str) -> Option<String> {
+        match place {
+            Place::Root => (name == "objects").then(|| "/objects".to_owned()),
+            Place::Objects => self.objects.get(name).map(|_| format!("/objects/{name}")),
+            Place::Object(..) => None,
+        }
+    }
 }
 
-fn property(name: &str, type_name: &str) -> ObjectPropertyInfo {
+fn info(name: &str, type_name: &str) -> ObjectPropertyInfo {
     ObjectPropertyInfo {
         name: name.to_owned(),
         r#type: type_name.to_owned(),
@@ -125,85 +89,74 @@ fn property(name: &str, type_name: &str) -> ObjectPropertyInfo {
     }
 }
 
+/// `type`, which each object has, and the properties of its own type.
+fn infos(type_name: &str) -> Option<Vec<ObjectPropertyInfo>> {
+    let own = properties::of_type(type_name)?;
+    let own = own.iter().map(|property| info(property.name, property.type_name));
+    Some(std::iter::once(info("type", "string")).chain(own).collect())
+}
+
+fn no_property(type_name: &str, name: &str) -> Error {
+    Error::generic(format!("Property '{type_name}.{name}' not found"))
+}
+
+fn not_writable(type_name: &str, name: &str) -> Error {
+    Error::generic(format!("Property '{type_name}.{name}' is not writable"))
+}
+
 impl QomCommands for Daemon {
     async fn qom_list(&self, _call: &Call, args: QomList) -> Result<Vec<ObjectPropertyInfo>, Error> {
         Ok(match self.place(&args.path)? {
-            Place::Root => vec![
-                property("type", "string"),
-                property("objects", "child<container>"),
-            ],
-            Place::Objects => std::iter::once(property("type", "string"))
+            Place::Root => vec![info("type", "string"), info("objects", "child<container>")],
+            Place::Objects => std::iter::once(info("type", "string"))
                 .chain(
                     self.objects
                         .list()
                         .into_iter()
-                        .map(|(id, kind)| property(&id, &format!("child<{kind}>"))),
+                        .map(|(id, kind)| info(&id, &format!("child<{kind}>"))),
                 )
                 .collect(),
-            Place::Object(_, kind) => properties(kind)
-                .unwrap_or_default()
-                .iter()
-                .map(|(name, kind)| property(name, kind))
-                .collect(),
+            Place::Object(_, kind) => infos(kind).unwrap_or_default(),
         })
     }
 
     async fn qom_get(&self, _call: &Call, args: QomGet) -> Result<Value, Error> {
         let place = self.place(&args.path)?;
-        let kind = match &place {
-            Place::Root | Place::Objects => "container",
-            Place::Object(_, kind) => kind,
+        let type_name = place.type_name();
+        let name = args.property.as_str();
+        if name == "type" {
+            return Ok(Value::from(type_name));
+        }
+        if let Some(child) = self.child(&place, name) {
+            return Ok(Value::from(child));
+        }
+        let Place::Object(id, _) = place else {
+            return Err(no_property(type_name, name));
         };
-        match (args.property.as_str(), place) {
-            ("type", _) => Ok(Value::from(kind)),
-            ("limits", Place::Object(id, "throttle-group")) => self.throttle_limits(&id),
-            (name, Place::Object(id, "throttle-group")) if name.starts_with("x-") => {
-                let limits = self.throttle_limits(&id)?;
-                let value = name.strip_prefix("x-").and_then(|name| limits.get(name)).cloned();
-                value.ok_or_else(|| Error::generic(format!("Property '{kind}.{name}' not found")))
-            }
-            (name, _)
-                if properties(kind)
-                    .unwrap_or_default()
-                    .iter()
-                    .any(|(known, _)| *known == name) =>
-            {
-                Err(Error::generic(format!(
-                    "Property '{kind}.{name}' is not readable"
-                )))
-            }
-            (name, _) => Err(Error::generic(format!("Property '{kind}.{name}' not found"))),
+        match Property::find(type_name, name) {
+            Some(property) if property.is_throttle() => self.throttle_property(&id, name),
+            _ => self
+                .objects
+                .get(&id)
+                .and_then(|object| object.properties.get(name).cloned())
+                .ok_or_else(|| no_property(type_name, name)),
         }
     }
 
     async fn qom_set(&self, _call: &Call, args: QomSet) -> Result<(), Error> {
         let place = self.place(&args.path)?;
-        let kind = match &place {
-            Place::Root | Place::Objects => "container",
-            Place::Object(_, kind) => kind,
+        let type_name = place.type_name();
+        let name = args.property.as_str();
+        if name == "type" || self.child(&place, name).is_some() {
+            return Err(not_writable(type_name, name));
+        }
+        let (Place::Object(id, _), Some(property)) = (place, Property::find(type_name, name)) else {
+            return Err(no_property(type_name, name));
         };
-        match (args.property.as_str(), &place) {
-            ("limits", Place::Object(id, "throttle-group")) => self.set_throttle_limits(id, &args.value),
-            (name, Place::Object(_, "throttle-group"))
-                if name.starts_with("x-")
-                    && properties(kind)
-                        .unwrap_or_default()
-                        .iter()
-                        .any(|(known, _)| *known == name) =>
-            {
-                Err(Error::generic("Property cannot be set after initialization"))
-            }
-            (name, _)
-                if properties(kind)
-                    .unwrap_or_default()
-                    .iter()
-                    .any(|(known, _)| *known == name) =>
-            {
-                Err(Error::generic(format!(
-                    "Property '{kind}.{name}' is not writable"
-                )))
-            }
-            (name, _) => Err(Error::generic(format!("Property '{kind}.{name}' not found"))),
+        match name {
+            "limits" => self.set_throttle_limits(&id, &args.value),
+            _ if property.is_throttle() => Err(Error::generic("Property cannot be set after initialization")),
+            _ => self.objects.set_property(&id, property, &args.value),
         }
     }
 
@@ -218,6 +171,11 @@ impl QomCommands for Daemon {
             let Some(wanted) = args.implements.as_deref() else {
                 return true;
             };
+            if wanted == USER_CREATABLE {
+                return schema::ObjectType::VALUES
+                    .iter()
+                    .any(|creatable| creatable.wire_name() == name);
+            }
             let mut at = Some(name);
             while let Some(name) = at {
                 if name == wanted {
@@ -234,7 +192,7 @@ impl QomCommands for Daemon {
             .map(|(name, parent, concrete)| ObjectTypeInfo {
                 name: (*name).to_owned(),
                 r#abstract: (!concrete).then_some(true),
-                parent: Some((*parent).to_owned()),
+                parent: (!parent.is_empty()).then(|| (*parent).to_owned()),
             })
             .collect())
     }
@@ -244,8 +202,11 @@ impl QomCommands for Daemon {
         _call: &Call,
         args: QomListProperties,
     ) -> Result<Vec<ObjectPropertyInfo>, Error> {
-        match properties(&args.typename) {
-            Some(known) => Ok(known.iter().map(|(name, kind)| property(name, kind)).collect()),
+        if args.typename == USER_CREATABLE {
+            return Err(Error::generic("Parameter 'typename' expects a QOM type"));
+        }
+        match infos(&args.typename) {
+            Some(infos) => Ok(infos),
             None => Err(Error::new(
                 qapi_runtime::ErrorClass::DeviceNotFound,
                 format!("Class '{}' not found", args.typename),
@@ -266,7 +227,7 @@ impl Daemon {
     /// Makes an object; the command line does it too.
     pub fn add_object(&self, options: &ObjectOptions) -> Result<(), Error> {
         self.objects.check_new(&options.id)?;
-        let object = objects::make(options)?;
+        let object = self.objects.make(options)?;
         if let schema::ObjectOptionsBranch::ThrottleGroup(group) = &options.branch {
             self.add_throttle_group(&options.id, group)?;
         }
@@ -275,7 +236,13 @@ impl Daemon {
     }
 
     fn remove_object(&self, id: &str) -> Result<(), Error> {
-        if matches!(self.objects.get(id), Some(objects::Object::ThrottleGroup)) {
+        if matches!(
+            self.objects.get(id),
+            Some(Object {
+                kind: Kind::ThrottleGroup,
+                ..
+            })
+        ) {
             self.remove_throttle_group(id)?;
         }
         self.objects.remove(id).map(drop)

@@ -1,46 +1,32 @@
 //! What options of the command line do: the same as the command of that name.
 
 use qapi_runtime::scanner::Scanner;
-use qapi_runtime::{Decode, Document};
-use schema::{BlockExportOptions, BlockdevOptions, NbdServerOptions, ObjectOptions};
+use qapi_runtime::{Decode, Document, StringEnum};
+use schema::{BlockExportOptions, BlockdevOptions, NbdServerOptions, ObjectOptions, ObjectType};
 
 use crate::cli::CliError;
 use crate::cli::keyval::Keyval;
 use crate::daemon::Daemon;
+use crate::objects::properties;
 
 /// `--monitor`: which channel to speak QMP on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MonitorOptions {
     /// Id of the channel.
     pub chardev: String,
+    /// Lay messages out for people.
+    pub pretty: bool,
 }
 
 /// Reads the value of `--monitor`.
 pub fn monitor(text: &str) -> Result<MonitorOptions, CliError> {
-    let given = Keyval::parse(text, Some("chardev"))?;
-    if given.help {
-        return Err(no_help());
+    let options: schema::MonitorOptions = decode(text, Some("chardev"))?;
+    if options.mode == Some(schema::MonitorMode::Readline) {
+        return Err(CliError::new("Only QMP is supported"));
     }
-    let Some(chardev) = given.get("chardev") else {
-        return Err(CliError::new("Parameter 'chardev' is missing"));
-    };
-    match given.get("mode") {
-        None | Some("control") => {}
-        Some("readline") => return Err(CliError::new("Only QMP is supported")),
-        Some(mode) => {
-            return Err(CliError::new(format!(
-                "Parameter 'mode' does not accept value '{mode}'"
-            )));
-        }
-    }
-    // Accepted for compatibility: readers of JSON do not mind blanks, and their absence costs nobody.
-    match given.get("pretty") {
-        None | Some("on" | "yes" | "true" | "y" | "off" | "no" | "false" | "n") => {}
-        Some(_) => return Err(CliError::new("Parameter 'pretty' expects 'on' or 'off'")),
-    }
-    given.only(&["chardev", "id", "mode", "pretty"])?;
     Ok(MonitorOptions {
-        chardev: chardev.to_owned(),
+        chardev: options.chardev,
+        pretty: options.pretty.unwrap_or(false),
     })
 }
 
@@ -78,7 +64,7 @@ pub fn object(daemon: &Daemon, text: &str) -> Result<Option<String>, CliError> {
     if !text.starts_with('{') {
         let given = Keyval::parse(text, Some("qom-type"))?;
         if given.help {
-            return object_help(given.get("qom-type")).map(Some);
+            return Ok(Some(object_help(given.get("qom-type"))));
         }
     }
     let options: ObjectOptions = decode(text, Some("qom-type"))?;
@@ -90,25 +76,22 @@ pub fn object(daemon: &Daemon, text: &str) -> Result<Option<String>, CliError> {
     Ok(None)
 }
 
-fn object_help(kind: Option<&str>) -> Result<String, CliError> {
-    const KINDS: [&str; 4] = ["iothread", "secret", "throttle-group", "tls-creds-x509"];
-    let Some(kind) = kind else {
-        let list: String = KINDS.iter().map(|kind| format!("  {kind}\n")).collect();
-        return Ok(format!("List of user creatable objects:\n{list}"));
-    };
-    match super::qom::properties(kind) {
-        Some(properties) if KINDS.contains(&kind) => {
-            let list: String = properties
-                .iter()
-                .filter(|(name, _)| *name != "type")
-                .map(|(name, kind)| format!("  {name}=<{kind}>\n"))
-                .collect();
-            Ok(format!("{kind} options:\n{list}"))
-        }
-        _ => Err(CliError::new(format!(
-            "Parameter 'qom-type' does not accept value '{kind}'"
-        ))),
+fn object_help(kind: Option<&str>) -> String {
+    let creatable = ObjectType::VALUES.iter().map(StringEnum::wire_name);
+    if let Some(kind) = kind
+        && creatable.clone().any(|known| known == kind)
+    {
+        let mut lines: Vec<_> = properties::of_type(kind)
+            .unwrap_or_default()
+            .iter()
+            .map(|property| format!("  {}=<{}>\n", property.name, property.type_name))
+            .collect();
+        lines.sort_unstable();
+        return format!("{kind} options:\n{}", lines.concat());
     }
+    let mut lines: Vec<_> = creatable.map(|kind| format!("  {kind}\n")).collect();
+    lines.sort_unstable();
+    format!("List of user creatable objects:\n{}", lines.concat())
 }
 
 /// An option's value as one of the schema's types.

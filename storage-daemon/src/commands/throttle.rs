@@ -137,7 +137,7 @@ impl Daemon {
         group.ok_or_else(|| Error::generic(format!("object '{id}' not found")))
     }
 
-    pub(super) fn throttle_limits(&self, id: &str) -> Result<Value, Error> {
+    fn throttle_limits(&self, id: &str) -> Result<Value, Error> {
         let mut limits = self.throttle_group(id)?.limits();
         let mut shown = Map::new();
         for name in NAMES {
@@ -151,14 +151,21 @@ impl Daemon {
         Ok(Value::Object(shown))
     }
 
+    /// A property of a group: all limits, or one of them with `x-` before its name.
+    pub(super) fn throttle_property(&self, id: &str, name: &str) -> Result<Value, Error> {
+        let limits = self.throttle_limits(id)?;
+        let Some(one) = name.strip_prefix("x-") else {
+            return Ok(limits);
+        };
+        limits
+            .get(one)
+            .cloned()
+            .ok_or_else(|| Error::generic(format!("Property 'throttle-group.{name}' not found")))
+    }
+
     /// Changes what is given and leaves the rest.
     pub(super) fn set_throttle_limits(&self, id: &str, limits: &Value) -> Result<(), Error> {
-        // Decoded as the member that it is, so that mistakes are named by their path.
-        let given: schema::ThrottleGroupProperties = serde_json::from_value(json!({ "limits": limits }))
-            .map_err(|error| Error::generic(error.to_string()))?;
-        let Some(given) = given.limits else {
-            return Ok(());
-        };
+        let given: schema::ThrottleLimits = crate::objects::properties::decode("limits", limits)?;
         let group = self.throttle_group(id)?;
         let mut limits = group.limits();
         apply(&mut limits, &given, Negative::CheckLater)?;

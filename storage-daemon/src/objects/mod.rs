@@ -1,28 +1,36 @@
 //! Objects that users make by `object-add`: what nodes and servers refer to by id.
 
+pub mod authz;
+pub mod properties;
+mod secret;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qapi_runtime::Error;
+use qapi_runtime::{Error, Value};
 use schema::{ObjectOptions, ObjectOptionsBranch as Branch};
 
 use crate::cli::CliError;
 use crate::names;
-use crate::process::os_text;
 use crate::tls::{self, Credentials};
+use properties::Properties;
 
-/// Largest secret that is read from a file.
-const MAX_SECRET_BYTES: u64 = 1 << 20;
 /// Most objects at once.
 const MAX_OBJECTS: usize = 65_536;
 
-/// An object.
+/// What kind of object it is, with what it is at work.
 #[derive(Clone)]
-pub enum Object {
+pub enum Kind {
+    /// Who may use a service, by rules.
+    AuthzList,
+    /// The one who may use a service.
+    AuthzSimple,
     /// Accepted so that the command lines that name one work; all I/O shares the daemon's data threads.
     Iothread,
+    /// Accepted for its tuning, as the above.
+    MainLoop,
     /// A secret's bytes.
     Secret(Arc<[u8]>),
     /// Limits that nodes share; the block layer keeps them under the same id.
@@ -31,14 +39,26 @@ pub enum Object {
     TlsCreds(Credentials),
 }
 
+/// An object.
+#[derive(Clone)]
+pub struct Object {
+    /// What it is.
+    pub kind: Kind,
+    /// What can be known and set of it.
+    pub properties: Properties,
+}
+
 impl Object {
     /// The name of its type.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::Iothread => "iothread",
-            Self::Secret(_) => "secret",
-            Self::ThrottleGroup => "throttle-group",
-            Self::TlsCreds(_) => "tls-creds-x509",
+        match self.kind {
+            Kind::AuthzList => "authz-list",
+            Kind::AuthzSimple => "authz-simple",
+            Kind::Iothread => "iothread",
+            Kind::MainLoop => "main-loop",
+            Kind::Secret(_) => "secret",
+            Kind::ThrottleGroup => "throttle-group",
+            Kind::TlsCreds(_) => "tls-creds-x509",
         }
     }
 }
@@ -90,7 +110,7 @@ impl Drop for ObjectUse {
 }
 
 impl Objects {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -134,7 +154,8 @@ impl Objects {
         let mut entries = self.lock();
         match entries.get(id) {
             None => Err(Error::generic(format!("object '{id}' not found"))),
-            Some(entry) if entry.users > 0 => Err(in_use(id)),
+            // The main loop uses its own object, once it has one.
+            Some(entry) if entry.users > 0 || matches!(entry.object.kind, Kind::MainLoop) => Err(in_use(id)),
             Some(_) => match entries.remove(id) {
                 Some(entry) => Ok(entry.object),
                 None => Err(Error::generic(format!("object '{id}' not found"))),
@@ -151,8 +172,8 @@ impl Objects {
         let entry = entries
             .get_mut(id)
             .ok_or_else(|| Error::generic(format!("No TLS credentials with id '{id}'")))?;
-        match &entry.object {
-            Object::TlsCreds(Credentials::Server(config)) => {
+        match &entry.object.kind {
+            Kind::TlsCreds(Credentials::Server(config)) => {
                 let config = Arc::clone(config);
                 entry.users += 1;
                 Ok((
@@ -163,7 +184,7 @@ impl Objects {
                     },
                 ))
             }
-            Object::TlsCreds(Credentials::Client(_)) => {
+            Kind::TlsCreds(Credentials::Client(_)) => {
                 Err(Error::generic("Expecting TLS credentials with a server endpoint"))
             }
             _ => Err(Error::generic(format!(
@@ -174,9 +195,9 @@ impl Objects {
 
     /// TLS credentials for a client.
     pub fn client_credentials(&self, id: &str) -> Result<Arc<rustls::ClientConfig>, Error> {
-        match self.get(id) {
-            Some(Object::TlsCreds(Credentials::Client(config))) => Ok(config),
-            Some(Object::TlsCreds(Credentials::Server(_))) => {
+        match self.get(id).map(|object| object.kind) {
+            Some(Kind::TlsCreds(Credentials::Client(config))) => Ok(config),
+            Some(Kind::TlsCreds(Credentials::Server(_))) => {
                 Err(Error::generic("Expecting TLS credentials with a client endpoint"))
             }
             Some(_) => Err(Error::generic(format!(
@@ -192,128 +213,110 @@ pub fn in_use(id: &str) -> Error {
     Error::generic(format!("object '{id}' is in use, can not be deleted"))
 }
 
-/// Makes the object that the options describe. Throttle groups are the block layer's to make.
-pub fn make(options: &ObjectOptions) -> Result<Object, Error> {
-    match &options.branch {
-        Branch::Iothread(_) => Ok(Object::Iothread),
-        Branch::Secret(secret) => Ok(Object::Secret(secret_bytes(secret)?.into())),
-        Branch::ThrottleGroup(_) => Ok(Object::ThrottleGroup),
-        Branch::TlsCredsX509(x509) => {
-            if x509.passwordid.is_some() {
-                return Err(Error::generic("Encrypted private keys are not supported"));
+impl Objects {
+    /// Makes the object that the options describe. Throttle groups are the block layer's to make.
+    pub fn make(&self, options: &ObjectOptions) -> Result<Object, Error> {
+        let kind = match &options.branch {
+            Branch::AuthzList(_) => Kind::AuthzList,
+            Branch::AuthzSimple(_) => Kind::AuthzSimple,
+            Branch::Iothread(_) => Kind::Iothread,
+            Branch::MainLoop(_) if self.has_main_loop() => {
+                return Err(Error::generic("only one main-loop instance allowed"));
             }
-            let Some(dir) = &x509.dir else {
-                return Err(Error::generic("Missing 'dir' property value"));
-            };
-            let dir = PathBuf::from(dir);
-            let verify_peer = x509.verify_peer.unwrap_or(true);
-            let credentials = match x509.endpoint {
-                Some(schema::QCryptoTLSCredsEndpoint::Server) => tls::load_server(&dir, verify_peer),
-                Some(schema::QCryptoTLSCredsEndpoint::Client) | None => tls::load_client(&dir, verify_peer),
-            };
-            Ok(Object::TlsCreds(
-                credentials.map_err(|CliError(text)| Error::generic(text))?,
-            ))
-        }
-    }
-}
-
-fn secret_bytes(secret: &schema::SecretProperties) -> Result<Vec<u8>, Error> {
-    if secret.keyid.is_some() || secret.iv.is_some() {
-        return Err(Error::generic("Encrypted secrets are not supported"));
-    }
-    let raw = match (&secret.data, &secret.file) {
-        (Some(_), Some(_)) => return Err(Error::generic("'file' and 'data' are mutually exclusive")),
-        (None, None) => return Err(Error::generic("Either 'file' or 'data' must be provided")),
-        (Some(data), None) => data.clone().into_bytes(),
-        (None, Some(file)) => {
-            let fail = |error: std::io::Error| {
-                Error::generic(format!(
-                    "Unable to read {file}: Failed to open file “{file}”: {}",
-                    os_text(&error)
-                ))
-            };
-            if std::fs::metadata(file).map_err(fail)?.len() > MAX_SECRET_BYTES {
-                return Err(Error::generic(format!("Secret file {file} is too large")));
+            Branch::MainLoop(_) => Kind::MainLoop,
+            Branch::Secret(secret) => {
+                let key = match &secret.base.keyid {
+                    Some(id) => Some(self.secret(id)?),
+                    None => None,
+                };
+                Kind::Secret(secret::load(secret, key.as_deref())?.into())
             }
-            std::fs::read(file).map_err(fail)?
-        }
-    };
-    match secret.format {
-        Some(schema::QCryptoSecretFormat::Base64) => {
-            decode_base64(&raw).ok_or_else(|| Error::generic("Base64 data is not valid"))
-        }
-        Some(schema::QCryptoSecretFormat::Raw) | None => {
-            if std::str::from_utf8(&raw).is_err() {
-                return Err(Error::generic("Data from secret is not valid UTF-8"));
-            }
-            Ok(raw)
-        }
-    }
-}
-
-/// Standard base64 with padding; white space between the letters is allowed.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits: u32 = 0;
-    let mut letters = 0_u32;
-    let mut padding = 0_u32;
-    for &letter in text.iter().filter(|letter| !letter.is_ascii_whitespace()) {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => {
-                padding += 1;
-                continue;
-            }
-            _ => return None,
+            Branch::ThrottleGroup(_) => Kind::ThrottleGroup,
+            Branch::TlsCredsX509(x509) => Kind::TlsCreds(credentials(x509)?),
         };
-        if padding > 0 {
-            return None;
-        }
-        bits = bits << 6 | u32::from(value);
-        letters += 1;
-        if letters.is_multiple_of(4) {
-            bytes.extend_from_slice(bits.to_be_bytes().get(1..)?);
-            bits = 0;
+        let mut object = Object {
+            kind,
+            properties: Properties::default(),
+        };
+        let given = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
+        let given = match given {
+            Value::Object(given) => given,
+            _ => serde_json::Map::new(),
+        };
+        object.properties = Properties::new(object.type_name(), given)?;
+        Ok(object)
+    }
+
+    fn has_main_loop(&self) -> bool {
+        let entries = self.lock();
+        entries
+            .values()
+            .any(|entry| matches!(entry.object.kind, Kind::MainLoop))
+    }
+
+    /// The bytes of a secret.
+    pub fn secret(&self, id: &str) -> Result<Arc<[u8]>, Error> {
+        match self.get(id).map(|object| object.kind) {
+            Some(Kind::Secret(bytes)) => Ok(bytes),
+            Some(_) => Err(Error::generic(format!("Object with id '{id}' is not a secret"))),
+            None => Err(Error::generic(format!("No secret with id '{id}'"))),
         }
     }
-    match (letters % 4, padding) {
-        (0, 0) => {}
-        (2, 2) => bytes.push((bits >> 4).to_be_bytes()[3]),
-        (3, 1) => bytes.extend_from_slice((bits >> 2).to_be_bytes().get(2..)?),
-        _ => return None,
+
+    /// Changes a property.
+    pub fn set_property(&self, id: &str, property: properties::Property, value: &Value) -> Result<(), Error> {
+        match self.lock().get_mut(id) {
+            Some(entry) => entry.object.properties.set(property, value),
+            None => Err(Error::generic(format!("object '{id}' not found"))),
+        }
     }
-    Some(bytes)
+
+    /// Whether the object of that id lets a client of that name in.
+    pub fn authorizes(&self, id: &str, identity: &str) -> Result<bool, Error> {
+        match self.get(id) {
+            Some(object) if matches!(object.kind, Kind::AuthzList | Kind::AuthzSimple) => {
+                authz::allows(&object, identity)
+            }
+            Some(_) => Err(Error::generic(format!(
+                "Object with id '{id}' is not an authorization object"
+            ))),
+            None => Err(Error::generic(format!("No authorization object with ID '{id}'"))),
+        }
+    }
+}
+
+fn credentials(x509: &schema::TlsCredsX509Properties) -> Result<Credentials, Error> {
+    let Some(dir) = &x509.base.dir else {
+        return Err(Error::generic("Missing 'dir' property value"));
+    };
+    let dir = PathBuf::from(dir);
+    let verify_peer = x509.base.verify_peer.unwrap_or(true);
+    let credentials = match x509.base.endpoint {
+        Some(schema::QCryptoTLSCredsEndpoint::Server) => tls::load_server(&dir, verify_peer),
+        Some(schema::QCryptoTLSCredsEndpoint::Client) | None => tls::load_client(&dir, verify_peer),
+    };
+    let credentials = credentials.map_err(|CliError(text)| Error::generic(text))?;
+    if x509.passwordid.is_some() {
+        return Err(Error::generic("Encrypted private keys are not supported"));
+    }
+    Ok(credentials)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn base64() {
-        for (text, bytes) in [
-            ("", &b""[..]),
-            ("TQ==", b"M"),
-            ("TWE=", b"Ma"),
-            ("TWFu", b"Man"),
-            ("TWFu\nTQ==\n", b"ManM"),
-        ] {
-            assert_eq!(decode_base64(text.as_bytes()).as_deref(), Some(bytes), "{text}");
-        }
-        for text in ["T", "TQ=", "TQ", "T=Q=", "TW*u", "TWFu="] {
-            assert_eq!(decode_base64(text.as_bytes()), None, "{text}");
+    fn iothread() -> Object {
+        Object {
+            kind: Kind::Iothread,
+            properties: Properties::default(),
         }
     }
 
     #[test]
     fn an_object_in_use_stays() {
         let objects = Arc::new(Objects::default());
-        objects.insert("i".into(), Object::Iothread);
+        objects.insert("i".into(), iothread());
         objects.lock().get_mut("i").unwrap().users = 1;
         let held = ObjectUse {
             objects: Arc::clone(&objects),
@@ -328,7 +331,7 @@ mod tests {
     #[test]
     fn names_are_checked() {
         let objects = Objects::default();
-        objects.insert("a".into(), Object::Iothread);
+        objects.insert("a".into(), iothread());
         assert!(objects.check_new("1").is_err());
         assert!(objects.check_new("a").is_err());
         assert!(objects.check_new("b").is_ok());

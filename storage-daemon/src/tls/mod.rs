@@ -3,6 +3,8 @@
 //! File names in the directory are those of QEMU: `ca-cert.pem`, `ca-crl.pem`, `server-cert.pem`,
 //! `server-key.pem`, `client-cert.pem`, `client-key.pem`.
 
+pub mod name;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
