@@ -164,7 +164,7 @@ impl QomCommands for Daemon {
         let parent = |name: &str| {
             TYPES
                 .iter()
-                .find(|(known, ..)| *known == name)
+                .find(|(known, parent, _)| *known == name && !parent.is_empty())
                 .map(|(_, parent, _)| *parent)
         };
         let implements = |name: &'static str| {
@@ -226,13 +226,10 @@ impl QomCommands for Daemon {
 impl Daemon {
     /// Makes an object; the command line does it too.
     pub fn add_object(&self, options: &ObjectOptions) -> Result<(), Error> {
-        self.objects.check_new(&options.id)?;
-        let object = self.objects.make(options)?;
-        if let schema::ObjectOptionsBranch::ThrottleGroup(group) = &options.branch {
-            self.add_throttle_group(&options.id, group)?;
-        }
-        self.objects.insert(options.id.clone(), object);
-        Ok(())
+        self.objects.add(options, || match &options.branch {
+            schema::ObjectOptionsBranch::ThrottleGroup(group) => self.add_throttle_group(&options.id, group),
+            _ => Ok(()),
+        })
     }
 
     fn remove_object(&self, id: &str) -> Result<(), Error> {

@@ -128,10 +128,7 @@ impl Objects {
     }
 
     /// Whether the id can be given to a new object.
-    pub fn check_new(&self, id: &str) -> Result<(), Error> {
-        if !names::is_id(id) {
-            return Err(Error::generic("Parameter 'id' expects an identifier"));
-        }
+    fn check_new(&self, id: &str) -> Result<(), Error> {
         let entries = self.lock();
         if entries.contains_key(id) {
             return Err(Error::generic(format!(
@@ -145,7 +142,7 @@ impl Objects {
     }
 
     /// Adds an object that was made.
-    pub fn insert(&self, id: String, object: Object) {
+    fn insert(&self, id: String, object: Object) {
         self.lock().insert(id, Entry { object, users: 0 });
     }
 
@@ -214,9 +211,36 @@ pub fn in_use(id: &str) -> Error {
 }
 
 impl Objects {
-    /// Makes the object that the options describe. Throttle groups are the block layer's to make.
-    pub fn make(&self, options: &ObjectOptions) -> Result<Object, Error> {
-        let kind = match &options.branch {
+    /// Makes the object that the options describe and adds it. Throttle groups are the block layer's to make: that is
+    /// done by `make_group`.
+    pub fn add(
+        &self,
+        options: &ObjectOptions,
+        make_group: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if !names::is_id(&options.id) {
+            return Err(Error::generic("Parameter 'id' expects an identifier"));
+        }
+        let given = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
+        let given = match given {
+            Value::Object(given) => given,
+            _ => serde_json::Map::new(),
+        };
+        let type_name = given.get("qom-type").and_then(Value::as_str);
+        let type_name = type_name.unwrap_or_default().to_owned();
+        // In this order: what is wrong with one member, then with the id, then with all together.
+        let properties = Properties::new(&type_name, given)?;
+        self.check_new(&options.id)?;
+        let kind = self.make(options)?;
+        if matches!(kind, Kind::ThrottleGroup) {
+            make_group()?;
+        }
+        self.insert(options.id.clone(), Object { kind, properties });
+        Ok(())
+    }
+
+    fn make(&self, options: &ObjectOptions) -> Result<Kind, Error> {
+        Ok(match &options.branch {
             Branch::AuthzList(_) => Kind::AuthzList,
             Branch::AuthzSimple(_) => Kind::AuthzSimple,
             Branch::Iothread(_) => Kind::Iothread,
@@ -233,18 +257,7 @@ impl Objects {
             }
             Branch::ThrottleGroup(_) => Kind::ThrottleGroup,
             Branch::TlsCredsX509(x509) => Kind::TlsCreds(credentials(x509)?),
-        };
-        let mut object = Object {
-            kind,
-            properties: Properties::default(),
-        };
-        let given = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
-        let given = match given {
-            Value::Object(given) => given,
-            _ => serde_json::Map::new(),
-        };
-        object.properties = Properties::new(object.type_name(), given)?;
-        Ok(object)
+        })
     }
 
     fn has_main_loop(&self) -> bool {
@@ -329,10 +342,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked() {
+    fn an_id_is_given_once() {
         let objects = Objects::default();
         objects.insert("a".into(), iothread());
-        assert!(objects.check_new("1").is_err());
         assert!(objects.check_new("a").is_err());
         assert!(objects.check_new("b").is_ok());
     }

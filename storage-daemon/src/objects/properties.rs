@@ -9,6 +9,9 @@ use qapi_runtime::{Decode, Document, Error, StringEnum, Value};
 use schema::{QAuthZListPolicy, QAuthZListRule, QCryptoSecretFormat, QCryptoTLSCredsEndpoint};
 use serde_json::{Map, json};
 
+/// So many threads can be asked for.
+const MOST_THREADS: i64 = 0x7FFF_FFFF;
+
 /// A property of a type.
 #[derive(Debug, Clone, Copy)]
 pub struct Property {
@@ -171,13 +174,16 @@ impl Properties {
         let value = property.checked(value.clone())?;
         self.0.insert(property.name, value);
         // The reference keeps the value that it then complains of; the next one may make it right.
-        self.check_thread_pool()
+        if matches!(property.kind, Kind::Tuning(_)) && !property.name.starts_with("poll-") {
+            self.check_thread_pool()?;
+        }
+        Ok(())
     }
 
     fn check_thread_pool(&self) -> Result<(), Error> {
         let number = |name| self.get(name).and_then(Value::as_i64);
         match (number("thread-pool-min"), number("thread-pool-max")) {
-            (Some(min), Some(max)) if max < 1 || min > max => {
+            (Some(min), Some(max)) if max < 1 || min > max || max > MOST_THREADS => {
                 Err(Error::generic("bad thread-pool-min/thread-pool-max values"))
             }
             _ => Ok(()),
