@@ -274,6 +274,9 @@ impl<'a> Lexer<'a, '_> {
         if input.starts_with('"') {
             return self.double_quoted(input);
         }
+        if input.starts_with("/*") {
+            return self.block_comment(input);
+        }
         let (rest, word) = word(input).unwrap_or(("", input));
         let touches_quote = rest.starts_with('\'')
             || self
@@ -306,7 +309,7 @@ impl<'a> Lexer<'a, '_> {
                     diagnostic.help("the schema language has no null; leave the key out")
                 } else if word.eq_ignore_ascii_case("true") || word.eq_ignore_ascii_case("false") {
                     diagnostic.help(format!("write `{}`", word.to_ascii_lowercase()))
-                } else if word.starts_with("//") || word.starts_with("/*") {
+                } else if word.starts_with("//") {
                     diagnostic.help("comments start with `#`")
                 } else if letters {
                     diagnostic.help(format!("strings are written in single quotes: `'{word}'`"))
@@ -326,6 +329,21 @@ impl<'a> Lexer<'a, '_> {
                 }
             }
         }
+        rest
+    }
+
+    /// A comment as in C, which the language does not have: up to its end if it has one, else its line.
+    fn block_comment(&mut self, input: &'a str) -> &'a str {
+        let rest = match input.split_once("*/") {
+            Some((_, rest)) => rest,
+            None => take_line(input).map_or("", |(rest, _)| rest),
+        };
+        let span = Span::new(self.file, self.at(input), self.at(input) + 2);
+        self.diagnostics.push(
+            Diagnostic::error(codes::STRAY, span, "stray `/*`").help(
+                "comments start with `#`, each line anew; documentation starts and ends with a line `##`",
+            ),
+        );
         rest
     }
 

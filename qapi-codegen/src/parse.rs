@@ -155,7 +155,11 @@ impl<'a> Parser<'a, '_, '_> {
                             value.span,
                             format!("a definition or directive must be an object, found {what}"),
                         )
-                        .help("`{ 'struct': 'Name', 'data': { ... } }`, for example"),
+                        .help(if what == "an array" {
+                            "definitions stand one after the other, without brackets around and commas between them"
+                        } else {
+                            "`{ 'struct': 'Name', 'data': { ... } }`, for example"
+                        }),
                     );
                     // What stands beside it is most likely no better.
                     self.resume(token);

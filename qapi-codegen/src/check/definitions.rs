@@ -225,12 +225,31 @@ impl<'g> Names<'g> {
             "byte" => Some("uint8"),
             "short" => Some("int16"),
             "double" | "float" | "real" => Some("number"),
-            "void" => Some("null"),
             "object" | "value" | "dict" => Some("any"),
+            "u8" => Some("uint8"),
+            "u16" => Some("uint16"),
+            "u32" => Some("uint32"),
+            "u64" => Some("uint64"),
+            "usize" => Some("size"),
+            "i8" => Some("int8"),
+            "i16" => Some("int16"),
+            "i32" => Some("int32"),
+            "i64" => Some("int64"),
+            "f32" | "f64" => Some("number"),
             _ => None,
         };
         if let Some(usual) = usual {
             return Some(format!("did you mean '{usual}'?"));
+        }
+        match name.to_ascii_lowercase().as_str() {
+            "void" | "none" | "nothing" => {
+                return Some("for nothing at all leave the key out; 'null' is the JSON value".to_owned());
+            }
+            "list" | "array" | "vec" => return Some("an array is written `[ 'str' ]`".to_owned()),
+            "bytes" | "binary" | "blob" => {
+                return Some("there is no type for bytes: a 'str' in base64 is usual".to_owned());
+            }
+            _ => {}
         }
         if let Some(element) = name.strip_suffix("List")
             && self.types.contains_key(element)
@@ -243,9 +262,9 @@ impl<'g> Names<'g> {
         {
             return Some(format!("an array is written `[ '{inner}' ]`"));
         }
-        if let Some(inner) = name.strip_prefix('*') {
+        if let Some(inner) = name.strip_prefix(['*', '?']).or(name.strip_suffix('?')) {
             return Some(format!(
-                "the `*` of an optional member belongs to the member's name; the type is '{inner}'"
+                "a `*` before the name of a member makes it optional; the type is '{inner}'"
             ));
         }
         let known = self.types.keys().copied().chain(Builtin::ALL.map(Builtin::name));

@@ -206,7 +206,11 @@ fn compare<'d>(
                     definition.name
                 ),
             )
-            .also(symbol_span, "the documentation"),
+            .also(symbol_span, "the documentation")
+            .help(format!(
+                "write `# @{}:`, or move the comment to its definition",
+                definition.name
+            )),
         );
         return;
     }

@@ -21,11 +21,73 @@ fn usual_slip(key: &str) -> Option<&'static str> {
         "tag" | "switch" | "selector" => "discriminator",
         "return" | "result" | "response" | "output" => "returns",
         "when" | "condition" | "ifdef" => "if",
+        "and" => "all",
+        "or" => "any",
         "oob" => "allow-oob",
         "preconfig" => "allow-preconfig",
         "async" => "coroutine",
         _ => return None,
     })
+}
+
+/// What other languages have a key for, and this one says in another way.
+fn foreign_key(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "optional" | "required" | "nullable" => {
+            "a `*` before the name makes a member optional: `'*name': 'str'`"
+        }
+        "default" => {
+            "there are no default values: make the member optional, and say in its documentation what its absence means"
+        }
+        "description" | "doc" | "docs" | "comment" | "summary" | "title" => {
+            "descriptions stand in a documentation comment above the definition"
+        }
+        "deprecated" | "unstable" => "write `'features': [ 'deprecated' ]` or `'features': [ 'unstable' ]`",
+        "name" => "the name stands behind the keyword: `'struct': 'Name'`",
+        "errors" | "throws" => "which errors there are is said in the documentation, below `Errors:`",
+        _ => return None,
+    })
+}
+
+/// A condition as C has it, in the words of the language; nothing if it is too much for one line.
+fn condition_from_c(text: &str) -> Option<String> {
+    let term = |term: &str| {
+        let term = term.trim();
+        let (negated, term) = match term.strip_prefix('!') {
+            Some(rest) => (true, rest.trim()),
+            None => (false, term),
+        };
+        let name = term.strip_prefix("defined").unwrap_or(term).trim();
+        let name = name
+            .strip_prefix('(')
+            .and_then(|name| name.strip_suffix(')'))
+            .unwrap_or(name);
+        let name = name.trim().to_ascii_uppercase();
+        is_symbol(&name).then(|| {
+            if negated {
+                format!("{{ 'not': '{name}' }}")
+            } else {
+                format!("'{name}'")
+            }
+        })
+    };
+    let list = |operator: &str, separator: &str| {
+        let terms: Option<Vec<String>> = text.split(separator).map(term).collect();
+        Some(format!("{{ '{operator}': [ {} ] }}", terms?.join(", ")))
+    };
+    match (text.contains("&&"), text.contains("||")) {
+        (true, true) => None,
+        (true, false) => list("all", "&&"),
+        (false, true) => list("any", "||"),
+        (false, false) => term(text),
+    }
+}
+
+fn is_symbol(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Reads the parts of one definition.
@@ -70,21 +132,23 @@ impl<'g> Members<'g, '_> {
         // A misspelt key is both unknown and missing; one complaint suffices.
         let mut mended: Vec<&str> = Vec::new();
         for entry in &strangers {
-            let meant = suggest::nearest(&entry.key, known()).or_else(|| {
-                let missing = missing.as_slice();
-                match (usual_slip(&entry.key), missing) {
-                    (Some(meant), _) if known().any(|key| key == meant) => Some(meant),
+            let slip = usual_slip(&entry.key).and_then(|slip| known().find(|key| *key == slip));
+            let meant = slip
+                .or_else(|| suggest::nearest(&entry.key, known()))
+                .or_else(|| {
                     // One key too many and one too few: most likely the one stands for the other.
-                    (_, [only]) if strangers.len() == 1 => Some(*only),
-                    _ => None,
-                }
-            });
+                    match missing.as_slice() {
+                        [only] if strangers.len() == 1 && foreign_key(&entry.key).is_none() => Some(*only),
+                        _ => None,
+                    }
+                });
             if let Some(meant) = meant {
                 mended.push(meant);
             }
-            let help = match meant {
-                Some(meant) => format!("did you mean '{meant}'?"),
-                None => {
+            let help = match (meant, foreign_key(&entry.key)) {
+                (Some(meant), _) => format!("did you mean '{meant}'?"),
+                (None, Some(help)) => help.to_owned(),
+                (None, None) => {
                     format!("the keys that {what} may have are {}", suggest::list(known()))
                 }
             };
@@ -392,7 +456,11 @@ impl<'g> Members<'g, '_> {
                     value.span,
                     format!("{what} must be the name of a type, not {}", other.describe()),
                 );
-                self.report(diagnostic);
+                let help = match other {
+                    ValueKind::Object(_) => "define a struct with these members, and name it here",
+                    _ => "one name, in quotes",
+                };
+                self.report(diagnostic.help(help));
                 None
             }
         }
@@ -492,11 +560,7 @@ impl<'g> Members<'g, '_> {
     }
 
     fn symbol(&mut self, symbol: &str, span: Span) -> Condition {
-        let valid = symbol.starts_with(|c: char| c.is_ascii_uppercase())
-            && symbol
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
-        if !valid {
+        if !is_symbol(symbol) {
             let diagnostic = Diagnostic::error(
                 codes::BAD_SYMBOL,
                 span,
@@ -504,6 +568,8 @@ impl<'g> Members<'g, '_> {
             );
             let help = if symbol.trim().is_empty() {
                 "name a symbol, or leave 'if' out".to_owned()
+            } else if let Some(better) = condition_from_c(symbol) {
+                format!("write `{better}`")
             } else if symbol.contains("defined")
                 || symbol.contains("&&")
                 || symbol.contains("||")
@@ -545,6 +611,16 @@ impl<'g> Members<'g, '_> {
             self.report(diagnostic);
             return Condition::Always;
         };
+        if let ("not", ValueKind::Array(_)) = (&*entry.key, &entry.value.kind) {
+            let diagnostic = Diagnostic::error(
+                codes::BAD_CONDITION,
+                entry.value.span,
+                format!("'not' in the condition of {what} takes one condition, not an array"),
+            )
+            .help("write `{ 'not': 'SYMBOL' }`, or `{ 'not': { 'any': [ ... ] } }` for none of several");
+            self.report(diagnostic);
+            return Condition::Always;
+        }
         if entry.key == "not" {
             return Condition::Not(Box::new(self.condition_value(&entry.value, what)));
         }

@@ -249,11 +249,15 @@ impl<'a> Gatherer<'a, '_> {
         let span = directive.unwrap_or(Span::new(file, 0, 0));
         let name = self.sources.name(file);
         self.diagnostics.push(match problem {
-            ReadProblem::Io(reason) => Diagnostic::error(
-                codes::CANNOT_READ,
-                span,
-                format!("cannot read '{name}': {reason}"),
-            ),
+            ReadProblem::Io(reason) => {
+                let message = format!("cannot read '{name}': {reason}");
+                let diagnostic = Diagnostic::error(codes::CANNOT_READ, span, message);
+                if directive.is_some() {
+                    diagnostic.help("the path starts from the folder of the file that includes")
+                } else {
+                    diagnostic
+                }
+            }
             ReadProblem::TooLong => Diagnostic::error(
                 codes::TOO_LARGE,
                 span,
@@ -529,12 +533,23 @@ impl<'a> Gatherer<'a, '_> {
                     )
                     .help(
                         suggest::did_you_mean(unknown, PRAGMAS)
+                            .or_else(|| renamed(unknown))
                             .unwrap_or_else(|| format!("the pragmas are {}", suggest::list(PRAGMAS))),
                     ),
                 ),
             }
         }
     }
+}
+
+/// What a pragma of older schemas is called now.
+fn renamed(pragma: &str) -> Option<String> {
+    let now = match pragma {
+        "returns-whitelist" => "command-returns-exceptions",
+        "name-case-whitelist" => "member-name-exceptions",
+        _ => return None,
+    };
+    Some(format!("it is called '{now}' now"))
 }
 
 /// Whether a comment documents a definition.

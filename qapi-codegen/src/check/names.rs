@@ -130,9 +130,11 @@ pub(crate) fn check_definition(
             span,
             format!("the name of {} must be {rule}", meta.with_article()),
         );
-        if better != name {
-            diagnostic = diagnostic.help(format!("write '{better}'"));
-        }
+        diagnostic = diagnostic.help(if better != name {
+            format!("write '{better}'")
+        } else {
+            "an upper case letter first, and at least one in lower case".to_owned()
+        });
         diagnostics.push(diagnostic);
     }
     if !matches!(meta, Meta::Command | Meta::Event) && name.ends_with("List") {
@@ -302,6 +304,9 @@ fn why_invalid(name: &str) -> String {
     }
     if name.starts_with('_') {
         return format!("{rule}; downstream names start with `__com.example_`");
+    }
+    if let Some(bare) = name.strip_suffix('?').or(name.strip_prefix('?')) {
+        return format!("an optional member is written '*{bare}'");
     }
     if name.starts_with('*') {
         return "only members may be optional, and one `*` says so".to_owned();

@@ -282,8 +282,24 @@ impl<'g, 'a> Shaper<'g, 'a, '_> {
 
     fn keys(&mut self, required: &[&str], optional: &[&str]) {
         let what = self.meta.with_article();
+        let told = self.members.diagnostics.len();
         self.members
             .keys(self.object, &what, Some(self.name_span), required, optional);
+        let example = match self.meta {
+            Meta::Enum => "`'data': [ 'first', 'second' ]`",
+            Meta::Struct => "`'data': { 'name': 'str' }`, or `'data': {}` for no members",
+            Meta::Union => {
+                "`'base': { 'kind': 'SomeEnum' }, 'discriminator': 'kind'`: the base has the member whose value chooses the \
+                 branch; values that are told apart by their kind of JSON value alone are an 'alternate'"
+            }
+            Meta::Alternate => "`'data': { 'name': 'str', 'file': 'File' }`",
+            Meta::Command | Meta::Event => return,
+        };
+        for diagnostic in self.members.diagnostics.iter_mut().skip(told) {
+            if diagnostic.code == codes::MISSING_KEY {
+                diagnostic.help = Some(example.to_owned());
+            }
+        }
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {

@@ -107,6 +107,7 @@ pub(crate) fn resolve(
         },
         module: ModuleId::from_index(0),
         faulty: false,
+        misshapen: false,
         unknown: Vec::new(),
     };
     for (index, definition) in raw.iter().enumerate() {
@@ -150,6 +151,8 @@ struct Resolver<'n, 'd> {
     /// Of the definition at hand: its module, and whether something in it could not be resolved.
     module: ModuleId,
     faulty: bool,
+    /// Of the definition at hand: it is wrong already without any name being resolved.
+    misshapen: bool,
     /// Uses of names that are unknown: the name, where it stands and what uses it.
     unknown: Vec<(String, Span, String)>,
 }
@@ -185,6 +188,7 @@ impl Resolver<'_, '_> {
         };
         self.module = raw.module;
         self.faulty = raw.faulty;
+        self.misshapen = raw.faulty;
         match &raw.body {
             Body::Enum { values, prefix } => {
                 let values = values
@@ -426,6 +430,10 @@ impl Resolver<'_, '_> {
 
     fn wrong_branch(&mut self, raw: &RawType<'_>, of: TypeRef) {
         self.faulty = true;
+        if self.misshapen {
+            // It may not have been meant to be a union.
+            return;
+        }
         let what = self.describe(of, raw.name);
         self.diagnostics.push(
             Diagnostic::error(codes::BRANCH_TYPE, raw.span, format!("a branch cannot be {what}"))

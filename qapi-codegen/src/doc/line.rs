@@ -64,7 +64,7 @@ pub(super) struct Lines<'a, 'd> {
     literal: Literal,
     /// The closing line was met.
     pub closed: bool,
-    /// Something about a line was wrong.
+    /// Something was wrong that may hide what the comment says.
     pub damaged: bool,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
@@ -265,7 +265,8 @@ impl<'a, 'd> Lines<'a, 'd> {
             .nth(WIDTH - 2)
             .map_or(line.text.len(), |(at, _)| at);
         let span = self.span(line, fits, line.text.len() - fits);
-        self.report(
+        // What the comment says is known all the same.
+        self.diagnostics.push(
             Diagnostic::error(
                 codes::DOC_LONG_LINE,
                 span,
@@ -278,7 +279,7 @@ impl<'a, 'd> Lines<'a, 'd> {
     fn check_sentences(&mut self, line: &Line<'a>) {
         if let Some(at) = single_space(line.text) {
             let span = self.span(line, at, 2);
-            self.report(
+            self.diagnostics.push(
                 Diagnostic::error(codes::DOC_SENTENCE_SPACE, span, "one space between two sentences")
                     .help("separate sentences with two spaces, or break the line between them"),
             );
