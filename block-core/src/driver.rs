@@ -139,6 +139,17 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Changes the length, in bytes. New bytes read as zeroes.
     fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_>;
 
+    /// Whether space is better taken before it is written piece by piece: it keeps the file in one piece on a disk, and
+    /// does nothing for one in memory.
+    fn wants_space(&self) -> bool {
+        false
+    }
+
+    /// Takes space for a range that was never written, at the end of the file or beyond; it reads as zeroes.
+    fn take_space(&self, _offset: u64, _len: u64) -> IoFuture<'_> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Reserves host space for a write that the caller makes by itself (`copy_file_range`); `None` where the
     /// driver has no verbatim host bytes. Until [`commit_write`](Driver::commit_write) the old content is seen;
     /// without a commit the space is given back by [`abandon_write`](Driver::abandon_write).

@@ -439,6 +439,11 @@ fn passed_listener(fd: OwnedFd) -> Result<Bound, CliError> {
 async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
     match address {
         Address::Unix { path, is_abstract } => {
+            // What the address of a socket has room for.
+            const MOST_BYTES: usize = 108;
+            if path.len() >= MOST_BYTES {
+                return Err(CliError::new(format!("UNIX socket path '{path}' is too long")));
+            }
             let bound = if *is_abstract {
                 use std::os::linux::net::SocketAddrExt;
                 std::os::unix::net::SocketAddr::from_abstract_name(path)

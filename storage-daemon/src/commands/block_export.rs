@@ -185,6 +185,12 @@ impl Daemon {
         {
             return Err(Error::generic(format!("iothread \"{id}\" not found")));
         }
+        if args.iothread.is_some()
+            && args.fixed_iothread == Some(true)
+            && node.parents().iter().any(|edge| edge.name() == "root")
+        {
+            return Err(Error::generic("Cannot change iothread of active block backend"));
+        }
         let writable = args.writable.unwrap_or(false);
         let BlockExportOptionsBranch::Nbd(options) = args.branch;
         let server = options.server.unwrap_or_default();

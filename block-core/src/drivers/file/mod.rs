@@ -486,6 +486,18 @@ impl Driver for HostFile {
         })
     }
 
+    fn wants_space(&self) -> bool {
+        self.kind == Kind::Regular && !self.open.load().inline
+    }
+
+    fn take_space(&self, offset: u64, len: u64) -> IoFuture<'_> {
+        Box::pin(async move {
+            self.call(move |file| space::take(file, offset, len)).await?;
+            self.length.fetch_max(offset + len, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
     fn host_extent(&self, offset: u64) -> Option<HostExtent> {
         Some(HostExtent {
             file: self.file(),

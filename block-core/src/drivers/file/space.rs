@@ -26,6 +26,14 @@ pub(super) fn punch(file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
     )?)
 }
 
+/// Takes space for a range that was never written. A file system that cannot do that writes holes as it goes.
+pub(super) fn take(file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), offset, len).map_err(io::Error::from) {
+        Err(error) if lacks(&error) => Ok(()),
+        result => result,
+    }
+}
+
 /// Whether the file system merely lacks a way to do something.
 fn lacks(error: &io::Error) -> bool {
     matches!(

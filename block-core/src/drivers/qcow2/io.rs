@@ -376,6 +376,9 @@ impl Qcow2 {
         };
         let host = taken.first << bits;
         match old {
+            None if taken.fresh && self.file.wants_space() => {
+                self.file.take_space(host, to_u64(cluster)).await?;
+            }
             None if taken.fresh => {}
             None => {
                 self.file
@@ -521,7 +524,11 @@ impl Qcow2 {
                     let head = at & ((1 << bits) - 1);
                     let whole = head + len == allocation.count << bits && head == 0;
                     // Beyond the old end of the disk, and in space never written, zeroes need no writing.
-                    let plain = whole || (allocation.fresh && allocation.head_zero && allocation.tail_zero);
+                    let plain = whole
+                        || (allocation.fresh
+                            && allocation.head_zero
+                            && allocation.tail_zero
+                            && !self.file.wants_space());
                     let data = rest.get(..usize::try_from(len).ok()?)?;
                     let written = if plain {
                         self.file.try_write(allocation.host + head, data, flags)
@@ -620,6 +627,9 @@ impl Qcow2 {
         );
         let silent = allocation.fresh || (head == 0 && tail == 0);
         if !read_head && !read_tail && silent {
+            if (head > 0 || tail > 0) && self.file.wants_space() {
+                self.file.take_space(allocation.host, total).await?;
+            }
             self.file.event("write_aio");
             return self.write_file(allocation.host + head, data, flags).await;
         }
@@ -743,6 +753,18 @@ impl Qcow2 {
             match found.source {
                 Source::Zero(_) => {}
                 Source::Backing if at >= backing_len => {}
+                Source::Backing => {
+                    let backing = self.backing.load_full();
+                    let run = match backing {
+                        Some(backing) => backing.zero_run(at, found.len.min(backing_len - at)).await?,
+                        None => found.len,
+                    };
+                    if run == 0 {
+                        return Ok(false);
+                    }
+                    at += run;
+                    continue;
+                }
                 _ => return Ok(false),
             }
             at += found.len;
@@ -761,10 +783,12 @@ impl Qcow2 {
             let stop = end.min((at / cluster + 1) * cluster);
             let start = at - at % cluster;
             let disk_end = self.length.load(Ordering::Acquire).min(start + cluster);
-            if !self.reads_zero(at, stop - at).await? {
-                let rest_zero = v3
-                    && self.reads_zero(start, at - start).await?
-                    && self.reads_zero(stop, disk_end.saturating_sub(stop)).await?;
+            let zero_already = self.reads_zero(at, stop - at).await?;
+            let rest_zero = v3
+                && self.reads_zero(start, at - start).await?
+                && self.reads_zero(stop, disk_end.saturating_sub(stop)).await?;
+            // A zero cluster says so itself, whatever the layers below will hold.
+            if rest_zero || !zero_already {
                 if rest_zero {
                     let mode = if unmap { ZeroMode::Unmap } else { ZeroMode::Keep };
                     self.zero_clusters(start / cluster, 1, mode).await?;

@@ -60,6 +60,24 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// A mapping is not needed.
     fn abandon_write(&self, _mapping: WriteMapping) {}
 
+    /// See [`Driver::wants_space`](crate::driver::Driver::wants_space).
+    fn wants_space(&self) -> bool {
+        false
+    }
+
+    /// See [`Driver::take_space`](crate::driver::Driver::take_space).
+    fn take_space(&self, _offset: u64, _len: u64) -> IoFuture<'_> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// How many bytes from `offset` on, at most `len`, read as zeroes without looking at data, through all layers.
+    fn zero_run(&self, offset: u64, len: u64) -> IoFuture<'_, u64> {
+        Box::pin(async move {
+            let status = self.block_status(offset, len, false).await?;
+            Ok(if status.zero { status.len.min(len) } else { 0 })
+        })
+    }
+
     /// Space that a write beyond the end skips, or makes, reads as zeroes (regular files; not devices).
     fn grows_zeroed(&self) -> bool {
         true
@@ -125,6 +143,21 @@ impl Storage for Child {
 
     fn abandon_write(&self, mapping: WriteMapping) {
         Child::abandon_write(self, mapping);
+    }
+
+    fn wants_space(&self) -> bool {
+        self.node().driver().wants_space()
+    }
+
+    fn take_space(&self, offset: u64, len: u64) -> IoFuture<'_> {
+        Box::pin(async move { self.node().driver().take_space(offset, len).await })
+    }
+
+    fn zero_run(&self, offset: u64, len: u64) -> IoFuture<'_, u64> {
+        Box::pin(async move {
+            let status = self.node().status_above(None, offset, len).await?;
+            Ok(if status.zero { status.len.min(len) } else { 0 })
+        })
     }
 
     fn grows_zeroed(&self) -> bool {
