@@ -9,6 +9,7 @@ use super::perm::Perm;
 use super::permissions::{check_cycle, exchange_backing};
 use super::{Backend, BackendUser, Child, Graph, Node, Parent};
 use crate::driver::Preallocation;
+use crate::drivers::qcow2::Qcow2;
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef};
 use crate::sync::lock;
@@ -55,6 +56,27 @@ fn invalid(text: impl Into<String>) -> BlockError {
     BlockError::new(ErrorKind::Invalid, text)
 }
 
+/// A node and the nodes that were opened for its image, as they would be with or without write access. Those that are
+/// so already are left out.
+fn with_own_children(node: &Arc<Node>, read_only: bool) -> Vec<(Arc<Node>, NodeOptions)> {
+    let mut nodes = Vec::new();
+    let mut pending = vec![Arc::clone(node)];
+    while let Some(node) = pending.pop() {
+        let mut options = node.options();
+        options.read_only = Some(read_only);
+        for child in node.children() {
+            let below = child.node();
+            if child.role() != super::ChildRole::Backing && !below.is_monitor_owned() {
+                pending.push(below);
+            }
+        }
+        if node.is_read_only() != read_only {
+            nodes.push((node, options));
+        }
+    }
+    nodes
+}
+
 /// The children that options name, with the names of their edges.
 fn references(options: &DriverOptions) -> Vec<(&'static str, &NodeRef)> {
     match options {
@@ -97,21 +119,11 @@ impl Graph {
     /// Makes a node that nobody writes any more read-only, with the nodes that were opened for its image.
     pub async fn make_read_only(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
         let _change = self.change.lock().await;
-        let mut plan = Plan::default();
-        let mut pending = vec![Arc::clone(node)];
-        while let Some(node) = pending.pop() {
-            let mut options = node.options();
-            options.read_only = Some(true);
-            for child in node.children() {
-                let below = child.node();
-                if child.role() != super::ChildRole::Backing && !below.is_monitor_owned() {
-                    pending.push(below);
-                }
-            }
-            if !node.is_read_only() {
-                plan.nodes.push((node, options));
-            }
-        }
+        let nodes = with_own_children(node, true);
+        let plan = Plan {
+            nodes,
+            ..Plan::default()
+        };
         self.carry_out(plan).await
     }
 
@@ -314,6 +326,40 @@ impl Graph {
         if let Err(error) = super::permissions::refresh(&touched) {
             tracing::error!(%error, "the permissions from before could not be put back");
         }
+    }
+
+    /// Changes the backing file's name in an image's header; an empty name is none. An image that is open for reading
+    /// is made writable for that moment.
+    pub async fn change_backing_file(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        name: &str,
+        format: &str,
+    ) -> Result<()> {
+        let _change = self.change.lock().await;
+        let image = node.driver().as_any().downcast_ref::<Qcow2>();
+        let Some(image) = image else {
+            return Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Could not change the backing file: Operation not supported",
+            ));
+        };
+        let _drained = self.drain(std::slice::from_ref(node)).await;
+        let read_only = node.is_read_only();
+        if read_only {
+            let nodes = with_own_children(node, false);
+            self.change_options(nodes, Vec::new()).await?;
+        }
+        let backing = (!name.is_empty()).then(|| (name.to_owned(), Some(format.to_owned())));
+        let result = image
+            .change_backing_file(backing)
+            .await
+            .map_err(|error| error.context(format!("Could not change backing file to '{name}'")));
+        if read_only {
+            self.change_options(with_own_children(node, true), Vec::new())
+                .await?;
+        }
+        result
     }
 
     /// Changes the length of a node (`block_resize`).

@@ -17,6 +17,8 @@ pub(super) struct ExportInfo {
     pub(super) maximum_block: u32,
     /// The id of the context for block status.
     pub(super) context: Option<u32>,
+    /// Requests and replies have extended headers.
+    pub(super) extended: bool,
 }
 
 impl ExportInfo {
@@ -70,17 +72,16 @@ pub(super) async fn negotiate(
         let encrypted = tls.upgrade(talk.stream).await;
         talk.stream = encrypted.map_err(|error| protocol(&format!("TLS handshake failed: {error}")))?;
     }
-    let structured = matches!(
-        talk.ask(option::STRUCTURED_REPLY, &[]).await?.pop(),
-        Some((reply::ACK, _))
-    );
+    // Extended headers have structured replies in them.
+    let extended = talk.accepts(option::EXTENDED_HEADERS).await?;
+    let structured = extended || talk.accepts(option::STRUCTURED_REPLY).await?;
     let context = if structured {
         talk.context(export, context).await?
     } else {
         None
     };
     let info = talk.go(export, context).await?;
-    Ok((talk.stream, info))
+    Ok((talk.stream, ExportInfo { extended, ..info }))
 }
 
 struct Talk {
@@ -141,6 +142,14 @@ impl Talk {
         Err(protocol("too many option replies"))
     }
 
+    /// Whether the server agrees to an option without data.
+    async fn accepts(&mut self, option: u32) -> Result<bool> {
+        Ok(matches!(
+            self.ask(option, &[]).await?.pop(),
+            Some((reply::ACK, _))
+        ))
+    }
+
     async fn context(&mut self, export: &str, context: &str) -> Result<Option<u32>> {
         let mut data = with_length(export);
         data.extend_from_slice(&1u32.to_be_bytes());
@@ -163,6 +172,7 @@ impl Talk {
             minimum_block: 1,
             maximum_block: proto::MAX_PAYLOAD_BYTES,
             context,
+            extended: false,
         };
         let mut seen = false;
         for (kind, data) in self.ask(option::GO, &data).await? {

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::handshake::ExportInfo;
 use crate::nbd::Stream;
-use crate::nbd::proto::{self, Cursor, Request, chunk, command};
+use crate::nbd::proto::{self, Cursor, Request, chunk, command, command_flag};
 use crate::sync::lock;
 
 /// A reply: an errno (0 is success) with the server's text, and what came with it.
@@ -62,6 +62,7 @@ impl Link {
             pending: Mutex::new(Some(HashMap::new())),
             lost: Notify::new(),
         });
+        let extended = info.extended;
         let (outgoing, mut requests) = mpsc::unbounded_channel::<(Request, Vec<u8>)>();
         let send = {
             let shared = Arc::clone(&shared);
@@ -69,7 +70,7 @@ impl Link {
                 let mut out = Vec::new();
                 while let Some((request, payload)) = requests.recv().await {
                     out.clear();
-                    request.encode(false, &mut out);
+                    encode(request, extended, &mut out);
                     let mut result = Ok(());
                     if payload.len() < 64 << 10 {
                         out.extend_from_slice(&payload);
@@ -83,7 +84,7 @@ impl Link {
                         let Ok((request, payload)) = requests.try_recv() else {
                             break;
                         };
-                        request.encode(false, &mut out);
+                        encode(request, extended, &mut out);
                         out.extend_from_slice(&payload);
                     }
                     if result.is_ok() {
@@ -102,7 +103,7 @@ impl Link {
         let receive = {
             let shared = Arc::clone(&shared);
             handle.spawn(async move {
-                if let Err(error) = receive(reader, &shared).await {
+                if let Err(error) = receive(reader, &shared, extended).await {
                     tracing::debug!(%error, "NBD connection lost");
                 }
                 shared.lose();
@@ -189,13 +190,22 @@ fn invalid(text: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-async fn receive(reader: impl AsyncRead + Unpin, shared: &Shared) -> io::Result<()> {
+/// Extended headers tell of a payload where there is one.
+fn encode(mut request: Request, extended: bool, out: &mut Vec<u8>) {
+    if extended && request.command == command::WRITE {
+        request.flags |= command_flag::PAYLOAD_LEN;
+    }
+    request.encode(extended, out);
+}
+
+async fn receive(reader: impl AsyncRead + Unpin, shared: &Shared, extended: bool) -> io::Result<()> {
     let mut reader = tokio::io::BufReader::with_capacity(128 << 10, reader);
     loop {
         let magic = reader.read_u32().await?;
         match magic {
-            proto::SIMPLE_REPLY_MAGIC => simple(&mut reader, shared).await?,
-            proto::STRUCTURED_REPLY_MAGIC => structured(&mut reader, shared).await?,
+            proto::SIMPLE_REPLY_MAGIC if !extended => simple(&mut reader, shared).await?,
+            proto::STRUCTURED_REPLY_MAGIC if !extended => structured(&mut reader, shared, false).await?,
+            proto::EXTENDED_REPLY_MAGIC if extended => structured(&mut reader, shared, true).await?,
             _ => return Err(invalid("bad reply magic")),
         }
     }
@@ -222,11 +232,20 @@ async fn simple(reader: &mut (impl AsyncRead + Unpin), shared: &Shared) -> io::R
     Ok(())
 }
 
-async fn structured(reader: &mut (impl AsyncRead + Unpin), shared: &Shared) -> io::Result<()> {
+async fn structured(
+    reader: &mut (impl AsyncRead + Unpin),
+    shared: &Shared,
+    extended: bool,
+) -> io::Result<()> {
     let flags = reader.read_u16().await?;
     let kind = reader.read_u16().await?;
     let cookie = reader.read_u64().await?;
-    let len = reader.read_u32().await?;
+    let len = if extended {
+        let _offset = reader.read_u64().await?;
+        u32::try_from(reader.read_u64().await?).map_err(|_| invalid("chunk too long"))?
+    } else {
+        reader.read_u32().await?
+    };
     let mut pending = take(shared, cookie)?;
     chunk_body(reader, &mut pending, kind, len).await?;
     if flags & chunk::DONE != 0 {
@@ -284,6 +303,16 @@ async fn chunk_body(
                 let _context = cursor.u32();
                 while let (Some(len), Some(flags)) = (cursor.u32(), cursor.u32()) {
                     pending.reply.extents.push((u64::from(len), flags));
+                }
+                Ok(())
+            } else if kind == chunk::BLOCK_STATUS_EXT && request.command == command::BLOCK_STATUS {
+                let (_context, _count) = (cursor.u32(), cursor.u32());
+                while let (Some(len), Some(flags)) = (cursor.u64(), cursor.u64()) {
+                    // Flags of the one context that is asked for fit in 32 bits; higher ones are nobody's.
+                    pending
+                        .reply
+                        .extents
+                        .push((len, u32::try_from(flags & u64::from(u32::MAX)).unwrap_or(0)));
                 }
                 Ok(())
             } else if kind & 1 << 15 != 0 {

@@ -21,7 +21,8 @@ use schema::{
     BlockJobInfo, BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockResize, BlockSetWriteThreshold,
     BlockStats, BlockdevBackup, BlockdevCreate, BlockdevDel, BlockdevOptions, BlockdevReopen,
     BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal, BlockdevSnapshotSync,
-    DriveBackup, QueryBlockstats, QueryNamedBlockNodes, SnapshotInfo, XDbgBlockGraph,
+    ChangeBackingFile, DriveBackup, QueryBlockstats, QueryNamedBlockNodes, SnapshotInfo,
+    XBlockdevSetIothread, XDbgBlockGraph,
 };
 
 use crate::daemon::Daemon;
@@ -142,6 +143,14 @@ impl BlockCoreCommands for Daemon {
 
     async fn blockdev_create(&self, _call: &Call, args: BlockdevCreate) -> Result<(), Error> {
         create::create(self, args).await
+    }
+
+    async fn change_backing_file(&self, _call: &Call, args: ChangeBackingFile) -> Result<(), Error> {
+        nodes::change_backing_file(self, args).await
+    }
+
+    async fn x_blockdev_set_iothread(&self, _call: &Call, args: XBlockdevSetIothread) -> Result<(), Error> {
+        nodes::set_iothread(self, &args)
     }
 
     async fn block_set_write_threshold(

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use block_core::graph::{Node, Parent};
+use block_core::graph::{ChildRole, Node, OpKind, Parent};
 use qapi_runtime::{Error, ErrorClass};
 
 use crate::convert::error::generic;
 use crate::convert::options::node_options;
 use crate::convert::{nodes, stats as counters};
 use crate::daemon::Daemon;
+use crate::objects::Object;
 
 pub(super) fn query(daemon: &Daemon, flat: bool) -> Vec<schema::BlockDeviceInfo> {
     // Newest first, as clients know it.
@@ -80,6 +81,69 @@ pub(super) async fn resize(daemon: &Daemon, args: schema::BlockResize) -> Result
     daemon
         .on_data(async move { graph.resize(&node, size).await.map_err(generic) })
         .await
+}
+
+/// Rewrites the backing file's name in an image's header.
+pub(super) async fn change_backing_file(
+    daemon: &Daemon,
+    args: schema::ChangeBackingFile,
+) -> Result<(), Error> {
+    let device = daemon.root_device(&args.device)?;
+    let image = daemon.device_or_node(None, Some(&args.image_node_name))?;
+    let mut at = Some(device);
+    while let Some(node) = &at
+        && !Arc::ptr_eq(node, &image)
+    {
+        at = nodes::child_below(node).map(|child| child.node());
+    }
+    if at.is_none() && nodes::child_below(&image).is_some() {
+        return Err(Error::generic(format!(
+            "'{}' and image file are not in the same chain",
+            args.device
+        )));
+    }
+    let Some(format) = image.backing().map(|backing| backing.driver().name().to_owned()) else {
+        return Err(Error::generic(
+            "not allowing backing file change on an image without a backing file",
+        ));
+    };
+    image.check_op(OpKind::ExternalSnapshot).or_else(|error| {
+        // An image in the middle of a chain may be changed; one that a job works on may not.
+        let in_chain = image
+            .parents()
+            .iter()
+            .any(|edge| edge.role() == ChildRole::Backing);
+        if in_chain { Ok(()) } else { Err(generic(error)) }
+    })?;
+    let graph = Arc::clone(&daemon.graph);
+    daemon
+        .on_data(async move {
+            graph
+                .change_backing_file(&image, &args.backing_file, &format)
+                .await
+                .map_err(generic)
+        })
+        .await
+}
+
+/// Nodes are not bound to threads: only what was named is checked.
+pub(super) fn set_iothread(daemon: &Daemon, args: &schema::XBlockdevSetIothread) -> Result<(), Error> {
+    let name = &args.node_name;
+    let node = daemon
+        .graph
+        .find(name)
+        .ok_or_else(|| Error::generic(format!("Failed to find node with node-name='{name}'")))?;
+    if args.force != Some(true) && node.parents().iter().any(|edge| edge.name() == "root") {
+        return Err(Error::generic(format!(
+            "Node {name} is associated with a BlockBackend and could be in use (use force=true to override this \
+             check)"
+        )));
+    }
+    match &args.iothread {
+        schema::StrOrNull::N => Ok(()),
+        schema::StrOrNull::S(id) if matches!(daemon.objects.get(id), Some(Object::Iothread)) => Ok(()),
+        schema::StrOrNull::S(id) => Err(Error::generic(format!("Cannot find iothread {id}"))),
+    }
 }
 
 pub(super) fn set_write_threshold(

@@ -10,6 +10,16 @@ use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2, Storage, create};
 
 const SIZE: u64 = 256 << 10;
 
+/// The seeds of a test: its own, or those that `QCOW2_CRASH_SEEDS=FIRST:COUNT` asks for.
+fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("QCOW2_CRASH_SEEDS").ok().and_then(|text| {
+        let (first, count) = text.split_once(':')?;
+        Some((first.parse().ok()?, count.parse().ok()?))
+    });
+    let (first, count): (u64, u64) = asked.unwrap_or((first, count));
+    first..first + count
+}
+
 /// What the disk may hold at a place: the last flushed value, or any written since.
 struct Model {
     now: Vec<u8>,
@@ -176,39 +186,45 @@ fn variants() -> Vec<CreateOptions> {
 
 #[tokio::test]
 async fn killed_after_every_write() {
-    for (nth, options) in variants().into_iter().enumerate() {
-        let snapshots = options.version >= 3 && options.refcount_bits > 1;
-        let (file, image) = start(&options).await;
-        let base = file.writes();
-        script(&image, &mut Model::new(), 11, snapshots).await.unwrap();
-        image.close().await.unwrap();
-        let total = file.writes() - base;
-        let folder = Folder::new();
-        for budget in 0..=total {
-            let (file, image) = start(&options).await;
-            file.fail_after(budget);
-            let mut model = Model::new();
-            let ended = script(&image, &mut model, 11, snapshots).await;
-            drop(image);
-            let why = format!(
-                "variant {nth}, killed after write {budget} of {total}, script {}",
-                ended.is_ok()
-            );
-            // QEMU's own judgement now and then: it takes a process each.
-            let folder = (budget % 97 == 0).then_some(&folder);
-            // All that was written is there, as after kill -9.
-            judge(file.bytes(), &model, folder.filter(|_| !snapshots), &why).await;
-            let mut random = Random::new(budget);
-            for cut in 0..3 {
-                let why = format!("{why}, power cut {cut}");
-                judge(
-                    file.after_power_cut(&mut random),
-                    &model,
-                    folder.filter(|_| !snapshots),
-                    &why,
-                )
-                .await;
-            }
+    for seed in seeds(11, 1) {
+        for (nth, options) in variants().into_iter().enumerate() {
+            kill_after_every_write(seed, nth, &options).await;
+        }
+    }
+}
+
+async fn kill_after_every_write(seed: u64, nth: usize, options: &CreateOptions) {
+    let snapshots = options.version >= 3 && options.refcount_bits > 1;
+    let (file, image) = start(options).await;
+    let base = file.writes();
+    script(&image, &mut Model::new(), seed, snapshots).await.unwrap();
+    image.close().await.unwrap();
+    let total = file.writes() - base;
+    let folder = Folder::new();
+    for budget in 0..=total {
+        let (file, image) = start(options).await;
+        file.fail_after(budget);
+        let mut model = Model::new();
+        let ended = script(&image, &mut model, seed, snapshots).await;
+        drop(image);
+        let why = format!(
+            "seed {seed}, variant {nth}, killed after write {budget} of {total}, script {}",
+            ended.is_ok()
+        );
+        // QEMU's own judgement now and then: it takes a process each.
+        let folder = (budget % 97 == 0).then_some(&folder);
+        // All that was written is there, as after kill -9.
+        judge(file.bytes(), &model, folder.filter(|_| !snapshots), &why).await;
+        let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(budget));
+        for cut in 0..3 {
+            let why = format!("{why}, power cut {cut}");
+            judge(
+                file.after_power_cut(&mut random),
+                &model,
+                folder.filter(|_| !snapshots),
+                &why,
+            )
+            .await;
         }
     }
 }
@@ -216,7 +232,7 @@ async fn killed_after_every_write() {
 /// Requests at the same time, some of them dropped half-way.
 #[tokio::test]
 async fn dropped_requests_do_no_harm() {
-    for seed in 0..60u64 {
+    for seed in seeds(0, 60) {
         let options = variants().remove(usize::try_from(seed % 4).unwrap());
         let (file, image) = start(&options).await;
         file.stall(seed + 1);
@@ -298,7 +314,7 @@ async fn lazy_refcounts_are_repaired() {
         lazy_refcounts: true,
         ..CreateOptions::default()
     };
-    for seed in 0..10 {
+    for seed in seeds(0, 10) {
         let (file, image) = start(&options).await;
         let mut model = Model::new();
         script(&image, &mut model, seed, false).await.unwrap();
