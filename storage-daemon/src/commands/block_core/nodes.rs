@@ -9,7 +9,7 @@ use crate::convert::error::generic;
 use crate::convert::options::node_options;
 use crate::convert::{nodes, stats as counters};
 use crate::daemon::Daemon;
-use crate::objects::Object;
+use crate::objects::Kind;
 
 pub(super) fn query(daemon: &Daemon, flat: bool) -> Vec<schema::BlockDeviceInfo> {
     // Newest first, as clients know it.
@@ -141,7 +141,14 @@ pub(super) fn set_iothread(daemon: &Daemon, args: &schema::XBlockdevSetIothread)
     }
     match &args.iothread {
         schema::StrOrNull::N => Ok(()),
-        schema::StrOrNull::S(id) if matches!(daemon.objects.get(id), Some(Object::Iothread)) => Ok(()),
+        schema::StrOrNull::S(id)
+            if daemon
+                .objects
+                .get(id)
+                .is_some_and(|object| matches!(object.kind, Kind::Iothread)) =>
+        {
+            Ok(())
+        }
         schema::StrOrNull::S(id) => Err(Error::generic(format!("Cannot find iothread {id}"))),
     }
 }
