@@ -44,6 +44,8 @@ pub(crate) struct Names<'g> {
     /// How many types are not there by the name that their users know: those whose own name is wrong or
     /// taken, and those that could not be read at all.
     pub misnamed: usize,
+    /// Names of definitions that break the rules for names.
+    pub wrong: Vec<&'g str>,
 }
 
 /// What a name of a type stands for.
@@ -79,6 +81,7 @@ impl<'g> Names<'g> {
             lost: lost.iter().copied().collect(),
             incomplete,
             misnamed: nameless,
+            wrong: Vec::new(),
         };
         let (mut types, mut commands, mut events) = (QTYPE.index() + 1, 0, 0);
         let mut first: Map<&str, &RawDefinition<'g>> = map_for(raw.len());
@@ -122,7 +125,10 @@ impl<'g> Names<'g> {
                 names.metas.push(Some(definition.meta));
             }
             names.ids.push(Ids { entity, implicit });
-            names.misnamed += usize::from(!definition.name_fits);
+            if !definition.name_fits {
+                names.misnamed += 1;
+                names.wrong.push(definition.name);
+            }
             if Builtin::by_name(definition.name).is_some() || definition.name == "QType" {
                 diagnostics.push(
                     Diagnostic::error(

@@ -11,13 +11,14 @@ use crate::ir::{
     Feature, Implicit, Member, Module, ModuleId, Origin, Schema, Struct, Tag, Type, TypeId, TypeKind,
     TypeRef, Union,
 };
-use crate::lookup::Set;
+use crate::lookup::Map;
 use crate::source::{LineIndex, Span};
 
 use super::definitions::{Entity, Found, Ids, Names, QTYPE};
 use super::modules::Gathered;
 use super::names::Meta;
 use super::shape::{Body, Data, RawBranch, RawDefinition, RawFeature, RawMember, RawType};
+use super::suggest;
 
 /// The schema in the making.
 pub(crate) struct Types {
@@ -158,13 +159,26 @@ struct Resolver<'n, 'd> {
 }
 
 impl Resolver<'_, '_> {
-    /// Reports unknown names, unless there are definitions without their right names to explain them all.
+    /// Reports unknown names: those that look like slips, and all others unless there are enough definitions
+    /// without their right names to explain them.
     fn tell_unknown(&mut self) {
-        let distinct: Set<&str> = self.unknown.iter().map(|(name, _, _)| name.as_str()).collect();
-        if distinct.len() <= self.names.misnamed {
-            return;
+        let mut advice: Map<&str, Option<String>> = Map::default();
+        for (name, _, _) in &self.unknown {
+            advice.entry(name).or_insert_with(|| {
+                let meant = suggest::nearest(name, self.names.wrong.iter().copied());
+                if meant.is_some() { None } else { self.names.advice(name) }
+            });
         }
+        let riddles = advice.values().filter(|advice| advice.is_none()).count();
+        let explained = riddles <= self.names.misnamed;
         for (name, span, what) in &self.unknown {
+            let mut advice = advice.get(name.as_str()).cloned().flatten();
+            if advice.is_none() {
+                if explained {
+                    continue;
+                }
+                advice = self.names.advice(name);
+            }
             let label = if name.is_empty() {
                 "the name is empty"
             } else {
@@ -177,7 +191,7 @@ impl Resolver<'_, '_> {
                     format!("{what} uses unknown type '{name}'"),
                 )
                 .note(label)
-                .maybe_help(self.names.advice(name)),
+                .maybe_help(advice),
             );
         }
     }
