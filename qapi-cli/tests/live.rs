@@ -94,7 +94,9 @@ async fn serve(socket: &Path, stop: Stop, ready: &mpsc::Sender<u16>) {
         .stop(stop)
         .build();
     let unix = Listener::unix(socket, UnixOptions::default()).unwrap();
-    let tcp = Listener::tcp(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let tcp = Listener::tcp(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .await
+        .unwrap();
     ready.send(tcp.local_addr().unwrap().port()).unwrap();
     tokio::join!(
         server.serve(unix, ListenOptions::default()),

@@ -166,7 +166,11 @@ impl Resolver<'_, '_> {
         for (name, _, _) in &self.unknown {
             advice.entry(name).or_insert_with(|| {
                 let meant = suggest::nearest(name, self.names.wrong.iter().copied());
-                if meant.is_some() { None } else { self.names.advice(name) }
+                if meant.is_some() {
+                    None
+                } else {
+                    self.names.advice(name)
+                }
             });
         }
         let riddles = advice.values().filter(|advice| advice.is_none()).count();
