@@ -306,6 +306,10 @@ pub enum OnCbwError {
     BreakSnapshot,
 }
 
+/// How many seconds a guest's write waits for a copy whose failure breaks only the snapshot, when nobody said: well below
+/// what guests grant a disk before they call it broken.
+pub const DEFAULT_CBW_TIMEOUT_S: u32 = 10;
+
 /// Options of `copy-before-write`.
 #[derive(Debug, Clone)]
 pub struct CopyBeforeWriteOptions {
@@ -317,8 +321,9 @@ pub struct CopyBeforeWriteOptions {
     pub bitmap: Option<(String, String)>,
     /// What to do when old data cannot be saved.
     pub on_cbw_error: OnCbwError,
-    /// Longest time in seconds a guest write waits for a copy; 0 is no limit.
-    pub cbw_timeout: u32,
+    /// Longest time in seconds a guest write waits for a copy; 0 is no limit. `None`: no limit where the guest's write
+    /// fails with the copy, and [`DEFAULT_CBW_TIMEOUT_S`] where the snapshot breaks.
+    pub cbw_timeout: Option<u32>,
     /// Copy unit of at least this many bytes.
     pub min_cluster_size: Option<u64>,
 }

@@ -314,6 +314,19 @@ impl BlockCopy {
         lock(&self.broken).clone()
     }
 
+    /// Resolves when the point in time is given up.
+    pub async fn lost(&self) {
+        loop {
+            let retired = self.retire.notified();
+            let mut retired = std::pin::pin!(retired);
+            retired.as_mut().enable();
+            if lock(&self.broken).is_some() {
+                return;
+            }
+            retired.await;
+        }
+    }
+
     fn is_retired(&self) -> bool {
         self.retired.load(Ordering::SeqCst)
     }

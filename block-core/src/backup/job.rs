@@ -82,8 +82,8 @@ pub struct BackupOptions {
     pub on_target_error: OnError,
     /// What to do when old data cannot be saved before a guest overwrites it.
     pub on_cbw_error: OnCbwError,
-    /// Longest time in seconds that a guest's write waits for that; 0 is no limit.
-    pub cbw_timeout: u32,
+    /// Longest time in seconds that a guest's write waits for that; 0 is no limit, `None` the default of the policy.
+    pub cbw_timeout: Option<u32>,
     /// Speed limit in bytes a second; 0 is none.
     pub speed: i64,
     /// Takes effect by itself.
@@ -114,7 +114,7 @@ impl BackupOptions {
             on_source_error: OnError::Report,
             on_target_error: OnError::Report,
             on_cbw_error: OnCbwError::BreakGuestWrite,
-            cbw_timeout: 0,
+            cbw_timeout: None,
             speed: 0,
             auto_finalize: true,
             auto_dismiss: true,
@@ -470,6 +470,7 @@ impl BackupJob {
             if let Some(delay) = self.rate.delay().filter(|_| self.copy.is_untaken()) {
                 tokio::select! {
                     () = context.sleep(delay) => {}
+                    () = self.copy.lost() => {}
                     Some(joined) = copiers.join_next() => note(joined, &mut failure),
                 }
                 continue;
@@ -477,6 +478,7 @@ impl BackupJob {
             if copiers.len() as u64 >= workers {
                 tokio::select! {
                     () = context.changed() => {}
+                    () = self.copy.lost() => {}
                     Some(joined) = copiers.join_next() => note(joined, &mut failure),
                 }
                 continue;
@@ -490,8 +492,11 @@ impl BackupJob {
                 Ok(Some(claim)) => claim,
                 Ok(None) => {
                     drop(entered);
-                    if let Some(joined) = copiers.join_next().await {
-                        note(joined, &mut failure);
+                    if !copiers.is_empty() {
+                        tokio::select! {
+                            () = self.copy.lost() => {}
+                            Some(joined) = copiers.join_next() => note(joined, &mut failure),
+                        }
                         continue;
                     }
                     if self.copy.is_in_flight() {
@@ -529,6 +534,10 @@ impl BackupJob {
                 drop(entered);
                 result
             });
+        }
+        // A copy of a lost point in time is nobody's, and what is stuck with the target would not end.
+        if self.copy.broken().is_some() {
+            copiers.abort_all();
         }
         // What is in flight ends by itself; an abort by deadline drops the set and with it what is in flight.
         while let Some(joined) = copiers.join_next().await {

@@ -16,7 +16,7 @@ use crate::driver::{
 };
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::{Child, ChildRole, Needs, OpenContext, Perm, default_child_permissions};
-use crate::options::{CopyBeforeWriteOptions, OnCbwError};
+use crate::options::{CopyBeforeWriteOptions, DEFAULT_CBW_TIMEOUT_S, OnCbwError};
 use crate::sync::lock;
 
 /// Opens one.
@@ -54,7 +54,10 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
         copy,
         policy: Mutex::new(Policy {
             on_error: options.on_cbw_error,
-            timeout_s: options.cbw_timeout,
+            timeout_s: options.cbw_timeout.unwrap_or(match options.on_cbw_error {
+                OnCbwError::BreakGuestWrite => 0,
+                OnCbwError::BreakSnapshot => DEFAULT_CBW_TIMEOUT_S,
+            }),
         }),
         broken: AtomicBool::new(false),
         access: Mutex::new(access),

@@ -165,7 +165,7 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
             target: reference(cbw.target, depth)?,
             bitmap: cbw.bitmap.map(|bitmap| (bitmap.node, bitmap.name)),
             on_cbw_error: cbw.on_cbw_error.map(on_cbw_error).unwrap_or_default(),
-            cbw_timeout: cbw.cbw_timeout.unwrap_or(0),
+            cbw_timeout: cbw.cbw_timeout,
             min_cluster_size: cbw.min_cluster_size,
         }),
         Branch::SnapshotAccess(generic) => DriverOptions::SnapshotAccess {

@@ -361,7 +361,7 @@ async fn fleecing_reads_the_point_in_time() {
             target: NodeRef::Name("t".into()),
             bitmap: Some(("s".into(), "b".into())),
             on_cbw_error: OnCbwError::BreakGuestWrite,
-            cbw_timeout: 0,
+            cbw_timeout: None,
             min_cluster_size: None,
         }),
         ..NodeOptions::default()

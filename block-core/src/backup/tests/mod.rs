@@ -334,13 +334,38 @@ async fn break_snapshot_lets_the_guest_go_on() {
 
     copy.fail_writes.store(0, Ordering::SeqCst);
     copy.hold.store(true, Ordering::SeqCst);
-    backup.cbw_timeout = 1;
+    backup.cbw_timeout = Some(1);
     bench.prepare(backup).await.unwrap().start();
     let started = std::time::Instant::now();
     write(&guest, 0, 100, 2).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(3));
     bench.ended("j").await;
     assert!(bench.take_log().contains("Connection timed out"));
+}
+
+/// Nobody said how long a guest may wait: it is not for ever, and the job ends without a cancel.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_target_breaks_the_snapshot_by_itself() {
+    for sync in [SyncMode::None, SyncMode::Full] {
+        let bench = Bench::new();
+        let (source, _) = bench.node("s", Memory::new(4 * MIB, 1)).await;
+        let (target, copy) = bench.node("t", Memory::new(4 * MIB, 0)).await;
+        let guest = bench.guest(&source);
+        let mut backup = options("j", &source, &target, sync);
+        backup.on_cbw_error = OnCbwError::BreakSnapshot;
+        copy.hold.store(true, Ordering::SeqCst);
+        bench.prepare(backup).await.unwrap().start();
+        let started = tokio::time::Instant::now();
+        write(&guest, 0, 100, 2).await.unwrap();
+        let waited = started.elapsed().as_secs();
+        assert!((9..=11).contains(&waited), "{waited}");
+        // From then on nobody waits.
+        let started = tokio::time::Instant::now();
+        write(&guest, MIB, 100, 2).await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(1));
+        bench.ended("j").await;
+        assert!(bench.take_log().contains("Connection timed out"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

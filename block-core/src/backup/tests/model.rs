@@ -204,7 +204,7 @@ impl History {
             } else {
                 OnCbwError::BreakGuestWrite
             },
-            cbw_timeout: u32::try_from(self.random.below(3)).unwrap(),
+            cbw_timeout: Some(u32::try_from(self.random.below(3)).unwrap()),
             speed: if self.random.one_in(3) { 1 << 18 } else { 0 },
             auto_finalize: !self.random.one_in(5),
             auto_dismiss: !self.random.one_in(5),

@@ -102,7 +102,7 @@ fn common(args: schema::BackupCommon, device: Arc<Node>, target: Arc<Node>) -> R
         on_source_error: on_error(args.on_source_error),
         on_target_error: on_error(args.on_target_error),
         on_cbw_error: args.on_cbw_error.map(on_cbw_error).unwrap_or_default(),
-        cbw_timeout: args.cbw_timeout.unwrap_or(0),
+        cbw_timeout: args.cbw_timeout,
         speed: args.speed.unwrap_or(0),
         auto_finalize: args.auto_finalize.unwrap_or(true),
         auto_dismiss: args.auto_dismiss.unwrap_or(true),
