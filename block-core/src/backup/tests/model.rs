@@ -306,14 +306,46 @@ impl History {
         }
     }
 
-    /// The daemon ends and starts again: bitmaps are stored and loaded.
-    async fn restart(&mut self) {
+    /// One bitmap takes in another of its disk, for good or taken back: it covers more than it must, never less.
+    async fn merge(&mut self, disk: usize) {
+        let _drained = self.drain(disk).await;
+        let disk = &self.disks[disk];
+        let (Some(first), Some(last)) = (disk.bitmaps.first(), disk.bitmaps.last()) else {
+            return;
+        };
+        let (target, source) = if self.random.one_in(2) {
+            (first, last)
+        } else {
+            (last, first)
+        };
+        // Refused while a job holds either.
+        if let Ok(merged) = action::merge(
+            disk.node.bitmaps(),
+            &target.name,
+            std::slice::from_ref(&source.bitmap),
+        ) {
+            if self.random.one_in(2) {
+                merged.commit();
+            } else {
+                merged.abort();
+            }
+        }
+    }
+
+    /// The daemon ends (or is killed) and starts again: bitmaps are stored and loaded, or are not to be trusted.
+    async fn restart(&mut self, killed: bool) {
         self.settle().await;
         for at in 0..2 {
             let disk = self.disks.remove(0);
             disk.guest.detach().await;
             let length = disk.node.length();
-            let stored = disk.node.bitmaps().to_store();
+            let mut stored = disk.node.bitmaps().to_store();
+            for bitmap in &mut stored {
+                bitmap.inconsistent |= killed;
+                if killed {
+                    bitmap.dirty.clear();
+                }
+            }
             self.bench.graph.remove(disk.node.name()).await.unwrap();
             let options = NodeOptions {
                 node_name: Some(disk.node.name().clone()),
@@ -331,6 +363,9 @@ impl History {
             for tracked in &mut bitmaps {
                 tracked.bitmap = node.bitmaps().get(&tracked.name).unwrap();
             }
+            if killed {
+                self.replace_inconsistent(&node, &disk.memory, &mut bitmaps).await;
+            }
             self.disks.push(Disk {
                 node,
                 memory: disk.memory,
@@ -338,6 +373,28 @@ impl History {
                 bitmaps,
             });
             debug_assert!(at < 2);
+        }
+    }
+
+    /// No backup takes a bitmap that nobody can trust. It is removed, and a new chain begins with the disk as it is.
+    async fn replace_inconsistent(&mut self, node: &Arc<Node>, memory: &Memory, bitmaps: &mut [Tracked]) {
+        for tracked in bitmaps {
+            let mut backup = options("no", node, &tracked.target, SyncMode::Incremental);
+            backup.bitmap = Some(tracked.name.clone());
+            let refused = self.bench.prepare(backup).await.unwrap_err();
+            assert!(refused.to_string().contains("inconsistent"), "{refused}");
+            action::clear(node.bitmaps(), &tracked.name).unwrap_err();
+            action::remove(node.bitmaps(), &tracked.name).unwrap().commit();
+            tracked.copy.replace(&memory.content());
+            let spec = BitmapSpec {
+                name: tracked.name.as_str().into(),
+                granularity_bytes: 4096 << self.random.below(6),
+                persistent: true,
+                disabled: false,
+            };
+            let added = action::add(node.bitmaps(), node.length(), &spec).unwrap();
+            tracked.bitmap = added.bitmap().clone();
+            added.commit();
         }
     }
 
@@ -428,8 +485,13 @@ impl History {
             16 => {
                 self.settle().await;
                 if self.random.one_in(3) {
-                    self.restart().await;
+                    let killed = self.random.one_in(3);
+                    self.restart(killed).await;
                 }
+            }
+            17 => {
+                let disk = usize::try_from(self.random.below(2)).unwrap();
+                self.merge(disk).await;
             }
             _ => tokio::time::sleep(Duration::from_millis(self.random.below(40))).await,
         }
