@@ -4,7 +4,11 @@
 //! cluster copies it, everybody else waits for it. A cluster that failed, or whose copier was dropped, goes back into
 //! the set. So a cluster is either still to be copied (and then the source has its old content), on its way, or
 //! copied. This module knows neither jobs nor policies.
+//!
+//! Where somebody copies the rest anyway, a small guest write need not wait for its whole cluster: only the blocks that it
+//! touches are saved, the cluster goes back into the set, and whoever copies it later leaves those blocks alone.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,6 +33,8 @@ const BUFFER_BYTES: u64 = 1 << 20;
 const OFFLOAD_LEAST_BYTES: u64 = 256 << 10;
 /// Pieces that the kernel copies at the same time: more than memory bandwidth serves only adds waiting.
 const LANES: usize = 2;
+/// What a small guest write saves of a cluster, at least.
+const BLOCK_BYTES: u64 = 4096;
 /// How far ahead the source is asked what it holds.
 const LOOKAHEAD_BYTES: u64 = 1 << 40;
 
@@ -74,6 +80,8 @@ pub struct BlockCopy {
     length: u64,
     compress: AtomicBool,
     discard_source: AtomicBool,
+    /// A guest's write may save less than a cluster.
+    by_blocks: AtomicBool,
     /// Cleared when the kernel refuses to copy between the two files.
     offload: AtomicBool,
     sets: Mutex<Sets>,
@@ -97,6 +105,8 @@ struct Sets {
     dirty: HBitmap,
     /// Clusters that were copied.
     copied: HBitmap,
+    /// Of clusters that still have to be copied: the blocks that were, one bit each.
+    saved: BTreeMap<u64, u64>,
     /// Clusters on their way.
     in_flight: Vec<(u64, u64)>,
     in_flight_clusters: u64,
@@ -119,6 +129,8 @@ pub struct Claim {
     /// In clusters.
     start: u64,
     end: u64,
+    /// Only these blocks of its one cluster.
+    blocks: Option<u64>,
     way: Way,
     finished: bool,
 }
@@ -143,7 +155,10 @@ impl Claim {
 
     fn done(mut self) {
         self.finished = true;
-        self.copy.release(self.start, self.end, true);
+        match self.blocks {
+            Some(blocks) => self.copy.keep_blocks(self.start, blocks),
+            None => self.copy.release(self.start, self.end, true),
+        }
     }
 }
 
@@ -185,6 +200,7 @@ impl BlockCopy {
         let sets = Sets {
             dirty,
             copied: HBitmap::new(clusters),
+            saved: BTreeMap::new(),
             in_flight: Vec::new(),
             in_flight_clusters: 0,
             readers: Vec::new(),
@@ -196,6 +212,7 @@ impl BlockCopy {
             length,
             compress: AtomicBool::new(options.compress),
             discard_source: AtomicBool::new(options.discard_source),
+            by_blocks: AtomicBool::new(false),
             offload: AtomicBool::new(true),
             sets: Mutex::new(sets),
             changed: Notify::new(),
@@ -237,6 +254,14 @@ impl BlockCopy {
     /// Allows or forbids that the kernel copies between two files.
     pub fn set_offload(&self, offload: bool) {
         self.offload.store(offload, Ordering::Relaxed);
+    }
+
+    /// A small guest write may save the blocks that it touches instead of whole clusters. Only for a copy that somebody
+    /// completes, to a target that has no clusters of its own.
+    pub fn allow_blocks(&self) {
+        let plain = self.target.info().cluster_bytes.unwrap_or(0) == 0;
+        let few = self.cluster / BLOCK_BYTES <= u64::from(u64::BITS);
+        self.by_blocks.store(plain && few, Ordering::Relaxed);
     }
 
     /// Only these areas (offset and length in bytes) have to be copied. Nothing may have been copied yet.
@@ -339,6 +364,10 @@ impl BlockCopy {
         }
         if success {
             sets.copied.set(start, end);
+            while let Some((cluster, _)) = sets.saved.range(start..end).next() {
+                let cluster = *cluster;
+                sets.saved.remove(&cluster);
+            }
         } else {
             sets.dirty.set(start, end);
         }
@@ -351,6 +380,58 @@ impl BlockCopy {
         self.changed.notify_waiters();
     }
 
+    /// Blocks of a cluster that is on its way were copied: all of it still has to be but them.
+    fn keep_blocks(&self, cluster: u64, blocks: u64) {
+        let all = self.blocks_in(cluster, 0, u64::MAX);
+        let full = {
+            let mut sets = lock(&self.sets);
+            let saved = sets.saved.entry(cluster).or_default();
+            *saved |= blocks;
+            *saved & all == all
+        };
+        self.release(cluster, cluster + 1, full);
+    }
+
+    /// The blocks of a cluster that a range of bytes touches.
+    fn blocks_in(&self, cluster: u64, offset: u64, end: u64) -> u64 {
+        let base = cluster * self.cluster;
+        let limit = (base + self.cluster).min(self.length);
+        let first = offset.clamp(base, limit) - base;
+        let last = end.clamp(base, limit) - base;
+        let below = |block: u64| match block {
+            0 => 0,
+            1..=63 => (1u64 << block) - 1,
+            _ => u64::MAX,
+        };
+        below(last.div_ceil(BLOCK_BYTES)) & !below(first / BLOCK_BYTES)
+    }
+
+    /// What a claim really has to copy, as offsets and lengths in bytes.
+    fn pieces(&self, claim: &Claim) -> Vec<(u64, u64)> {
+        let (offset, len) = claim.range();
+        let sets = lock(&self.sets);
+        if claim.blocks.is_none() && sets.saved.range(claim.start..claim.end).next().is_none() {
+            return vec![(offset, len)];
+        }
+        let mut pieces: Vec<(u64, u64)> = Vec::new();
+        for cluster in claim.start..claim.end {
+            let wanted = claim.blocks.unwrap_or(u64::MAX) & !sets.saved.get(&cluster).copied().unwrap_or(0);
+            let base = cluster * self.cluster;
+            let mut at = base;
+            while at < (base + self.cluster).min(self.length) {
+                let stop = (at + BLOCK_BYTES).min(base + self.cluster).min(self.length);
+                if wanted & self.blocks_in(cluster, at, stop) != 0 {
+                    match pieces.last_mut() {
+                        Some((start, len)) if *start + *len == at => *len += stop - at,
+                        _ => pieces.push((at, stop - at)),
+                    }
+                }
+                at = stop;
+            }
+        }
+        pieces
+    }
+
     fn claim(self: &Arc<Self>, sets: &mut Sets, start: u64, end: u64, way: Way) -> Claim {
         sets.dirty.clear(start, end);
         sets.in_flight.push((start, end));
@@ -359,16 +440,48 @@ impl BlockCopy {
             copy: Arc::clone(self),
             start,
             end,
+            blocks: None,
             way,
             finished: false,
         }
     }
 
+    /// Takes for a guest's write what of a run it has to save.
+    fn guest_claim(
+        self: &Arc<Self>,
+        sets: &mut Sets,
+        run: (u64, u64),
+        clusters: (u64, u64),
+        bytes: (u64, u64),
+    ) -> Claim {
+        let mut claim = self.claim(sets, run.0, run.1, Way::Buffer);
+        if clusters.1 - clusters.0 == 1 && self.by_blocks.load(Ordering::Relaxed) {
+            let touched = self.blocks_in(clusters.0, bytes.0, bytes.1);
+            if touched != self.blocks_in(clusters.0, 0, u64::MAX) {
+                claim.blocks = Some(touched);
+            }
+        }
+        claim
+    }
+
     // --- Guest writes -------------------------------------------------------------------------------------------
 
+    /// Whether nothing in the range has to be copied: its clusters are not in the set, or all blocks that it touches are
+    /// saved.
+    fn is_saved(&self, sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
+        sets.dirty.next_set(clusters.0, clusters.1).is_none_or(|cluster| {
+            let touched = self.blocks_in(cluster, bytes.0, bytes.1);
+            clusters.1 - clusters.0 == 1
+                && sets
+                    .saved
+                    .get(&cluster)
+                    .is_some_and(|saved| touched & !saved == 0)
+        })
+    }
+
     /// Whether a guest may overwrite the range now: nothing in it has to be copied, is on its way or is being read.
-    fn is_free(sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
-        sets.dirty.next_set(clusters.0, clusters.1).is_none()
+    fn is_free(&self, sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
+        self.is_saved(sets, clusters, bytes)
             && !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
             && !sets.readers.iter().any(|range| overlaps(*range, bytes))
     }
@@ -381,7 +494,7 @@ impl BlockCopy {
         let clusters = self.clusters(offset, len);
         let claim = {
             let mut sets = lock(&self.sets);
-            if Self::is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
+            if self.is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
                 return Some(Ok(()));
             }
             if self.discards_source() || self.compress.load(Ordering::Relaxed) {
@@ -399,22 +512,32 @@ impl BlockCopy {
             if sets.dirty.next_set(end, clusters.1).is_some() {
                 return None;
             }
-            self.claim(&mut sets, start, end, Way::Buffer)
+            self.guest_claim(
+                &mut sets,
+                (start, end),
+                clusters,
+                (offset, offset.saturating_add(len)),
+            )
         };
         let started = Instant::now();
-        let (at, len) = claim.range();
-        let result = with_buffer(usize::try_from(len).ok()?, |buf| {
-            if let Err(error) = self.source.try_read(at, buf)? {
-                return Some(Err(CopyError::read(error)));
+        let mut result = Ok(());
+        for (at, len) in self.pieces(&claim) {
+            result = with_buffer(usize::try_from(len).ok()?, |buf| {
+                if let Err(error) = self.source.try_read(at, buf)? {
+                    return Some(Err(CopyError::read(error)));
+                }
+                if is_zero(buf) {
+                    // Finding out whether the target is zero already may wait.
+                    return None;
+                }
+                self.target
+                    .try_write(at, buf, WriteFlags::default())
+                    .map(|result| result.map_err(CopyError::write))
+            })?;
+            if result.is_err() {
+                break;
             }
-            if is_zero(buf) {
-                // Finding out whether the target is zero already may wait.
-                return None;
-            }
-            self.target
-                .try_write(at, buf, WriteFlags::default())
-                .map(|result| result.map_err(CopyError::write))
-        })?;
+        }
         self.note_delay(started);
         if result.is_ok() {
             claim.done();
@@ -437,12 +560,15 @@ impl BlockCopy {
             }
             let claim = {
                 let mut sets = lock(&self.sets);
-                if Self::is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
+                if self.is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
                     break Ok(());
                 }
                 let chunk = (BUFFER_BYTES / self.cluster).max(1);
+                let bytes = (offset, offset.saturating_add(len));
                 let run = sets.dirty.next_run(clusters.0, clusters.1, chunk);
-                run.map(|(start, end)| self.claim(&mut sets, start, end, Way::Buffer))
+                // What is saved and only still being read is waited for.
+                run.filter(|_| !self.is_saved(&sets, clusters, bytes))
+                    .map(|run| self.guest_claim(&mut sets, run, clusters, bytes))
             };
             waited = true;
             match claim {
@@ -542,6 +668,12 @@ impl BlockCopy {
                 .dirty
                 .next_clear(start, stop.min(start + chunk))
                 .unwrap_or(stop.min(start + chunk));
+            // A cluster of which blocks are saved is copied by itself, piece by piece.
+            let (stop, way) = match sets.saved.range(start..stop).next() {
+                Some((first, _)) if *first == start => (start + 1, Way::Buffer),
+                Some((first, _)) => (*first, way),
+                None => (stop, way),
+            };
             // A small piece is copied sooner than a thread is found for it.
             let way = match way {
                 Way::Host(_) if (stop - start) * self.cluster < OFFLOAD_LEAST_BYTES => Way::Buffer,
@@ -590,7 +722,11 @@ impl BlockCopy {
                     self.copy_by_buffer(offset + copied, len - copied, buffer).await?;
                 }
             }
-            Way::Buffer => self.copy_by_buffer(offset, len, buffer).await?,
+            Way::Buffer => {
+                for (at, len) in self.pieces(&claim) {
+                    self.copy_by_buffer(at, len, buffer).await?;
+                }
+            }
         }
         claim.done();
         if self.discards_source() {
@@ -759,8 +895,29 @@ impl BlockCopy {
                     let stop = sets.copied.next_clear(cluster, last).unwrap_or(last);
                     let end = (stop * self.cluster).min(offset + len);
                     return Located::Target(end - offset);
+                } else if let Some(saved) = sets.saved.get(&cluster) {
+                    // Up to where the next block is of the other kind, or the cluster ends.
+                    let limit = ((cluster + 1) * self.cluster).min(offset + len);
+                    let is_saved = |at: u64| saved & self.blocks_in(cluster, at, at + 1) != 0;
+                    let here = is_saved(offset);
+                    let mut end = offset;
+                    while end < limit && is_saved(end) == here {
+                        end = ((end / BLOCK_BYTES + 1) * BLOCK_BYTES).min(limit);
+                    }
+                    if here {
+                        return Located::Target(end - offset);
+                    }
+                    sets.readers.push((offset, end));
+                    let guard = ReadGuard {
+                        copy: Arc::clone(self),
+                        range: (offset, end),
+                    };
+                    return Located::Source(end - offset, guard);
                 } else {
                     let mut stop = sets.copied.next_set(cluster, last).unwrap_or(last);
+                    if let Some((first, _)) = sets.saved.range(cluster..stop).next() {
+                        stop = *first;
+                    }
                     for range in &sets.in_flight {
                         if range.0 > cluster {
                             stop = stop.min(range.0);
@@ -789,7 +946,8 @@ impl BlockCopy {
             end / self.cluster
         };
         if first < last {
-            lock(&self.sets).dirty.clear(first, last);
+            let mut sets = lock(&self.sets);
+            sets.dirty.clear(first, last);
         }
     }
 

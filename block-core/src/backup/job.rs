@@ -325,6 +325,10 @@ fn attach(
     copy.set_compress(options.compress);
     copy.set_discard_source(options.discard_source);
     copy.set_offload(options.perf.use_copy_range != Some(false));
+    // The job copies the rest; without one the target holds whole clusters, as clients know it.
+    if plan.sync != SyncMode::None && !options.compress && !options.discard_source {
+        copy.allow_blocks();
+    }
     let user = |edge: &str| BackendUser {
         description: format!("block job '{id}'"),
         name: id.to_string(),

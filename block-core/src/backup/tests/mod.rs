@@ -343,6 +343,49 @@ async fn break_snapshot_lets_the_guest_go_on() {
     assert!(bench.take_log().contains("Connection timed out"));
 }
 
+/// A small write saves its blocks, the job the rest of their clusters, and the point in time reads right in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_guest_write_saves_only_its_blocks() {
+    let bench = Bench::new();
+    let length = 4 * K64 + 3 * 4096 + 512;
+    let memory = Memory::new(length, 1);
+    let (source, memory) = bench.node("s", memory).await;
+    let before: Vec<u8> = (0..length).map(|at| (at / 512 % 251 + 1) as u8).collect();
+    memory.replace(&before);
+    let (target, copy) = bench.node("t", Memory::new(length, 0)).await;
+    let guest = bench.guest(&source);
+    let mut backup = options("j", &source, &target, SyncMode::Full);
+    backup.filter_node_name = Some("flt".into());
+    let job = bench.prepare(backup).await.unwrap();
+    let mut saved = vec![0u8; before.len()];
+    // Odd places, the same block twice, two blocks at once, one that is saved beside one that is not, the short end.
+    for (at, len) in [
+        (5, 10),
+        (100, 10),
+        (K64 + 4000, 200),
+        (K64 + 8000, 300),
+        (length - 100, 100),
+    ] {
+        write(&guest, at, len, 250).await.unwrap();
+        let blocks = usize::try_from(at / 4096 * 4096).unwrap()
+            ..usize::try_from((at + len as u64).next_multiple_of(4096).min(length)).unwrap();
+        saved[blocks.clone()].copy_from_slice(&before[blocks]);
+        assert!(copy.content() == saved, "after the write at {at}");
+    }
+    let filter = bench.graph.find("flt").unwrap();
+    let keeper = filter
+        .driver()
+        .as_any()
+        .downcast_ref::<crate::drivers::copy_before_write::CopyBeforeWrite>()
+        .unwrap();
+    let mut past = vec![0; before.len()];
+    keeper.read_snapshot(0, &mut past).await.unwrap();
+    assert!(past == before);
+    job.start();
+    bench.ended("j").await;
+    assert!(copy.content() == before);
+}
+
 /// Nobody said how long a guest may wait: it is not for ever, and the job ends without a cancel.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_target_breaks_the_snapshot_by_itself() {
