@@ -350,7 +350,7 @@ async fn a_small_guest_write_saves_only_its_blocks() {
     let length = 4 * K64 + 3 * 4096 + 512;
     let memory = Memory::new(length, 1);
     let (source, memory) = bench.node("s", memory).await;
-    let before: Vec<u8> = (0..length).map(|at| (at / 512 % 251 + 1) as u8).collect();
+    let before: Vec<u8> = (0..length).map(|at| u8::try_from(at / 512 % 251 + 1).unwrap()).collect();
     memory.replace(&before);
     let (target, copy) = bench.node("t", Memory::new(length, 0)).await;
     let guest = bench.guest(&source);
@@ -368,7 +368,7 @@ async fn a_small_guest_write_saves_only_its_blocks() {
     ] {
         write(&guest, at, len, 250).await.unwrap();
         let blocks = usize::try_from(at / 4096 * 4096).unwrap()
-            ..usize::try_from((at + len as u64).next_multiple_of(4096).min(length)).unwrap();
+            ..usize::try_from((at + len).next_multiple_of(4096).min(length)).unwrap();
         saved[blocks.clone()].copy_from_slice(&before[blocks]);
         assert!(copy.content() == saved, "after the write at {at}");
     }
