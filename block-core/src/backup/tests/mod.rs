@@ -350,7 +350,9 @@ async fn a_small_guest_write_saves_only_its_blocks() {
     let length = 4 * K64 + 3 * 4096 + 512;
     let memory = Memory::new(length, 1);
     let (source, memory) = bench.node("s", memory).await;
-    let before: Vec<u8> = (0..length).map(|at| u8::try_from(at / 512 % 251 + 1).unwrap()).collect();
+    let before: Vec<u8> = (0..length)
+        .map(|at| u8::try_from(at / 512 % 251 + 1).unwrap())
+        .collect();
     memory.replace(&before);
     let (target, copy) = bench.node("t", Memory::new(length, 0)).await;
     let guest = bench.guest(&source);
