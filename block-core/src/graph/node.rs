@@ -41,6 +41,9 @@ pub struct Node {
     write_threshold: AtomicU64,
     /// Offset and length of requests must be multiples of this; at least 1.
     alignment: AtomicU64,
+    /// `cache.no-flush` on a node that holds data itself: nothing is made durable. A format still writes back what it
+    /// has in memory, to children that do the same as it by default.
+    skips_flush: AtomicBool,
     /// Longer transfers are done in pieces.
     max_transfer: AtomicUsize,
     /// Unaligned writes read, change and write back: they exclude all other writes of an aligned node meanwhile.
@@ -89,6 +92,7 @@ impl Node {
             detect_zeroes: Mutex::new(options.detect_zeroes),
             detects: AtomicBool::new(options.detect_zeroes != DetectZeroes::Off),
             discard_unmap: AtomicBool::new(options.discard_unmap.unwrap_or(false)),
+            skips_flush: AtomicBool::new(children.is_empty() && options.cache.no_flush == Some(true)),
             options: Mutex::new(options),
             monitor_owned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -171,6 +175,10 @@ impl Node {
         );
         self.max_transfer
             .store(max_transfer(&*self.driver), Ordering::Relaxed);
+        self.skips_flush.store(
+            lock(&self.children).is_empty() && options.cache.no_flush == Some(true),
+            Ordering::Relaxed,
+        );
         *lock(&self.options) = options;
     }
 
@@ -408,8 +416,9 @@ impl Node {
         Ok(())
     }
 
-    async fn write_piece(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Result<()> {
+    async fn write_piece(&self, offset: u64, buf: &[u8], mut flags: WriteFlags) -> Result<()> {
         self.check_write(offset, buf.len() as u64)?;
+        flags.fua &= !self.skips_flush.load(Ordering::Relaxed);
         if self.detects.load(Ordering::Relaxed) && !flags.compressed && is_zero(buf) {
             let detect = *lock(&self.detect_zeroes);
             if detect != DetectZeroes::Off {
@@ -432,9 +441,12 @@ impl Node {
     }
 
     /// Writes at once if no waiting is needed; `None` otherwise.
-    pub fn try_write(&self, offset: u64, buf: &[u8], flags: WriteFlags) -> Option<Result<()>> {
+    pub fn try_write(&self, offset: u64, buf: &[u8], mut flags: WriteFlags) -> Option<Result<()>> {
         if let Err(error) = self.check_write(offset, buf.len() as u64) {
             return Some(Err(error));
+        }
+        if flags.fua {
+            flags.fua = !self.skips_flush.load(Ordering::Relaxed);
         }
         if self.alignment() != 1 || self.detects.load(Ordering::Relaxed) {
             return None;
@@ -450,6 +462,7 @@ impl Node {
         if !self.discard_unmap.load(Ordering::Relaxed) {
             flags.may_unmap = false;
         }
+        flags.fua &= !self.skips_flush.load(Ordering::Relaxed);
         let result = if self.is_aligned_range(offset, len) {
             let _shared = if self.alignment() > 1 {
                 Some(self.unaligned.read().await)
@@ -484,7 +497,7 @@ impl Node {
 
     /// Makes every completed write durable.
     pub async fn flush(&self) -> Result<()> {
-        if lock(&self.options).cache.no_flush == Some(true) {
+        if self.skips_flush.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.driver.flush().await

@@ -311,7 +311,11 @@ impl HostFile {
             // checked here.
             lock::change(&new.file, Held::NOTHING, locks.held)?;
         }
-        self.open.store(Arc::new(new));
+        let old = self.open.swap(Arc::new(new));
+        if locks.enabled {
+            // A request that is just done may hold the old file a moment longer: its locks must not wait for that.
+            let _ = lock::change(&old.file, locks.held, Held::NOTHING);
+        }
         self.can_nowait_read.store(true, Ordering::Relaxed);
         self.can_nowait_write.store(true, Ordering::Relaxed);
         Ok(())

@@ -71,6 +71,21 @@ impl<V> Cache<V> {
         self.map.contains_key(&key)
     }
 
+    /// Forgets clean pieces that were not used since this was called last, and gives their memory back.
+    pub(super) fn drop_unused(&mut self) {
+        let mut at = 0;
+        while let Some(slot) = self.slots.get_mut(at) {
+            if slot.dirty || slot.recent {
+                slot.recent = false;
+                at += 1;
+            } else {
+                self.drop_slot(at);
+            }
+        }
+        self.slots.shrink_to_fit();
+        self.map.shrink_to_fit();
+    }
+
     /// A piece, if held.
     pub(super) fn get(&mut self, key: u64) -> Option<&V> {
         let slot = self.slots.get_mut(*self.map.get(&key)?)?;
@@ -197,6 +212,21 @@ impl<V> Cache<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unused_pieces_go_and_dirty_ones_stay() {
+        let mut cache = Cache::new(8);
+        for key in 0..4 {
+            cache.insert(key, key);
+        }
+        cache.change(3);
+        cache.drop_unused();
+        cache.get(1);
+        cache.drop_unused();
+        assert!(cache.contains(1) && cache.contains(3));
+        assert!(!cache.contains(0) && !cache.contains(2));
+        assert_eq!(cache.get(1), Some(&1));
+    }
 
     #[test]
     fn dirty_pieces_stay() {

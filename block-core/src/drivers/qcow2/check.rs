@@ -64,12 +64,20 @@ impl Qcow2 {
     /// Checks the image, and with `repair` sets refcounts and flags right. The image must be at rest.
     pub async fn check(&self, repair: bool) -> Result<CheckReport> {
         let mut report = CheckReport::default();
-        let counts = self.count_references(&mut report).await?;
+        let mut counts = self.count_references(&mut report).await?;
         if repair && report.broken > 0 {
             return Err(BlockError::new(
                 ErrorKind::Corrupt,
                 "Entries refer to where nothing can be",
             ));
+        }
+        if repair {
+            let missing = self.uncounted(&counts);
+            if !missing.is_empty() {
+                report.corruptions += to_u64(missing.len());
+                self.make_missing_blocks(&missing).await?;
+                counts = self.count_references(&mut CheckReport::default()).await?;
+            }
         }
         self.check_refcounts(&counts, &mut report, repair).await?;
         report.corruptions += self.check_copied(repair).await?;
@@ -140,6 +148,37 @@ impl Qcow2 {
         Ok(counts)
     }
 
+    /// Clusters in use that are not counted at all, for lack of a refcount block.
+    fn uncounted(&self, counts: &Counts) -> Vec<u64> {
+        let meta = lock(&self.meta);
+        let (blocks, entries) = (to_u64(meta.reftable.len()), 1u64 << meta.geometry.refblock_bits());
+        counts
+            .used()
+            .filter(|cluster| {
+                let block = cluster / entries;
+                block >= blocks || !matches!(meta.refblock_offset(block), Ok(Some(_)))
+            })
+            .collect()
+    }
+
+    /// Makes the refcount blocks that these clusters lack, behind the end of the file: what is counted there is free,
+    /// whatever else is wrong.
+    async fn make_missing_blocks(&self, clusters: &[u64]) -> Result<()> {
+        {
+            let mut meta = lock(&self.meta);
+            let bits = meta.geometry.cluster_bits;
+            meta.free_hint = self.file.length().div_ceil(1 << bits);
+        }
+        for cluster in clusters {
+            while !self.step(|meta| meta.have_blocks(*cluster, 1)).await? {
+                if lock(&self.meta).refblocks.crowded() {
+                    self.write_back_with(true, true).await?;
+                }
+            }
+        }
+        self.write_back_with(true, true).await
+    }
+
     async fn count_tree(
         &self,
         l1: &[u64],
@@ -196,15 +235,8 @@ impl Qcow2 {
             (to_u64(meta.reftable.len()), meta.geometry)
         };
         let entries = 1u64 << geometry.refblock_bits();
-        // Clusters that are not counted at all, for lack of a refcount block.
-        let mut missing = Vec::new();
-        for cluster in counts.used() {
-            let block = cluster / entries;
-            let exists = block < blocks && matches!(lock(&self.meta).refblock_offset(block), Ok(Some(_)));
-            if !exists {
-                report.corruptions += 1;
-                missing.push(cluster);
-            }
+        if !repair {
+            report.corruptions += to_u64(self.uncounted(counts).len());
         }
         for block in 0..blocks {
             let place = lock(&self.meta).refblock_offset(block);
@@ -254,9 +286,6 @@ impl Qcow2 {
         }
         if repair {
             self.write_back_with(true, true).await?;
-            if !missing.is_empty() {
-                return Err(BlockError::new(ErrorKind::Corrupt, "Refcount blocks are missing"));
-            }
         }
         Ok(())
     }

@@ -45,6 +45,10 @@ pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<A
         }
     }));
     let image = Qcow2::open(file.clone(), open_options).await?;
+    context
+        .graph()
+        .handle()
+        .spawn(Qcow2::keep_caches_clean(Arc::downgrade(&image)));
     let backing = match &options.backing {
         BackingRef::None => None,
         BackingRef::Node(node) => Some(node.clone()),

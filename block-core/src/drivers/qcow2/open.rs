@@ -48,6 +48,8 @@ pub struct OpenOptions {
     pub l2_entry_bytes: Option<u64>,
     /// Refcount cache in bytes.
     pub refcount_cache_bytes: Option<u64>,
+    /// Seconds after which metadata that was not used is dropped from the caches; 0 is never.
+    pub clean_interval_seconds: u64,
     /// The encryption scheme that is expected.
     pub encrypt: Option<String>,
     /// An external data file is given.
@@ -79,6 +81,9 @@ impl OpenOptions {
             l2_cache_bytes: qcow2.l2_cache_size,
             l2_entry_bytes: qcow2.l2_cache_entry_size,
             refcount_cache_bytes: qcow2.refcount_cache_size,
+            clean_interval_seconds: qcow2
+                .cache_clean_interval
+                .unwrap_or(DEFAULT_CLEAN_INTERVAL_SECONDS),
             encrypt: qcow2.encrypt.clone(),
             data_file: qcow2.data_file.is_some(),
             on_corruption: None,
@@ -86,6 +91,8 @@ impl OpenOptions {
     }
 }
 
+/// How often unused metadata is dropped when nothing is said of it.
+const DEFAULT_CLEAN_INTERVAL_SECONDS: u64 = 600;
 /// The largest L2 cache that is chosen when none is asked for.
 const DEFAULT_L2_CACHE_BYTES: u64 = 32 << 20;
 /// The refcount cache that is chosen when none is asked for.
@@ -281,6 +288,28 @@ impl Qcow2 {
         }
         self.options.store(Arc::new(options));
         Ok(())
+    }
+
+    /// Drops metadata that was not used for `cache-clean-interval` seconds, as long as the image lives.
+    pub(super) async fn keep_caches_clean(image: std::sync::Weak<Self>) {
+        // A new interval counts from the next round on; while there is none, it is asked for now and then.
+        const ASK_AGAIN: u64 = 60;
+        loop {
+            let Some(seconds) = image
+                .upgrade()
+                .map(|image| image.options.load().clean_interval_seconds)
+            else {
+                return;
+            };
+            let wait = if seconds == 0 { ASK_AGAIN } else { seconds };
+            tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
+            let Some(image) = image.upgrade().filter(|_| seconds > 0) else {
+                continue;
+            };
+            let mut meta = lock(&image.meta);
+            meta.l2.drop_unused();
+            meta.refblocks.drop_unused();
+        }
     }
 
     /// Whether refcounts are written late.

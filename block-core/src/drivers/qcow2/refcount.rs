@@ -225,7 +225,7 @@ impl Meta {
     }
 
     /// Makes sure that the refcount blocks of these clusters exist and are at hand. True: they did all along.
-    fn have_blocks(&mut self, first: u64, count: u64) -> Step<bool> {
+    pub(super) fn have_blocks(&mut self, first: u64, count: u64) -> Step<bool> {
         let (from, to) = (self.locate(first).0, self.locate(first + count - 1).0);
         if to >= to_u64(self.reftable.len()) {
             self.grow_reftable(to + 1)?;

@@ -337,6 +337,50 @@ async fn lazy_refcounts_are_repaired() {
     }
 }
 
+/// A dirty image may lack whole refcount blocks: they are made anew.
+#[tokio::test]
+async fn missing_refcount_blocks_are_made_anew() {
+    for (refcount_bits, lost) in [(16, vec![0]), (64, vec![1, 3]), (64, vec![0, 1, 2, 3, 4])] {
+        let options = CreateOptions {
+            size: SIZE,
+            cluster_bytes: 512,
+            refcount_bits,
+            ..CreateOptions::default()
+        };
+        let (file, image) = start(&options).await;
+        let data: Vec<u8> = (0..SIZE)
+            .map(|at| u8::try_from(at / 512 % 251).unwrap())
+            .collect();
+        image.write(0, &data, WriteFlags::default()).await.unwrap();
+        image.close().await.unwrap();
+        let mut bytes = file.bytes();
+        let table = usize::try_from(u64::from_be_bytes(bytes[48..56].try_into().unwrap())).unwrap();
+        for block in lost {
+            bytes[table + block * 8..table + block * 8 + 8].fill(0);
+        }
+        // Dirty, so that opening repairs.
+        bytes[79] |= 1;
+        let file = Memory::with(bytes);
+        let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
+        let mut back = vec![0; data.len()];
+        image.read(0, &mut back).await.unwrap();
+        assert!(back == data);
+        image.write(512, &[9; 2048], WriteFlags::default()).await.unwrap();
+        image.close().await.unwrap();
+        let image = Qcow2::open(file.clone(), OpenOptions::default()).await.unwrap();
+        let report = image.check(false).await.unwrap();
+        assert_eq!(
+            (report.corruptions, report.broken, report.leaks),
+            (0, 0, 0),
+            "{report:?}"
+        );
+        let folder = Folder::new();
+        let path = folder.path("image.qcow2");
+        std::fs::write(&path, file.bytes()).unwrap();
+        assert_check(&path, false);
+    }
+}
+
 #[tokio::test]
 async fn small_caches_make_progress() {
     let file = Memory::new();
