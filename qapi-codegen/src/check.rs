@@ -61,7 +61,12 @@ fn run(sources: &SourceMap, keep_docs: bool) -> (Types, Vec<Diagnostic>) {
     let mut raw = Vec::with_capacity(gathered.definitions.len());
     let mut lost: Vec<&str> = gathered.lost_names.iter().map(|name| &**name).collect();
     for expression in &gathered.definitions {
-        match shape::shape(expression, &gathered.pragma, &mut diagnostics) {
+        let documented = expression.doc.as_ref().and_then(|doc| doc.symbol);
+        let shaped = shape::shape(expression, &gathered.pragma, &mut diagnostics);
+        // What the comment above names is most likely what is defined here, whatever the definition says.
+        let meant = documented.filter(|(symbol, _)| shaped.as_ref().is_none_or(|found| found.name != *symbol));
+        lost.extend(meant.map(|(symbol, _)| symbol));
+        match shaped {
             Some(definition) => raw.push(definition),
             None => {
                 lost.extend(shape::names_of(expression));
