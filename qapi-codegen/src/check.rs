@@ -64,7 +64,8 @@ fn run(sources: &SourceMap, keep_docs: bool) -> (Types, Vec<Diagnostic>) {
         let documented = expression.doc.as_ref().and_then(|doc| doc.symbol);
         let shaped = shape::shape(expression, &gathered.pragma, &mut diagnostics);
         // What the comment above names is most likely what is defined here, whatever the definition says.
-        let meant = documented.filter(|(symbol, _)| shaped.as_ref().is_none_or(|found| found.name != *symbol));
+        let meant =
+            documented.filter(|(symbol, _)| shaped.as_ref().is_none_or(|found| found.name != *symbol));
         lost.extend(meant.map(|(symbol, _)| symbol));
         match shaped {
             Some(definition) => raw.push(definition),
