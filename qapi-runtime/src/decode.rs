@@ -4,12 +4,14 @@
 //! missing or wrong are found in that order, unexpected ones last. Whether unexpected members are an
 //! error is the choice of the type's [`Decode`]: [`strict`] for servers, [`tolerant`] for clients.
 
+mod index;
 mod keyval;
 
 use crate::document::{Cursor, Document, Mode, Token};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::{Policy, Special};
 use crate::{Map, Null, Value};
+use index::Index;
 
 /// A value that can be read from a message.
 pub trait Decode: Sized {
@@ -177,6 +179,9 @@ impl Cursor<'_> {
     }
 }
 
+/// Objects up to this size are searched faster than an index is made.
+const FEW_MEMBERS: u32 = 3;
+
 /// An object while its members are being read.
 #[derive(Debug)]
 pub struct Object<'a> {
@@ -196,6 +201,8 @@ pub struct Object<'a> {
     seen_more: Vec<u64>,
     /// The features of the member that is asked for next.
     special: Special,
+    /// Made when a member was asked for that does not come next.
+    index: Option<Index>,
 }
 
 impl<'a> Object<'a> {
@@ -220,6 +227,7 @@ impl<'a> Object<'a> {
             seen: 0,
             seen_more: Vec::new(),
             special: Special::NONE,
+            index: None,
         })
     }
 
@@ -277,30 +285,46 @@ impl<'a> Object<'a> {
         if self.taken == self.len {
             return Ok(None);
         }
-        for _ in 0..self.len {
-            let value = self.next + 1;
-            let ordinal = self.ordinal;
-            let found = self.document.text(self.document.token_at(self.next)) == name;
-            self.next = match self.document.token_at(value) {
-                Token::Array { end, .. } | Token::Object { end, .. } => end as usize,
-                _ => value + 1,
-            };
-            self.ordinal += 1;
-            if self.next >= self.end {
-                self.next = self.first;
-                self.ordinal = 0;
+        let found = if self.document.key_at(self.next) == name.as_bytes() {
+            Some((self.next, self.ordinal))
+        } else {
+            self.search(name)
+        };
+        let Some((key, ordinal)) = found else { return Ok(None) };
+        let value = key + 1;
+        self.next = self.document.after(value);
+        self.ordinal = ordinal + 1;
+        if self.next >= self.end {
+            self.next = self.first;
+            self.ordinal = 0;
+        }
+        self.mark(ordinal);
+        if !special.is_none()
+            && let Some(why) = policy(self.mode).refuses(special)
+        {
+            return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(name));
+        }
+        Ok(Some(self.document.cursor_at(value, self.mode)))
+    }
+
+    /// Where a member's key is and which member it is, wherever that stands.
+    fn search(&mut self, name: &'static str) -> Option<(usize, u32)> {
+        if self.len > FEW_MEMBERS {
+            if self.index.is_none() {
+                self.index = Index::new(self.document, self.first, self.end, self.len);
             }
-            if found {
-                self.mark(ordinal);
-                if !special.is_none()
-                    && let Some(why) = policy(self.mode).refuses(special)
-                {
-                    return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(name));
-                }
-                return Ok(Some(self.document.cursor_at(value, self.mode)));
+            if let Some(index) = &self.index {
+                return index.find(self.document, self.first, name);
             }
         }
-        Ok(None)
+        let mut key = self.first;
+        for ordinal in 0..self.len {
+            if self.document.key_at(key) == name.as_bytes() {
+                return Some((key, ordinal));
+            }
+            key = self.document.after(key + 1);
+        }
+        None
     }
 
     fn mark(&mut self, ordinal: u32) {

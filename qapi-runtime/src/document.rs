@@ -103,10 +103,26 @@ impl Document {
         builder.finish()
     }
 
-    /// The value at an index; the walk of an object's members keeps indices instead of cursors.
+    /// The bytes of the key at an index.
     #[inline]
-    pub(crate) fn token_at(&self, index: usize) -> Token {
-        self.tokens.get(index).copied().unwrap_or(Token::Null)
+    pub(crate) fn key_at(&self, index: usize) -> &[u8] {
+        match self.tokens.get(index) {
+            Some(Token::String { start, end }) => self
+                .text
+                .as_bytes()
+                .get(*start as usize..*end as usize)
+                .unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// The index one past the last token of the value at an index.
+    #[inline]
+    pub(crate) fn after(&self, index: usize) -> usize {
+        match self.tokens.get(index) {
+            Some(Token::Array { end, .. } | Token::Object { end, .. }) => *end as usize,
+            _ => index + 1,
+        }
     }
 
     /// The value at an index, as a cursor.
@@ -309,6 +325,25 @@ impl<'a> Cursor<'a> {
             _ => self.index + 1,
         }
     }
+}
+
+/// A hash of a key, to tell most keys apart: of its ends and its length. Keys that clash cost time, as long as
+/// objects are small, and large ones are not trusted to it.
+#[inline]
+pub(crate) fn key_hash(key: &[u8]) -> u32 {
+    let (first, last) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+            (Some(first), Some(last)) => (
+                u64::from(u32::from_le_bytes(*first)),
+                u64::from(u32::from_le_bytes(*last)),
+            ),
+            _ => (key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)), 0),
+        },
+    };
+    let mixed = (first ^ last.rotate_left(23) ^ key.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    // The high half of a product depends on all bits.
+    (mixed >> 32) as u32
 }
 
 /// Iterates over an object's members.

@@ -51,17 +51,17 @@ pub fn all() {
     both::<ours::BlockdevOptions, theirs::TBlockdevOptions>(
         "blockdev-add, five layers",
         &messages::blockdev_add(),
-        2_000,
+        (2_000 / divide).max(1),
     );
     both::<Vec<ours::TransactionAction>, Vec<theirs::TTransactionAction>>(
         "transaction, 20 actions",
         &messages::transaction(),
-        1_000,
+        (1_000 / divide).max(1),
     );
     both::<Vec<ours::BlockDeviceInfo>, Vec<theirs::TBlockDeviceInfo>>(
         "named nodes, 1,000",
         &messages::named_block_nodes(),
-        10,
+        (10 / divide).max(1),
     );
 }
 

@@ -4,7 +4,7 @@
 //! too many is closed. So a message with a mistake is still read to its end and gives one error.
 
 use super::{Limits, SyntaxError, lexeme};
-use crate::document::{Document, Token};
+use crate::document::{Document, Token, key_hash};
 use std::collections::HashSet;
 
 /// What one token did: nothing yet, or it ended a message.
@@ -41,6 +41,8 @@ struct Frame {
     len: u32,
     /// The key before the value at hand was there already.
     duplicate: bool,
+    /// A bit for each key so far, by its hash: a new bit is a new key.
+    seen: u128,
     /// The keys, once there are too many to compare one by one.
     keys: Option<HashSet<Box<str>>>,
 }
@@ -194,6 +196,7 @@ impl Grammar {
                     token,
                     len: 0,
                     duplicate: false,
+                    seen: 0,
                     keys: None,
                 });
                 Ok(())
@@ -289,12 +292,18 @@ impl Grammar {
     /// its value, so that a mistake in the value comes first.
     fn check_key(&mut self, key: Token) {
         let Some(frame) = self.open.last_mut() else { return };
+        let key = self.document.text(key);
+        let bit = 1 << (key_hash(key.as_bytes()) % u128::BITS);
+        let known = frame.seen & bit != 0;
+        frame.seen |= bit;
         if frame.len == 0 {
             return;
         }
         let object = self.document.cursor(frame.token);
-        let key = self.document.text(key);
         if frame.len < FEW_KEYS {
+            if !known {
+                return;
+            }
             frame.duplicate = object
                 .members_so_far(frame.len)
                 .any(|(earlier, _)| earlier == key);
