@@ -290,7 +290,9 @@ impl<'a> Object<'a> {
         } else {
             self.search(name)
         };
-        let Some((key, ordinal)) = found else { return Ok(None) };
+        let Some((key, ordinal)) = found else {
+            return Ok(None);
+        };
         let value = key + 1;
         self.next = self.document.after(value);
         self.ordinal = ordinal + 1;

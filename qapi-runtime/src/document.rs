@@ -171,6 +171,19 @@ impl Document {
         Ok(token)
     }
 
+    /// Adds a string.
+    #[inline]
+    pub(crate) fn push_str(&mut self, text: &str) -> Token {
+        let start = offset(self.text.len());
+        self.text.push_str(text);
+        let token = Token::String {
+            start,
+            end: offset(self.text.len()),
+        };
+        self.tokens.push(token);
+        token
+    }
+
     /// Ends the object or array at `at`, which has `count` members or elements.
     pub(crate) fn close(&mut self, at: u32, count: u32) {
         let after = self.len();

@@ -9,6 +9,7 @@
 
 mod grammar;
 mod lexeme;
+mod whole;
 
 use crate::document::Document;
 use grammar::Grammar;
@@ -261,27 +262,35 @@ impl Scanner {
                         }
                         b'"' | b'\'' => {
                             at += 1;
+                            let rest = bytes.get(at..).unwrap_or_default();
+                            if let Some(text) = whole::string(rest, byte) {
+                                at += text.len() + 1;
+                                if let Some(outcome) = self.grammar.plain_string(text, &self.limits) {
+                                    return (at, Some(outcome));
+                                }
+                                continue;
+                            }
                             self.state = State::String {
                                 quote: byte,
                                 escaped: false,
                                 plain: true,
                             };
                         }
-                        b'a'..=b'z' => {
+                        b'a'..=b'z' | b'0'..=b'9' | b'-' => {
+                            if let Some((token, len)) = whole::scalar(bytes.get(at..).unwrap_or_default()) {
+                                at += len;
+                                if let Some(outcome) = self.grammar.value(token, len, &self.limits) {
+                                    return (at, Some(outcome));
+                                }
+                                continue;
+                            }
                             at += 1;
-                            self.state = State::Keyword;
-                        }
-                        b'-' => {
-                            at += 1;
-                            self.state = State::Number(Number::Minus);
-                        }
-                        b'0' => {
-                            at += 1;
-                            self.state = State::Number(Number::Zero);
-                        }
-                        b'1'..=b'9' => {
-                            at += 1;
-                            self.state = State::Number(Number::Integer);
+                            self.state = match byte {
+                                b'-' => State::Number(Number::Minus),
+                                b'0' => State::Number(Number::Zero),
+                                b'1'..=b'9' => State::Number(Number::Integer),
+                                _ => State::Keyword,
+                            };
                         }
                         _ => return (at + 1, Some(Err(self.stray(bytes, from, at)))),
                     }

@@ -181,3 +181,32 @@ fn key_value_options_read_scalars_from_text() {
     let error = Sample::decode(document.root().unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "Parameter 'list.0' expects integer");
 }
+
+/// Members are found in whatever order and number they come, whether few, many, or too many for an index.
+#[test]
+fn members_in_any_order() {
+    let names: Vec<&'static str> = (0..90)
+        .map(|number| &*Box::leak(format!("member-{number}-of-many").into_boxed_str()))
+        .collect();
+    for count in [1, 2, 3, 4, 5, 17, 47, 48, 49, 64, 65, 90] {
+        // A step without a common divisor visits all.
+        for step in [1, 7, count - 1, count + 1] {
+            let at = |turn: usize| (turn * step) % count;
+            if (0..count).map(at).collect::<std::collections::HashSet<_>>().len() < count {
+                continue;
+            }
+            let members = (0..count).map(|number| format!("\"{}\": {number}", names[number]));
+            let text = format!("{{{}}}", members.collect::<Vec<_>>().join(", "));
+            let mut scanner = Scanner::default();
+            let document = scanner.next(&mut text.as_bytes()).unwrap().unwrap();
+            let mut object = Object::open(document.root().unwrap()).unwrap();
+            for turn in 0..count {
+                assert_eq!(object.optional::<bool>("not-there").unwrap(), None);
+                let number = at(turn);
+                let found: i64 = object.required(names[number]).unwrap();
+                assert_eq!(found, i64::try_from(number).unwrap());
+            }
+            object.finish().unwrap();
+        }
+    }
+}

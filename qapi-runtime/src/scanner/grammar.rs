@@ -91,7 +91,31 @@ impl Grammar {
         self.key_bytes = 0;
     }
 
+    #[inline]
     pub(super) fn punctuation(&mut self, byte: u8, limits: &Limits) -> Outcome {
+        if let Some(limit) = self.count(1, limits) {
+            return limit;
+        }
+        // Nearly all punctuation goes on with an object or array as it should.
+        if self.error.is_none()
+            && let Some(frame) = self.open.last_mut()
+        {
+            let next = match (frame.expect, byte) {
+                (Expect::Colon, b':') => Some(Expect::Value),
+                (Expect::MemberComma, b',') => Some(Expect::Key),
+                (Expect::ElementComma, b',') => Some(Expect::Element),
+                _ => None,
+            };
+            if let Some(next) = next {
+                frame.expect = next;
+                return None;
+            }
+        }
+        self.bracket(byte, limits)
+    }
+
+    /// Punctuation that opens or closes something, or is a mistake.
+    fn bracket(&mut self, byte: u8, limits: &Limits) -> Outcome {
         match byte {
             b'{' => self.braces += 1,
             b'}' => self.braces -= 1,
@@ -99,8 +123,8 @@ impl Grammar {
             b']' => self.brackets -= 1,
             _ => {}
         }
-        if let Some(limit) = self.count(1, limits) {
-            return limit;
+        if usize::try_from(self.braces + self.brackets).unwrap_or(0) > limits.depth {
+            return Some(Err(SyntaxError::Depth));
         }
         if self.error.is_none()
             && let Err(error) = self.punctuate(byte)
@@ -118,6 +142,47 @@ impl Grammar {
             && let Err(error) = self.add_string(token, plain)
         {
             self.error = Some(error);
+        }
+        self.outcome()
+    }
+
+    /// A whole string of ASCII without escapes; `text` is what is between the quotes.
+    #[inline]
+    pub(super) fn plain_string(&mut self, text: &str, limits: &Limits) -> Outcome {
+        if let Some(limit) = self.count(text.len() + 2, limits) {
+            return limit;
+        }
+        if self.error.is_none()
+            && let Err(error) = self.add_plain_string(text)
+        {
+            self.error = Some(error);
+        }
+        self.outcome()
+    }
+
+    fn add_plain_string(&mut self, text: &str) -> Result<(), SyntaxError> {
+        let is_key = self.before_value()?;
+        let string = self.document.push_str(text);
+        if is_key {
+            self.check_key(string);
+            Ok(())
+        } else {
+            self.after_value()
+        }
+    }
+
+    /// A whole token that is a value, of so many bytes.
+    #[inline]
+    pub(super) fn value(&mut self, token: Token, bytes: usize, limits: &Limits) -> Outcome {
+        if let Some(limit) = self.count(bytes, limits) {
+            return limit;
+        }
+        if self.error.is_none() {
+            let added = self.before_value().and_then(|_| {
+                self.document.push(token);
+                self.after_value()
+            });
+            self.error = added.err();
         }
         self.outcome()
     }
@@ -153,23 +218,22 @@ impl Grammar {
     }
 
     /// Counts a token; an exceeded limit ends the message at once.
+    #[inline]
     fn count(&mut self, bytes: usize, limits: &Limits) -> Option<Outcome> {
         self.tokens += 1;
         self.size += bytes;
-        let depth = usize::try_from(self.braces + self.brackets).unwrap_or(0);
-        let exceeded = if self.size > limits.message_bytes {
-            SyntaxError::Size
-        } else if self.tokens > limits.tokens {
-            SyntaxError::Tokens
-        } else if depth > limits.depth {
-            SyntaxError::Depth
-        } else {
+        if self.size <= limits.message_bytes && self.tokens <= limits.tokens {
             return None;
-        };
-        Some(Some(Err(exceeded)))
+        }
+        Some(Some(Err(if self.size > limits.message_bytes {
+            SyntaxError::Size
+        } else {
+            SyntaxError::Tokens
+        })))
     }
 
     /// Whether the message ends with the token just taken, and how.
+    #[inline]
     fn outcome(&mut self) -> Outcome {
         if (self.braces > 0 || self.brackets > 0) && self.braces >= 0 && self.brackets >= 0 {
             return None;
@@ -245,9 +309,6 @@ impl Grammar {
             return self.after_value();
         }
         self.check_key(string);
-        if let Some(frame) = self.open.last_mut() {
-            frame.expect = Expect::Colon;
-        }
         Ok(())
     }
 
@@ -263,6 +324,7 @@ impl Grammar {
     }
 
     /// Whether a value may stand here; `true` when it stands where a key has to be.
+    #[inline]
     fn before_value(&self) -> Result<bool, SyntaxError> {
         match self.open.last().map(|frame| frame.expect) {
             None | Some(Expect::ElementOrEnd | Expect::Element | Expect::Value) => Ok(false),
@@ -274,6 +336,7 @@ impl Grammar {
     }
 
     /// A value is complete: what its parent expects now.
+    #[inline]
     fn after_value(&mut self) -> Result<(), SyntaxError> {
         let Some(frame) = self.open.last_mut() else {
             return Ok(());
@@ -288,7 +351,7 @@ impl Grammar {
         Ok(())
     }
 
-    /// Notes whether the key just pushed is in the innermost object already; that is reported after
+    /// A colon is to follow a key. Notes whether the key just pushed is in the innermost object already; that is reported after
     /// its value, so that a mistake in the value comes first.
     fn check_key(&mut self, key: Token) {
         let Some(frame) = self.open.last_mut() else { return };
@@ -296,6 +359,7 @@ impl Grammar {
         let bit = 1 << (key_hash(key.as_bytes()) % u128::BITS);
         let known = frame.seen & bit != 0;
         frame.seen |= bit;
+        frame.expect = Expect::Colon;
         if frame.len == 0 {
             return;
         }
