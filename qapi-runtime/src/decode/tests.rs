@@ -184,7 +184,7 @@ fn key_value_options_read_scalars_from_text() {
 
 /// Members are found in whatever order and number they come, whether few, many, or too many for an index.
 #[test]
-fn members_in_any_order() {
+fn members_are_indexed() {
     let names: Vec<&'static str> = (0..90)
         .map(|number| &*Box::leak(format!("member-{number}-of-many").into_boxed_str()))
         .collect();
