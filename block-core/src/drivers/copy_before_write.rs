@@ -296,6 +296,8 @@ impl Driver for CopyBeforeWrite {
         let below = self.file.info();
         DriverInfo {
             filename: below.filename,
+            cluster_bytes: below.cluster_bytes,
+            dirty: below.dirty,
             ..DriverInfo::default()
         }
     }

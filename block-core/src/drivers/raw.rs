@@ -225,6 +225,8 @@ impl Driver for Raw {
         DriverInfo {
             filename: below.filename,
             allocated_bytes: below.allocated_bytes,
+            cluster_bytes: below.cluster_bytes,
+            dirty: below.dirty,
             ..DriverInfo::default()
         }
     }

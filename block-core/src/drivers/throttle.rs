@@ -496,8 +496,11 @@ impl Driver for Throttle {
     }
 
     fn info(&self) -> DriverInfo {
+        let below = self.child.info();
         DriverInfo {
-            filename: self.child.info().filename,
+            filename: below.filename,
+            cluster_bytes: below.cluster_bytes,
+            dirty: below.dirty,
             ..DriverInfo::default()
         }
     }

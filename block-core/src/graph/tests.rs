@@ -80,6 +80,8 @@ async fn raw_on_file_reads_what_was_written_and_closes_in_order() {
         .await
         .unwrap();
     assert_eq!(graph.nodes().len(), 2);
+    // What the protocol says of itself is seen through the format: it was not left open by a crash.
+    assert_eq!(node.driver().info().dirty, Some(false));
     let backend = user(&graph, &node);
     backend
         .write(4096, &[1; 512], WriteFlags::default())

@@ -429,9 +429,11 @@ impl Driver for Blkdebug {
     }
 
     fn info(&self) -> DriverInfo {
-        let filename = format!("blkdebug::{}", self.child.info().filename);
+        let below = self.child.info();
         DriverInfo {
-            filename,
+            filename: format!("blkdebug::{}", below.filename),
+            cluster_bytes: below.cluster_bytes,
+            dirty: below.dirty,
             ..DriverInfo::default()
         }
     }
