@@ -25,6 +25,46 @@ pub struct NodeOptions {
     /// What was said of it, word by word: names shown to people and reopening depend on what was given, not only on
     /// what is in force.
     pub given: GivenOptions,
+    /// Those of the options above that were given and not taken over from a parent; the graph keeps them when it opens
+    /// the node. A child that was opened with its parent takes the others over again when the parent is reopened.
+    pub own: OwnOptions,
+}
+
+impl NodeOptions {
+    /// What is given now.
+    pub fn own_now(&self) -> OwnOptions {
+        OwnOptions {
+            read_only: self.read_only,
+            auto_read_only: self.auto_read_only,
+            force_share: self.force_share,
+            discard_unmap: self.discard_unmap,
+            cache: self.cache,
+        }
+    }
+
+    /// Forgets what was taken over from a parent.
+    pub fn restore_own(&mut self) {
+        self.read_only = self.own.read_only;
+        self.auto_read_only = self.own.auto_read_only;
+        self.force_share = self.own.force_share;
+        self.discard_unmap = self.own.discard_unmap;
+        self.cache = self.own.cache;
+    }
+}
+
+/// Options that a child takes over from its parent where it was not given them itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnOptions {
+    /// See [`NodeOptions::read_only`].
+    pub read_only: Option<bool>,
+    /// See [`NodeOptions::auto_read_only`].
+    pub auto_read_only: Option<bool>,
+    /// See [`NodeOptions::force_share`].
+    pub force_share: Option<bool>,
+    /// See [`NodeOptions::discard_unmap`].
+    pub discard_unmap: Option<bool>,
+    /// See [`NodeOptions::cache`].
+    pub cache: CacheOptions,
 }
 
 /// Options of one node as they were given, in the schema's words: members of members as `a.b`, elements of lists as

@@ -74,8 +74,6 @@ pub struct NewExport {
     pub writable: bool,
     /// Every write is made durable.
     pub writethrough: bool,
-    /// Bitmaps to show, by their names.
-    pub bitmaps: Vec<(String, BitmapHandle)>,
     /// Offer the depth of allocation.
     pub allocation_depth: bool,
 }
@@ -237,9 +235,15 @@ impl Exports {
         Ok(())
     }
 
-    /// Adds an export.
-    pub fn add(&self, node: &Arc<Node>, new: NewExport) -> Result<(), Error> {
+    /// Adds an export; `bitmaps` looks up those that it shows, by their names, once all else is well.
+    pub fn add(
+        &self,
+        node: &Arc<Node>,
+        new: NewExport,
+        bitmaps: impl FnOnce() -> Result<Vec<(String, BitmapHandle)>, Error>,
+    ) -> Result<(), Error> {
         self.check_id(&new.id)?;
+        let backend = Export::attach(&self.graph, node, new.writable).map_err(generic)?;
         let Some(server) = self
             .lock()
             .servers
@@ -255,17 +259,18 @@ impl Exports {
                 new.name
             )));
         }
+        Export::keep_length(&backend, new.writable).map_err(generic)?;
         let options = ExportOptions {
             id: new.id.as_str().into(),
             name: new.name,
             description: new.description,
             writable: new.writable,
             writethrough: new.writethrough,
-            bitmaps: new.bitmaps,
+            bitmaps: bitmaps()?,
             allocation_depth: new.allocation_depth,
             multi_conn: MultiConn::Auto,
         };
-        let export = Export::new(&self.graph, node, options).map_err(generic)?;
+        let export = Export::on(backend, options).map_err(generic)?;
         if let Err(error) = server.add(Arc::clone(&export)) {
             self.data.spawn(async move { export.close().await });
             return Err(generic(error));

@@ -151,6 +151,19 @@ impl Bitmap {
         }
     }
 
+    /// Whether its bits can be added to a bitmap of this length.
+    fn check_source(&self, length: u64) -> Result<()> {
+        self.check(BitmapUse::Read)?;
+        if self.length == length {
+            return Ok(());
+        }
+        let text = format!(
+            "Bitmaps are of different sizes (destination size is {length}, source size is {}) and can't be merged",
+            self.length
+        );
+        Err(BlockError::new(ErrorKind::Invalid, text))
+    }
+
     fn check(&self, wanted: BitmapUse) -> Result<()> {
         let name = &self.name;
         if self.users > 0 {
@@ -608,6 +621,16 @@ impl BitmapHandle {
         });
     }
 
+    /// Whether the bits of `source` can be added to it, before anything is added.
+    pub fn check_merge(&self, source: &Self) -> Result<()> {
+        let length = self
+            .read(|bitmap| bitmap.check(BitmapUse::Change).map(|()| bitmap.length))
+            .unwrap_or_else(|| Err(gone()))?;
+        source
+            .read(|bitmap| bitmap.check_source(length))
+            .unwrap_or_else(|| Err(gone()))
+    }
+
     /// Adds the bits of others, all or none; gives the bits from before.
     pub fn merge(&self, sources: &[BitmapHandle]) -> Result<HBitmap> {
         let target = self.read(|bitmap| {
@@ -620,14 +643,7 @@ impl BitmapHandle {
         for source in sources {
             // Sources are looked at one by one: two nodes' locks are never held together.
             let merged = source.read(|bitmap| {
-                bitmap.check(BitmapUse::Read)?;
-                if bitmap.length != length {
-                    let text = format!(
-                        "Bitmaps are of different sizes (destination size is {length}, source size is {}) and can't be merged",
-                        bitmap.length
-                    );
-                    return Err(BlockError::new(ErrorKind::Invalid, text));
-                }
+                bitmap.check_source(length)?;
                 if bitmap.shift == shift {
                     sum.merge(&bitmap.bits);
                 } else {
@@ -885,12 +901,17 @@ mod tests {
         let far = other.add(MIB, &spec("z", 1 << 20)).unwrap();
         let long = other.add(2 * MIB, &spec("l", 512)).unwrap();
         fine.set_dirty(70_000, 100);
-        let error = target.merge(&[fine.clone(), long]).unwrap_err().to_string();
+        let error = target
+            .merge(&[fine.clone(), long.clone()])
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "Bitmaps are of different sizes (destination size is 1048576, source size is 2097152) and can't be merged"
         );
         assert!(target.dirty_ranges().is_empty());
+        assert_eq!(target.check_merge(&long).unwrap_err().to_string(), error);
+        target.check_merge(&fine).unwrap();
         target.merge(&[fine.clone(), target.clone()]).unwrap();
         assert_eq!(target.dirty_ranges(), [(65536, 65536)]);
         far.set_dirty(0, 1);

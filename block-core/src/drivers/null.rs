@@ -96,7 +96,6 @@ impl Driver for Null {
                 len,
                 allocated: true,
                 zero,
-                data: !zero,
                 ..BlockStatus::default()
             })
         })

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -38,6 +38,8 @@ pub struct Child {
     sequence: u64,
     node: ArcSwap<Node>,
     state: Mutex<EdgeState>,
+    /// The node that was opened together with the parent, for this edge.
+    opened: OnceLock<Weak<Node>>,
 }
 
 #[derive(Default)]
@@ -61,6 +63,7 @@ impl Child {
             sequence: NEXT.fetch_add(1, Ordering::Relaxed),
             node: ArcSwap::new(Arc::clone(node)),
             state: Mutex::new(state),
+            opened: OnceLock::new(),
         });
         node.add_parent(&child);
         child
@@ -69,6 +72,18 @@ impl Child {
     /// An edge without a graph around it, for tests of drivers: `driver` becomes a node of its own.
     pub fn standalone(name: &str, role: ChildRole, driver: Arc<dyn crate::driver::Driver>) -> Arc<Self> {
         Self::new(name, role, &Node::standalone("standalone", driver))
+    }
+
+    /// Remembers that the node was opened together with the parent: it follows when the parent is reopened.
+    pub(super) fn set_opened_with_parent(&self) {
+        self.opened.get_or_init(|| Arc::downgrade(&self.node.load()));
+    }
+
+    /// Whether the edge leads to the node that was opened together with the parent.
+    pub(super) fn was_opened_with_parent(&self) -> bool {
+        self.opened
+            .get()
+            .is_some_and(|opened| std::ptr::eq(opened.as_ptr(), Arc::as_ptr(&self.node.load())))
     }
 
     /// The edge's name at its parent: `file`, `backing`, `target`, ...

@@ -12,7 +12,8 @@ impl Node {
     pub fn filename(self: &Arc<Self>) -> String {
         self.plain_filename().unwrap_or_else(|| {
             // A filter that only watches shows what it filters.
-            if let DriverOptions::CopyBeforeWrite(_) = &self.options().driver
+            if let DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } =
+                &self.options().driver
                 && let Some(child) = self.child("file")
             {
                 return child.node().filename();
@@ -32,7 +33,10 @@ impl Node {
         let below = || {
             let node = self.child("file")?.node();
             match &node.options().driver {
-                DriverOptions::Raw(_) | DriverOptions::Qcow2(_) => None,
+                DriverOptions::Raw(_)
+                | DriverOptions::Qcow2(_)
+                | DriverOptions::CopyBeforeWrite(_)
+                | DriverOptions::SnapshotAccess { .. } => None,
                 _ => node.plain_filename(),
             }
         };
@@ -47,7 +51,9 @@ impl Node {
                 None
             }
             DriverOptions::Throttle { .. } => None,
-            DriverOptions::CopyBeforeWrite(_) => self.child("file")?.node().plain_filename(),
+            DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } => {
+                self.child("file")?.node().plain_filename()
+            }
             DriverOptions::Blkdebug(_) => {
                 let image = self.child("image")?.node().plain_filename()?;
                 Some(format!("blkdebug::{image}"))
@@ -56,7 +62,6 @@ impl Node {
             | DriverOptions::NullAio(_)
             | DriverOptions::File(_)
             | DriverOptions::HostDevice(_)
-            | DriverOptions::SnapshotAccess { .. }
             | DriverOptions::Nbd(_) => Some(self.driver().info().filename),
         }
     }

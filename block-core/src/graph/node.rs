@@ -286,6 +286,19 @@ impl Node {
         !self.closed.swap(true, Ordering::SeqCst)
     }
 
+    /// The node that keeps internal snapshots for this one: the node itself, or what it passes on to its only child.
+    pub fn snapshot_node(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let mut node = Arc::clone(self);
+        while node.driver().image_store().is_none() {
+            let children = node.children();
+            let [only] = children.as_slice() else {
+                return None;
+            };
+            node = only.node();
+        }
+        Some(node)
+    }
+
     /// What all parents need together, and what all of them tolerate.
     pub fn cumulative_permissions(&self) -> (Perm, Perm) {
         self.parents()

@@ -114,6 +114,9 @@ impl OpenContext<'_> {
             let _topology = lock(&self.graph.topology);
             Child::new(name, role, &node)
         };
+        if let NodeRef::Options(_) = reference {
+            child.set_opened_with_parent();
+        }
         lock(&self.children).push(Arc::clone(&child));
         Ok(child)
     }
@@ -169,6 +172,7 @@ impl Graph {
                 format!("More than {MAX_DEPTH} nodes are below one another"),
             ));
         }
+        options.own = options.own_now();
         options.read_only.get_or_insert(inherited.read_only);
         options.auto_read_only.get_or_insert(inherited.auto_read_only);
         options.force_share.get_or_insert(inherited.force_share);

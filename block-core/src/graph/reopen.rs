@@ -11,7 +11,7 @@ use super::{Backend, BackendUser, Child, Graph, Node, Parent};
 use crate::driver::Preallocation;
 use crate::drivers::qcow2::Qcow2;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef};
+use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef, OwnOptions};
 use crate::sync::lock;
 
 /// What happens to one edge.
@@ -66,7 +66,12 @@ fn with_own_children(node: &Arc<Node>, read_only: bool) -> Vec<(Arc<Node>, NodeO
         options.read_only = Some(read_only);
         for child in node.children() {
             let below = child.node();
-            if child.role() != super::ChildRole::Backing && !below.is_monitor_owned() {
+            // What it was given itself, a child keeps.
+            let own = below.options().own.read_only;
+            if child.role() != super::ChildRole::Backing
+                && !below.is_monitor_owned()
+                && own.is_none_or(|own| own == read_only)
+            {
                 pending.push(below);
             }
         }
@@ -93,12 +98,41 @@ fn references(options: &DriverOptions) -> Vec<(&'static str, &NodeRef)> {
     }
 }
 
+/// The options of a child that was opened with its parent, and what its own children take over from it. What neither
+/// the child was given nor the parent is given now stays as it is `before`.
+fn inheriting(
+    mut options: NodeOptions,
+    parent: &OwnOptions,
+    before: Option<&NodeOptions>,
+    backing: bool,
+) -> (NodeOptions, OwnOptions) {
+    let from_parent = |option: Option<bool>| if backing { None } else { option };
+    options.read_only = options
+        .read_only
+        .or(if backing { Some(true) } else { parent.read_only });
+    options.auto_read_only = options.auto_read_only.or(from_parent(parent.auto_read_only));
+    options.force_share = options.force_share.or(parent.force_share);
+    options.discard_unmap = options.discard_unmap.or(Some(true));
+    options.cache.direct = options.cache.direct.or(parent.cache.direct);
+    options.cache.no_flush = options.cache.no_flush.or(parent.cache.no_flush);
+    let given = options.own_now();
+    if let Some(before) = before {
+        options.read_only = options.read_only.or(before.read_only);
+        options.auto_read_only = options.auto_read_only.or(before.auto_read_only);
+        options.force_share = options.force_share.or(before.force_share);
+        options.cache.direct = options.cache.direct.or(before.cache.direct);
+        options.cache.no_flush = options.cache.no_flush.or(before.cache.no_flush);
+    }
+    (options, given)
+}
+
 impl Graph {
     /// Changes options of nodes, all of them or none (`blockdev-reopen`). Options that are not given take their defaults.
     pub async fn reopen(self: &Arc<Self>, changes: Vec<NodeOptions>) -> Result<()> {
         let _change = self.change.lock().await;
         let mut plan = Plan::default();
-        for options in changes {
+        for mut options in changes {
+            options.own = options.own_now();
             let Some(name) = options.node_name.clone() else {
                 return Err(invalid("node-name not specified"));
             };
@@ -108,7 +142,8 @@ impl Graph {
                     format!("Failed to find node with node-name='{name}'"),
                 )
             })?;
-            self.plan(&node, options, &mut plan)?;
+            let own = options.own;
+            self.plan(&node, options, own, &mut plan)?;
         }
         for (node, options) in &plan.nodes {
             check(node, options)?;
@@ -219,7 +254,14 @@ impl Graph {
         result
     }
 
-    fn plan(self: &Arc<Self>, node: &Arc<Node>, mut options: NodeOptions, plan: &mut Plan) -> Result<()> {
+    /// `given` is what children that were opened with the node take over.
+    fn plan(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        mut options: NodeOptions,
+        given: OwnOptions,
+        plan: &mut Plan,
+    ) -> Result<()> {
         options.read_only.get_or_insert(false);
         options.auto_read_only.get_or_insert(false);
         options.force_share.get_or_insert(false);
@@ -232,7 +274,7 @@ impl Graph {
                     "Cannot set {name} child to format node without {name} child"
                 )));
             };
-            self.plan_child(&child, reference, &options, plan, &mut below)?;
+            self.plan_child(&child, reference, &given, plan, &mut below)?;
         }
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
@@ -247,7 +289,7 @@ impl Graph {
                         .push(EdgeChange::ExchangeBacking(Arc::clone(node), None));
                 }
                 (BackingRef::Node(reference), Some(child)) => {
-                    self.plan_child(&child, reference, &options, plan, &mut below)?;
+                    self.plan_child(&child, reference, &given, plan, &mut below)?;
                 }
                 (BackingRef::Node(NodeRef::Name(name)), None) => {
                     let base = self.get(name.as_str())?;
@@ -262,8 +304,8 @@ impl Graph {
         // Of two changes of one node the later one counts.
         plan.nodes.retain(|(other, _)| !Arc::ptr_eq(other, node));
         plan.nodes.push((Arc::clone(node), options));
-        for (child, options) in below {
-            self.plan(&child, options, plan)?;
+        for (child, options, given) in below {
+            self.plan(&child, options, given, plan)?;
         }
         Ok(())
     }
@@ -272,34 +314,31 @@ impl Graph {
         self: &Arc<Self>,
         child: &Arc<Child>,
         reference: &NodeRef,
-        parent: &NodeOptions,
+        parent: &OwnOptions,
         plan: &mut Plan,
-        below: &mut Vec<(Arc<Node>, NodeOptions)>,
+        below: &mut Vec<(Arc<Node>, NodeOptions, OwnOptions)>,
     ) -> Result<()> {
         let current = child.node();
-        match reference {
-            NodeRef::Name(name) if name == current.name() => {}
+        let changed = match reference {
+            // A child that was opened with its parent follows it, with the options that it was given then.
+            NodeRef::Name(name) if name == current.name() => {
+                if !child.was_opened_with_parent() {
+                    return Ok(());
+                }
+                let mut options = current.options();
+                options.restore_own();
+                options
+            }
             NodeRef::Name(name) => {
                 let new = self.get(name.as_str())?;
                 plan.edges.push(EdgeChange::Repoint(Arc::clone(child), new));
+                return Ok(());
             }
-            // A child that was opened with its parent follows it.
             NodeRef::Options(options) if !current.is_monitor_owned() => {
                 let mut options = (**options).clone();
-                let backing = child.role() == super::ChildRole::Backing;
+                options.own = options.own_now();
                 options.node_name = Some(current.name().clone());
-                options.read_only = options
-                    .read_only
-                    .or(if backing { Some(true) } else { parent.read_only });
-                options.auto_read_only =
-                    options
-                        .auto_read_only
-                        .or(if backing { None } else { parent.auto_read_only });
-                options.force_share = options.force_share.or(parent.force_share);
-                options.discard_unmap = options.discard_unmap.or(Some(true));
-                options.cache.direct = options.cache.direct.or(parent.cache.direct);
-                options.cache.no_flush = options.cache.no_flush.or(parent.cache.no_flush);
-                below.push((current, options));
+                options
             }
             NodeRef::Options(_) => {
                 return Err(invalid(format!(
@@ -307,7 +346,12 @@ impl Graph {
                     child.name()
                 )));
             }
-        }
+        };
+        let backing = child.role() == super::ChildRole::Backing;
+        let before = current.options();
+        let by_name = matches!(reference, NodeRef::Name(_));
+        let (options, given) = inheriting(changed, parent, by_name.then_some(&before), backing);
+        below.push((current, options, given));
         Ok(())
     }
 

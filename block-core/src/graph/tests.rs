@@ -234,6 +234,37 @@ async fn reopen_changes_what_may_change_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn a_child_opened_with_its_parent_follows_it_by_name_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    std::fs::write(&path, vec![7; 65536]).unwrap();
+    let graph = graph();
+    let below = NodeOptions {
+        node_name: Some("file".into()),
+        ..file(&path)
+    };
+    let with = |read_only, file| NodeOptions {
+        read_only,
+        ..raw_on("disk", file)
+    };
+    let by_name = || NodeRef::Name("file".into());
+    let node = graph
+        .add(with(Some(true), NodeRef::Options(Box::new(below))))
+        .await
+        .unwrap();
+    let file = node.child("file").unwrap().node();
+    assert!(file.is_read_only());
+    graph.reopen(vec![with(Some(false), by_name())]).await.unwrap();
+    assert!(!file.is_read_only());
+    node.write(0, &[1; 512], WriteFlags::default()).await.unwrap();
+    graph.reopen(vec![with(Some(true), by_name())]).await.unwrap();
+    assert!(file.is_read_only());
+    // What the parent is not given now stays as it is.
+    graph.reopen(vec![with(None, by_name())]).await.unwrap();
+    assert!(file.is_read_only());
+}
+
+#[tokio::test]
 async fn a_child_can_be_exchanged_by_reopen() {
     let graph = graph();
     graph.add(null("a")).await.unwrap();

@@ -65,6 +65,34 @@ pub struct Export {
 impl Export {
     /// Attaches an export to a node.
     pub fn new(graph: &Arc<Graph>, node: &Arc<Node>, options: ExportOptions) -> Result<Arc<Self>> {
+        let backend = Self::attach(graph, node, options.writable)?;
+        Self::keep_length(&backend, options.writable)?;
+        Self::on(backend, options)
+    }
+
+    /// The user of the node that an export is. Its own step, because whether the node may be used so is told before
+    /// anything else that may be wrong with an export.
+    pub fn attach(graph: &Arc<Graph>, node: &Arc<Node>, writable: bool) -> Result<Arc<Backend>> {
+        if writable && node.is_read_only() {
+            return Err(BlockError::new(
+                ErrorKind::ReadOnly,
+                "Cannot export read-only node as writable",
+            ));
+        }
+        let writes = if writable { Perm::WRITE } else { Perm::NONE };
+        let perm = Perm::CONSISTENT_READ | writes;
+        Backend::new(graph, node, BackendUser::unnamed(), perm, Perm::ALL)
+    }
+
+    /// Lets nobody else change the node's length from now on: the second step of [`attach`](Self::attach), so that of
+    /// two conflicts the one over reading and writing is reported.
+    pub fn keep_length(backend: &Arc<Backend>, writable: bool) -> Result<()> {
+        let writes = if writable { Perm::WRITE } else { Perm::NONE };
+        backend.set_permissions(Perm::CONSISTENT_READ | writes, Perm::ALL.without(Perm::RESIZE))
+    }
+
+    /// The export that uses what [`attach`](Self::attach) gave.
+    pub fn on(backend: Arc<Backend>, options: ExportOptions) -> Result<Arc<Self>> {
         if options.name.len() > MAX_STRING_BYTES {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
@@ -84,22 +112,11 @@ impl Export {
                 ),
             ));
         }
-        if options.writable && node.is_read_only() {
-            return Err(BlockError::new(
-                ErrorKind::ReadOnly,
-                "Cannot export read-only node as writable",
-            ));
-        }
         let bitmaps = options
             .bitmaps
             .into_iter()
             .map(|(name, bitmap)| Ok((name, bitmap.hold()?)))
             .collect::<Result<Vec<_>>>()?;
-        let writes = if options.writable { Perm::WRITE } else { Perm::NONE };
-        let perm = Perm::CONSISTENT_READ | writes;
-        // In two steps, so that of two conflicts the one over `perm` is reported.
-        let backend = Backend::new(graph, node, BackendUser::unnamed(), perm, Perm::ALL)?;
-        backend.set_permissions(perm, Perm::ALL.without(Perm::RESIZE))?;
         Ok(Arc::new(Self {
             id: options.id,
             name: options.name,

@@ -40,9 +40,6 @@ impl BlockExportCommands for Daemon {
         // The older command names node and export in one and gives no id: the name is the id.
         let node = self.device(&args.device)?;
         let name = args.base.name.unwrap_or_else(|| args.device.clone());
-        if !self.exports.has_server("") {
-            return Err(Error::generic("NBD server not running"));
-        }
         self.exports.check_id(&name)?;
         let bitmaps: Vec<_> = args
             .bitmap
@@ -58,10 +55,10 @@ impl BlockExportCommands for Daemon {
             description: args.base.description,
             writable,
             writethrough: false,
-            bitmaps: self.bitmaps_to_show(&node, &bitmaps, writable)?,
             allocation_depth: false,
         };
-        self.exports.add(&node, export)
+        self.exports
+            .add(&node, export, || self.bitmaps_to_show(&node, &bitmaps, writable))
     }
 
     async fn nbd_server_remove(&self, _call: &Call, args: NbdServerRemove) -> Result<(), Error> {
@@ -194,12 +191,6 @@ impl Daemon {
         let writable = args.writable.unwrap_or(false);
         let BlockExportOptionsBranch::Nbd(options) = args.branch;
         let server = options.server.unwrap_or_default();
-        if writable && node.is_read_only() {
-            return Err(Error::generic("Cannot export read-only node as writable"));
-        }
-        if !self.exports.has_server(&server) {
-            return Err(Error::generic("NBD server not running"));
-        }
         let bitmaps = options.bitmaps.unwrap_or_default();
         let export = NewExport {
             id: args.id,
@@ -208,10 +199,10 @@ impl Daemon {
             description: options.base.description,
             writable,
             writethrough: args.writethrough.unwrap_or(false),
-            bitmaps: self.bitmaps_to_show(&node, &bitmaps, writable)?,
             allocation_depth: options.allocation_depth.unwrap_or(false),
         };
-        self.exports.add(&node, export)
+        self.exports
+            .add(&node, export, || self.bitmaps_to_show(&node, &bitmaps, writable))
     }
 
     /// Bitmaps by the names that clients ask for; a name alone is looked for down the chain.

@@ -99,7 +99,11 @@ fn image_info(
     } else {
         child_below(node)
     };
-    let snapshots: Vec<_> = match node.driver().image_store() {
+    let snapshot_node = node.snapshot_node();
+    let store = snapshot_node
+        .as_ref()
+        .and_then(|node| node.driver().image_store());
+    let snapshots: Vec<_> = match store {
         Some(store) => store.snapshots().into_iter().map(snapshot_info).collect(),
         None => Vec::new(),
     };

@@ -4,7 +4,7 @@ use block_core::graph::{Descriptions, Perm};
 use block_core::options::{
     AioBackend, BackingRef, BlkdebugOptions, CacheOptions, CopyBeforeWriteOptions, DetectZeroes,
     DriverOptions, FileOptions, GivenOptions, GivenValue, InjectError, NbdAddress, NbdOptions, NodeOptions,
-    NodeRef, NullOptions, OnCbwError, Qcow2Options, RawOptions, SetState,
+    NodeRef, NullOptions, OnCbwError, OwnOptions, Qcow2Options, RawOptions, SetState,
 };
 use block_core::{BlockError, ErrorKind};
 use qapi_runtime::{Error, Value};
@@ -78,6 +78,7 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
             })
             .unwrap_or_default(),
         driver: driver(options.branch, depth)?,
+        own: OwnOptions::default(),
     })
 }
 

@@ -173,8 +173,7 @@ impl Action for BitmapMerge {
     fn prepare(self: Box<Self>) -> Preparing {
         Box::pin(async move {
             let node = self.daemon.bitmap_node(&self.data.node)?;
-            node.bitmaps().get(&self.data.target).map_err(generic)?;
-            let sources = bitmaps::sources(&self.daemon, &node, &self.data.bitmaps)?;
+            let sources = bitmaps::sources(&self.daemon, &node, &self.data)?;
             action::merge(node.bitmaps(), &self.data.target, &sources)
                 .map(made)
                 .map_err(generic)

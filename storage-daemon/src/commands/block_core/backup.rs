@@ -60,7 +60,7 @@ pub async fn backup_job(
             (common(args.base, device, target)?, false)
         }
         BackupRequest::Drive(args) => {
-            let device = daemon.root_device(&args.base.device)?;
+            let device = daemon.device(&args.base.device)?;
             let (sync, target) = drive_target(daemon, &args, &device).await?;
             let mut options = common(args.base, device, target)?;
             options.sync = sync;

@@ -48,21 +48,26 @@ pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<Bitm
     })
 }
 
-/// The bitmaps to merge from, looked up before anything is changed.
+/// The bitmaps to merge from, looked up and checked one after the other before anything is changed. The target is
+/// looked for first: its absence is the error that is told.
 pub fn sources(
     daemon: &Daemon,
     node: &Arc<Node>,
-    given: &[BlockDirtyBitmapOrStr],
+    args: &schema::BlockDirtyBitmapMerge,
 ) -> Result<Vec<BitmapHandle>, Error> {
-    given
+    let target = node.bitmaps().get(&args.target).map_err(generic)?;
+    args.bitmaps
         .iter()
-        .map(|source| match source {
-            BlockDirtyBitmapOrStr::Local(name) => node.bitmaps().get(name).map_err(generic),
-            BlockDirtyBitmapOrStr::External(external) => daemon
-                .bitmap_node(&external.node)?
-                .bitmaps()
-                .get(&external.name)
-                .map_err(generic),
+        .map(|source| {
+            let source = match source {
+                BlockDirtyBitmapOrStr::Local(name) => node.bitmaps().get(name),
+                BlockDirtyBitmapOrStr::External(external) => {
+                    daemon.bitmap_node(&external.node)?.bitmaps().get(&external.name)
+                }
+            }
+            .map_err(generic)?;
+            target.check_merge(&source).map_err(generic)?;
+            Ok(source)
         })
         .collect()
 }
@@ -129,9 +134,7 @@ pub(super) async fn set_enabled(
 
 pub(super) async fn merge(daemon: &Daemon, args: schema::BlockDirtyBitmapMerge) -> Result<(), Error> {
     let node = daemon.bitmap_node(&args.node)?;
-    // The target is looked for first: its absence is the error that is told.
-    node.bitmaps().get(&args.target).map_err(generic)?;
-    let sources = sources(daemon, &node, &args.bitmaps)?;
+    let sources = sources(daemon, &node, &args)?;
     daemon
         .on_data(async move {
             action::merge(node.bitmaps(), &args.target, &sources)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use block_core::driver::SnapshotInfo;
-use block_core::graph::{Graph, Node, OpKind};
+use block_core::graph::{Graph, Node, OpKind, Perm};
 use block_core::options::{BackingRef, NodeOptions};
 use qapi_runtime::Error;
 use schema::NewImageMode;
@@ -92,6 +92,7 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
                     }
                     let options = NodeOptions {
                         node_name: Some(name.into()),
+                        read_only: Some(base.is_read_only()),
                         driver: create::format_options(&args.snapshot_file, Some(&format), BackingRef::None)?,
                         ..NodeOptions::default()
                     };
@@ -108,8 +109,8 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
 }
 
 fn check_overlay(overlay: &Arc<Node>) -> Result<(), Error> {
-    // An export's edge, that is; jobs' are named otherwise.
-    if overlay.parents().iter().any(|edge| edge.name() == "root") {
+    // Somebody reads it. One that is only written, as a backup's target, may be put on top.
+    if overlay.cumulative_permissions().0.contains(Perm::CONSISTENT_READ) {
         return Err(Error::generic("The overlay is already in use"));
     }
     if overlay.child("backing").is_some() {
@@ -142,7 +143,8 @@ pub async fn internal_snapshot(
             if node.is_read_only() {
                 return Err(Error::generic(format!("Device '{device}' is read only")));
             }
-            let Some(store) = node.driver().image_store() else {
+            let keeper = node.snapshot_node();
+            let Some(store) = keeper.as_ref().and_then(|keeper| keeper.driver().image_store()) else {
                 return Err(Error::generic(format!(
                     "Block format '{}' used by device '{device}' does not support internal snapshots",
                     node.driver().name()
@@ -184,7 +186,8 @@ pub async fn internal_snapshot(
 
 /// Deletes a snapshot by its id.
 pub async fn delete_snapshot(graph: &Arc<Graph>, node: &Arc<Node>, id: &str) -> Result<(), Error> {
-    let Some(store) = node.driver().image_store() else {
+    let keeper = node.snapshot_node();
+    let Some(store) = keeper.as_ref().and_then(|keeper| keeper.driver().image_store()) else {
         return Err(Error::generic("The node has no snapshots"));
     };
     let drained = graph.drain(std::slice::from_ref(node)).await;
@@ -205,7 +208,9 @@ pub(super) async fn delete_internal(
     let graph = Arc::clone(&daemon.graph);
     daemon
         .on_data(async move {
-            let Some(snapshots) = node.driver().image_store().map(|store| store.snapshots()) else {
+            let keeper = node.snapshot_node();
+            let store = keeper.as_ref().and_then(|keeper| keeper.driver().image_store());
+            let Some(snapshots) = store.map(|store| store.snapshots()) else {
                 return Err(Error::generic(
                     "Failed to get a snapshot list: Operation not supported",
                 ));
