@@ -1,15 +1,18 @@
 //! The audit log: JSON lines of who ran what, when, and with which outcome; secrets left out.
 //!
 //! Lines are written by a thread of their own, so a slow disk does not hold up commands. When
-//! the thread falls far behind, lines are dropped and the next one says how many.
+//! the thread falls far behind or the disk takes no more, lines are dropped and the next one says how many.
+//! A file that was moved away or deleted is begun anew under its name.
 
 use crate::document::{Cursor, Token};
 use crate::error::Error;
 use crate::peer::{Peer, SessionId};
 use crate::text;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,12 +21,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const QUEUED_LINES: usize = 4096;
 /// Arguments are cut off beyond this.
 const ARGUMENT_BYTES: usize = 4096;
+/// One write takes about so much.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Writes down commands and their outcomes.
 #[derive(Debug)]
 pub struct AuditLog {
     lines: SyncSender<Line>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -39,16 +44,17 @@ impl AuditLog {
     ///
     /// When the file cannot be opened or the thread not be started.
     pub fn open(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = File::options().append(true).create(true).mode(0o600).open(path)?;
+        let dropped = Arc::<AtomicU64>::default();
+        let mut output = Output {
+            path: path.to_owned(),
+            file: open_file(path)?,
+            dropped: Arc::clone(&dropped),
+        };
         let (lines, received) = sync_channel(QUEUED_LINES);
         std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write_lines(&received, file))?;
-        Ok(AuditLog {
-            lines,
-            dropped: AtomicU64::new(0),
-        })
+            .spawn(move || write_lines(&received, &mut output))?;
+        Ok(AuditLog { lines, dropped })
     }
 
     /// Waits until everything recorded so far is with the system.
@@ -111,27 +117,67 @@ impl AuditLog {
     }
 }
 
-fn write_lines(received: &Receiver<Line>, file: File) {
-    let mut file = BufWriter::new(file);
+fn open_file(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(0o600).open(path)
+}
+
+/// The file that lines go to.
+struct Output {
+    path: PathBuf,
+    file: File,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Output {
+    /// Writes whole lines.
+    fn write(&mut self, text: &[u8]) {
+        let outcome = self.follow().and_then(|()| self.file.write_all(text));
+        if let Err(error) = outcome {
+            tracing::error!(target: "qmp::audit", %error, path = %self.path.display(), "cannot write the audit log");
+            let lines = text.iter().filter(|byte| **byte == b'\n').count();
+            self.dropped
+                .fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Opens the file anew when it is not the one of that name any more: it was rotated.
+    fn follow(&mut self) -> io::Result<()> {
+        let ours = self.file.metadata()?;
+        let named = std::fs::metadata(&self.path);
+        if named.is_ok_and(|named| named.dev() == ours.dev() && named.ino() == ours.ino()) {
+            return Ok(());
+        }
+        self.file = open_file(&self.path)?;
+        Ok(())
+    }
+}
+
+fn write_lines(received: &Receiver<Line>, output: &mut Output) {
+    let mut batch = Vec::new();
     while let Ok(first) = received.recv() {
+        let mut waiting = None;
         let mut next = Some(first);
         while let Some(line) = next {
-            let outcome = match line {
-                Line::Text(text) => file.write_all(&text),
+            match line {
+                Line::Text(text) => batch.extend_from_slice(&text),
                 Line::Flush(done) => {
-                    let outcome = file.flush();
-                    // Nobody waits any more: fine.
-                    let _ = done.send(());
-                    outcome
+                    waiting = Some(done);
+                    break;
                 }
-            };
-            if let Err(error) = outcome {
-                tracing::error!(target: "qmp::audit", %error, "cannot write the audit log");
             }
-            next = received.try_recv().ok();
+            next = if batch.len() < BATCH_BYTES {
+                received.try_recv().ok()
+            } else {
+                None
+            };
         }
-        if let Err(error) = file.flush() {
-            tracing::error!(target: "qmp::audit", %error, "cannot write the audit log");
+        if !batch.is_empty() {
+            output.write(&batch);
+            batch.clear();
+        }
+        if let Some(done) = waiting {
+            // Nobody waits any more: fine.
+            let _ = done.send(());
         }
     }
 }
@@ -175,10 +221,15 @@ fn write_redacted(out: &mut Vec<u8>, value: Cursor<'_>) {
             out.push(b']');
         }
         Token::Object { .. } => {
-            // A secret object holds its secret in a member with a plain name.
-            let is_secret_object = value
-                .members()
-                .any(|(key, kind)| key == "qom-type" && kind.as_str().is_some_and(is_secret));
+            // An object's data is a secret, of whatever type somebody wanted it to be, and so is the value that a
+            // property of such a name is set to.
+            let is_object = value.members().any(|(key, _)| key == "qom-type");
+            let is_property = value.members().any(|(key, name)| {
+                key == "property"
+                    && name
+                        .as_str()
+                        .is_some_and(|name| name == "data" || is_secret(name))
+            });
             out.push(b'{');
             for (at, (key, member)) in value.members().enumerate() {
                 if at > 0 {
@@ -187,7 +238,8 @@ fn write_redacted(out: &mut Vec<u8>, value: Cursor<'_>) {
                 text::write_string(out, key);
                 out.extend_from_slice(b": ");
                 if is_secret(key) && matches!(member.token(), Token::String { .. })
-                    || is_secret_object && key == "data"
+                    || is_object && key == "data"
+                    || is_property && key == "value"
                 {
                     out.extend_from_slice(b"\"***\"");
                 } else {

@@ -381,6 +381,9 @@ async fn the_audit_log_tells_all_but_secrets() {
         .await;
     plain.call("{'execute':'nope'}").await;
     plain.call("{'execute':'panic-now'}").await;
+    plain
+        .call("{'execute':'echo','arguments':{'property':'data','value':'hunter4','qom-type':'Secret','data':['hunter5']}}")
+        .await;
     server.server.finish(Duration::from_secs(5)).await;
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("hunter"), "{text}");
@@ -392,12 +395,15 @@ async fn the_audit_log_tells_all_but_secrets() {
         .iter()
         .map(|line| line["command"].as_str().unwrap())
         .collect();
-    assert_eq!(commands, ["qmp_capabilities", "echo", "nope", "panic-now"]);
+    assert_eq!(
+        commands,
+        ["qmp_capabilities", "echo", "nope", "panic-now", "echo"]
+    );
     let outcomes: Vec<&str> = lines
         .iter()
         .map(|line| line["outcome"].as_str().unwrap())
         .collect();
-    assert_eq!(outcomes, ["ok", "ok", "error", "error"]);
+    assert_eq!(outcomes, ["ok", "ok", "error", "error", "ok"]);
     let uid = format!("uid={}", rustix::process::getuid().as_raw());
     assert!(lines[1]["peer"].as_str().unwrap().contains(&uid), "{}", lines[1]);
     assert_eq!(lines[1]["arguments"]["id"], "x");
@@ -405,4 +411,42 @@ async fn the_audit_log_tells_all_but_secrets() {
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
+}
+
+#[tokio::test]
+async fn an_audit_log_that_was_moved_away_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let server = TestServer::with(qapi_runtime::ServerLimits::default(), Some(&path));
+    let mut plain = server.negotiated(false).await;
+    let lines = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().count()
+    };
+    let wait = async |path: &std::path::Path, wanted: usize| {
+        for _ in 0..500 {
+            if lines(path) == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(lines(path), wanted);
+    };
+    plain.call("{'execute':'query-version'}").await;
+    wait(&path, 2).await;
+    let moved = folder.path().join("audit.1");
+    std::fs::rename(&path, &moved).unwrap();
+    plain.call("{'execute':'query-version'}").await;
+    wait(&path, 1).await;
+    assert_eq!(lines(&moved), 2);
+    // Nothing can be written for a while; what is lost is counted.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    plain.call("{'execute':'query-version'}").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    std::fs::remove_dir(&path).unwrap();
+    plain.call("{'execute':'query-version'}").await;
+    wait(&path, 1).await;
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(line["dropped-lines"], 1);
 }
