@@ -290,10 +290,8 @@ impl Objects {
             Some(object) if matches!(object.kind, Kind::AuthzList | Kind::AuthzSimple) => {
                 authz::allows(&object, identity)
             }
-            Some(_) => Err(Error::generic(format!(
-                "Object with id '{id}' is not an authorization object"
-            ))),
-            None => Err(Error::generic(format!("No authorization object with ID '{id}'"))),
+            Some(_) => Err(Error::generic(format!("Object '{id}' is not a QAuthZ subclass"))),
+            None => Err(Error::generic(format!("Cannot find QAuthZ object ID {id}"))),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The name of a certificate's owner, as authorization rules compare it: `CN=host,O=Company,C=DE`.
+//! The name of a certificate's owner, as authorization rules compare it: `C=DE,O=Company,CN=host`.
 //!
-//! Reads just so much of a certificate (X.690, RFC 5280) as leads to the name, and writes it as RFC 4514 says.
+//! Reads just so much of a certificate (X.690, RFC 5280) as leads to the name, and writes it with the escapes of
+//! RFC 4514, but in the order of the certificate: so have rules been written until now.
 //! That the certificate is good is for others to know.
 
 use std::fmt::Write as _;
@@ -42,8 +43,6 @@ pub fn subject(certificate: &[u8]) -> Option<String> {
         }
         parts.push(part);
     }
-    // The certificate begins with the most general one, the text with the most special.
-    parts.reverse();
     Some(parts.join(","))
 }
 
@@ -168,7 +167,7 @@ mod tests {
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
     #[test]
-    fn a_name_from_the_special_to_the_general() {
+    fn a_name_in_the_order_of_the_certificate() {
         let mut names = DistinguishedName::new();
         names.push(DnType::CountryName, "DE");
         names.push(DnType::OrganizationName, "Company, Inc.");
@@ -179,7 +178,7 @@ mod tests {
         let certificate = params.self_signed(&key).unwrap();
         assert_eq!(
             subject(certificate.der()).unwrap(),
-            "CN=host.example,O=Company\\, Inc.,C=DE"
+            "C=DE,O=Company\\, Inc.,CN=host.example"
         );
     }
 
