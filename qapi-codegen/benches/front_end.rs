@@ -8,7 +8,7 @@ use std::path::Path;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qapi_codegen::introspect::{Options, introspect};
 use qapi_codegen::source::SourceMap;
-use qapi_codegen::{compile, fs};
+use qapi_codegen::{check, compile, fs};
 
 /// A schema of so many groups of definitions, each documented, each using those of the group before.
 fn synthetic(groups: usize) -> String {
@@ -57,6 +57,9 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function("read", |bencher| bencher.iter(|| fs::load(black_box(&root))));
     group.bench_function("read-and-compile", |bencher| {
         bencher.iter(|| compile(&fs::load(black_box(&root))));
+    });
+    group.bench_function("read-and-check", |bencher| {
+        bencher.iter(|| check(&fs::load(black_box(&root))));
     });
     let sources = fs::load(&root);
     group.bench_function("compile", |bencher| bencher.iter(|| compile(black_box(&sources))));

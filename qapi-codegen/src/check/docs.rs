@@ -295,10 +295,12 @@ fn differences(
             None => diagnostic.also(opening, "the comment"),
         });
     }
+    let mut features_lack = false;
     for feature in features
         .iter()
         .filter(|feature| !described_features.contains(feature.name))
     {
+        features_lack = true;
         let as_member = stray_members.iter().find(|(name, _)| *name == feature.name);
         let help = if as_member.is_some() {
             format!(
@@ -347,6 +349,9 @@ fn differences(
         .into_iter()
         .filter(|(_, span)| !explained.contains(span));
     unknown(stray_members, &described, members, role, definition, diagnostics);
+    if features_lack {
+        return;
+    }
     let stray_features = strangers(&described_features, features).into_iter();
     unknown(
         stray_features,

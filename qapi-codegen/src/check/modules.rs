@@ -271,6 +271,7 @@ impl<'a> Gatherer<'a, '_> {
         let Some(comment) = comment else { return };
         match &comment.symbol {
             Some((symbol, span)) => {
+                self.out.lost_names.insert(Cow::Borrowed(symbol));
                 if !comment.damaged {
                     self.diagnostics.push(
                         Diagnostic::error(
