@@ -4,6 +4,7 @@
 //! built as tokens and printed as rustfmt would. It looks up no name: the schema has resolved them all.
 
 mod boxes;
+mod builders;
 mod client;
 mod commands;
 mod condition;

@@ -127,6 +127,17 @@ pub fn parse<T: StringEnum>(name: &str) -> Option<T> {
     None
 }
 
+/// The value of the enumeration `enumeration` with that name on the wire.
+///
+/// # Errors
+/// When there is none.
+pub fn parse_named<T: StringEnum>(name: &str, enumeration: &'static str) -> Result<T, UnknownValue> {
+    match parse(name) {
+        Some(value) => Ok(value),
+        None => Err(UnknownValue::new(name, enumeration)),
+    }
+}
+
 /// That text is no value of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a value of {1}")]

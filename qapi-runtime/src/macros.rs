@@ -56,8 +56,7 @@ macro_rules! string_enum {
             type Err = $crate::decode::UnknownValue;
 
             fn from_str(text: &str) -> ::std::result::Result<Self, $crate::decode::UnknownValue> {
-                $crate::decode::parse(text)
-                    .ok_or_else(|| $crate::decode::UnknownValue::new(text, stringify!($name)))
+                $crate::decode::parse_named(text, stringify!($name))
             }
         }
 

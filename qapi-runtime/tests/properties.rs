@@ -212,4 +212,26 @@ proptest! {
         let (one, two) = bytes.split_at(cut.min(bytes.len()));
         prop_assert_eq!(say(&[&bytes]), say(&[one, two]));
     }
+
+    /// Bytes that come one by one are never seen as a whole token; nearly good JSON reads the same either way.
+    #[test]
+    fn whole_tokens_are_read_as_pieces_are(value in json(), place in any::<prop::sample::Index>(), byte in any::<u8>(), spoil in any::<bool>()) {
+        let mut bytes = format!("{}\n", serde_json::to_string(&value).unwrap()).into_bytes();
+        if spoil {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        let say = |pieces: std::slice::Chunks<'_, u8>| {
+            let mut scanner = Scanner::default();
+            let mut said = Vec::new();
+            for piece in pieces {
+                let mut input = piece;
+                while let Some(outcome) = scanner.next(&mut input) {
+                    said.push(outcome.map(|document| to_value(document.root().unwrap())).map_err(|error| error.to_string()));
+                }
+            }
+            said
+        };
+        prop_assert_eq!(say(bytes.chunks(bytes.len())), say(bytes.chunks(1)));
+    }
 }

@@ -18,6 +18,7 @@ const NAMES: &[(&str, &str)] = &[
     ("Option", "::std::option::Option"),
     ("Vec", "::std::vec::Vec"),
     ("Box", "::std::boxed::Box"),
+    ("Into", "::std::convert::Into"),
     ("String", "::std::string::String"),
     ("Result", "::std::result::Result"),
     ("Send", "::std::marker::Send"),
@@ -57,6 +58,8 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a Options,
     types: HashMap<TypeId, Ident>,
     branches: HashMap<TypeId, Ident>,
+    /// A name for the builder of each struct, whether it has one or not.
+    pub(super) builders: HashMap<TypeId, Ident>,
     events: HashMap<String, Ident>,
     variants: HashMap<TypeId, Variants>,
     modules: HashMap<ModuleId, (Ident, Ident)>,
@@ -116,10 +119,12 @@ impl<'a> Context<'a> {
         }
         let mut events = HashMap::new();
         for (_, event) in schema.events() {
-            events.insert(
-                event.name.clone(),
-                claim(&mut scope, mangle::camel(&event.name), "Event"),
-            );
+            let mut name = mangle::camel(&event.name);
+            // An event's struct is a value too, and generated code says these.
+            if ["Ok", "Err", "Some", "None"].contains(&name.as_str()) {
+                name.push_str("Event");
+            }
+            events.insert(event.name.clone(), claim(&mut scope, name, "Event"));
         }
         for (id, ty) in schema.types() {
             match ty.implicit {
@@ -142,6 +147,12 @@ impl<'a> Context<'a> {
                 branches.insert(id, claim(&mut scope, format!("{name}Branch"), "2"));
             }
         }
+        let mut builders = HashMap::new();
+        for (id, ty) in schema.types() {
+            if let (TypeKind::Struct(_), Some(name)) = (&ty.kind, types.get(&id)) {
+                builders.insert(id, claim(&mut scope, format!("{name}Builder"), "2"));
+            }
+        }
         let mut module_names = Scope::with(&["qapi_runtime", "std", "core"]);
         let mut modules = HashMap::new();
         for (id, module) in schema.modules() {
@@ -158,6 +169,7 @@ impl<'a> Context<'a> {
         let mut taken: HashSet<String> = types
             .values()
             .chain(branches.values())
+            .chain(builders.values())
             .map(Ident::to_string)
             .collect();
         taken.extend(events.values().chain(top.values()).map(Ident::to_string));
@@ -167,6 +179,7 @@ impl<'a> Context<'a> {
             options,
             types,
             branches,
+            builders,
             events,
             variants,
             modules,

@@ -11,12 +11,12 @@ use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
 /// A member as a field.
-struct Field<'a> {
-    member: &'a Member,
-    name: Ident,
+pub(super) struct Field<'a> {
+    pub(super) member: &'a Member,
+    pub(super) name: Ident,
     /// Within the type that has it.
-    cfg: Cfg,
-    boxed: bool,
+    pub(super) cfg: Cfg,
+    pub(super) boxed: bool,
 }
 
 impl Context<'_> {
@@ -30,7 +30,10 @@ impl Context<'_> {
         }
         match &ty.kind {
             TypeKind::Enum(found) => self.emit_enum(id, ty, found, &cfg, items),
-            TypeKind::Struct(found) => self.emit_struct(id, ty, found, &cfg, items),
+            TypeKind::Struct(found) => {
+                self.emit_struct(id, ty, found, &cfg, items);
+                self.emit_builder(id, ty, items);
+            }
             TypeKind::Union(found) => self.emit_union(id, ty, found, &cfg, items),
             TypeKind::Alternate(found) => self.emit_alternate(id, ty, found, &cfg, items),
         }
@@ -56,7 +59,7 @@ impl Context<'_> {
         self.doc(lines)
     }
 
-    fn fields<'m>(
+    pub(super) fn fields<'m>(
         &self,
         members: impl IntoIterator<Item = (TypeId, usize, &'m Member)>,
         outer: &Cfg,
@@ -263,7 +266,7 @@ impl Context<'_> {
         items.push(quote!(#attribute ::qapi_runtime::object!(#mode #name);));
     }
 
-    fn keeps_members(&self, base: Option<TypeId>) -> bool {
+    pub(super) fn keeps_members(&self, base: Option<TypeId>) -> bool {
         self.is_client() && self.options.keep_unknown && base.is_none()
     }
 

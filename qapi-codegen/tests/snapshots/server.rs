@@ -29,7 +29,7 @@ pub fn commands<H: Commands>() -> ::qapi_runtime::CommandTable<H> {
 /// What `query-qmp-schema` answers: this schema, for clients that ask.
 ///
 /// Names of types are numbers, as clients must not depend on them.
-pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "arg-type": "0", "ret-type": "[1]"}, {"name": "DRAWN", "meta-type": "event", "arg-type": "2"}, {"name": "0", "meta-type": "object", "members": [{"name": "what", "type": "3"}, {"name": "times", "type": "int", "default": null}]}, {"name": "[1]", "meta-type": "array", "element-type": "1"}, {"name": "1", "meta-type": "object", "members": [{"name": "kind", "type": "4"}, {"name": "title", "type": "str", "default": null}], "tag": "kind", "variants": [{"case": "circle", "type": "5"}, {"case": "nothing", "type": "6"}]}, {"name": "2", "meta-type": "object", "members": [{"name": "what", "type": "1"}]}, {"name": "3", "meta-type": "alternate", "members": [{"type": "1"}, {"type": "str"}]}, {"name": "int", "meta-type": "builtin", "json-type": "int"}, {"name": "4", "meta-type": "enum", "members": [{"name": "circle"}, {"name": "nothing"}], "values": ["circle", "nothing"]}, {"name": "str", "meta-type": "builtin", "json-type": "string"}, {"name": "5", "meta-type": "object", "members": [{"name": "x", "type": "int"}, {"name": "fill", "type": "7", "default": null}, {"name": "radius", "type": "int"}]}, {"name": "6", "meta-type": "object", "members": []}, {"name": "7", "meta-type": "enum", "members": [{"name": "red"}, {"name": "infra-red", "features": ["deprecated"]}], "values": ["red", "infra-red"]}]"#;
+pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "arg-type": "0", "ret-type": "[1]"}, {"name": "DRAWN", "meta-type": "event", "arg-type": "2"}, {"name": "0", "meta-type": "object", "members": [{"name": "what", "type": "3"}, {"name": "times", "type": "int", "default": null}, {"name": "ink", "type": "4", "default": null}]}, {"name": "[1]", "meta-type": "array", "element-type": "1"}, {"name": "1", "meta-type": "object", "members": [{"name": "kind", "type": "5"}, {"name": "title", "type": "str", "default": null}], "tag": "kind", "variants": [{"case": "circle", "type": "6"}, {"case": "nothing", "type": "7"}]}, {"name": "2", "meta-type": "object", "members": [{"name": "what", "type": "1"}]}, {"name": "3", "meta-type": "alternate", "members": [{"type": "1"}, {"type": "str"}]}, {"name": "int", "meta-type": "builtin", "json-type": "int"}, {"name": "4", "meta-type": "object", "members": [{"name": "name", "type": "str"}, {"name": "color", "type": "8", "default": null}, {"name": "width", "type": "int", "default": null}, {"name": "dry", "type": "bool", "default": null}, {"name": "maker", "type": "str", "default": null}, {"name": "year", "type": "int", "default": null}, {"name": "spare", "type": "4", "default": null}]}, {"name": "5", "meta-type": "enum", "members": [{"name": "circle"}, {"name": "nothing"}], "values": ["circle", "nothing"]}, {"name": "str", "meta-type": "builtin", "json-type": "string"}, {"name": "6", "meta-type": "object", "members": [{"name": "x", "type": "int"}, {"name": "fill", "type": "8", "default": null}, {"name": "radius", "type": "int"}]}, {"name": "7", "meta-type": "object", "members": []}, {"name": "8", "meta-type": "enum", "members": [{"name": "red"}, {"name": "infra-red", "features": ["deprecated"]}], "values": ["red", "infra-red"]}, {"name": "bool", "meta-type": "builtin", "json-type": "boolean"}]"#;
 
 // ===== small.rs =====
 // Generated from small.json; changes here are lost.
@@ -280,13 +280,15 @@ impl Encode for DrawingOrName {
 
 /// Arguments of `draw`.
 ///
-/// Defined at small.json:99.
+/// Defined at small.json:101.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draw {
     /// what to draw
     pub what: DrawingOrName,
     /// how often (default: once)
     pub times: Option<u64>,
+    /// what with
+    pub ink: Option<Ink>,
 }
 
 impl Members for Draw {
@@ -294,12 +296,14 @@ impl Members for Draw {
         Ok(Self {
             what: object.required("what")?,
             times: object.size().optional("times")?,
+            ink: object.optional("ink")?,
         })
     }
 
     fn put(&self, out: &mut Writer) {
         out.member("what", &self.what);
         out.optional("times", &self.times);
+        out.optional("ink", &self.ink);
     }
 }
 
@@ -309,7 +313,7 @@ impl Members for Draw {
 ///
 /// Since: 1.0
 ///
-/// Defined at small.json:110.
+/// Defined at small.json:112.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drawn {
     /// what it was
@@ -330,6 +334,118 @@ impl Members for Drawn {
 
 ::qapi_runtime::object!(strict Drawn);
 
+/// What is drawn with, of which much may be left out.
+///
+/// Since: 1.0
+///
+/// Defined at small.json:135.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ink {
+    /// what it is called
+    pub name: String,
+    /// its colour
+    pub color: Option<Color>,
+    /// how wide it is
+    pub width: Option<u8>,
+    /// whether it is dry
+    pub dry: Option<bool>,
+    /// who made it
+    pub maker: Option<String>,
+    /// when
+    pub year: Option<i64>,
+    /// another one for when it is empty
+    pub spare: Option<Box<Ink>>,
+}
+
+impl Members for Ink {
+    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: object.required("name")?,
+            color: object.optional("color")?,
+            width: object.optional("width")?,
+            dry: object.optional("dry")?,
+            maker: object.optional("maker")?,
+            year: object.optional("year")?,
+            spare: object.optional("spare")?,
+        })
+    }
+
+    fn put(&self, out: &mut Writer) {
+        out.member("name", &self.name);
+        out.optional("color", &self.color);
+        out.optional("width", &self.width);
+        out.optional("dry", &self.dry);
+        out.optional("maker", &self.maker);
+        out.optional("year", &self.year);
+        out.optional("spare", &self.spare);
+    }
+}
+
+::qapi_runtime::object!(strict Ink);
+
+impl Ink {
+    /// Begins a value of which only what must be there is said.
+    pub fn builder(name: impl Into<String>) -> InkBuilder {
+        InkBuilder(Ink {
+            name: name.into(),
+            color: None,
+            width: None,
+            dry: None,
+            maker: None,
+            year: None,
+            spare: None,
+        })
+    }
+}
+
+/// A [`Ink`] in the making.
+#[derive(Debug)]
+#[must_use = "`build` gives the value"]
+pub struct InkBuilder(Ink);
+
+impl InkBuilder {
+    /// Sets `color`.
+    pub fn color(mut self, value: Color) -> Self {
+        self.0.color = Some(value);
+        self
+    }
+
+    /// Sets `width`.
+    pub fn width(mut self, value: u8) -> Self {
+        self.0.width = Some(value);
+        self
+    }
+
+    /// Sets `dry`.
+    pub fn dry(mut self, value: bool) -> Self {
+        self.0.dry = Some(value);
+        self
+    }
+
+    /// Sets `maker`.
+    pub fn maker(mut self, value: impl Into<String>) -> Self {
+        self.0.maker = Some(value.into());
+        self
+    }
+
+    /// Sets `year`.
+    pub fn year(mut self, value: i64) -> Self {
+        self.0.year = Some(value);
+        self
+    }
+
+    /// Sets `spare`.
+    pub fn spare(mut self, value: Ink) -> Self {
+        self.0.spare = Some(Box::new(value));
+        self
+    }
+
+    /// The struct `Ink`.
+    pub fn build(self) -> Ink {
+        self.0
+    }
+}
+
 impl ::qapi_runtime::Event for Drawn {
     fn name(&self) -> &'static str {
         "DRAWN"
@@ -348,7 +464,7 @@ pub trait SmallCommands: Send + Sync {
     ///
     /// Since: 1.0
     ///
-    /// Defined at small.json:99.
+    /// Defined at small.json:101.
     fn draw(
         &self,
         call: &Call,
