@@ -149,7 +149,8 @@ fn same(one: &Value, two: &Value) -> bool {
     match (one, two) {
         (Value::Number(one), Value::Number(two)) if one.is_f64() || two.is_f64() => {
             let (one, two) = (one.as_f64().unwrap(), two.as_f64().unwrap());
-            one == two || ((one - two) / one).abs() < 1e-15
+            // Doubles near zero have fewer digits to miss.
+            one == two || ((one - two) / one).abs() < 1e-15 || (one - two).abs() < f64::MIN_POSITIVE
         }
         (Value::Array(one), Value::Array(two)) => {
             one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same(one, two))

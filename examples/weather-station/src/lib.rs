@@ -38,6 +38,15 @@ impl Encode for Celsius {
 pub struct Station;
 
 impl server::WeatherCommands for Station {
+    async fn query_station(&self, _call: &Call) -> Result<server::StationInfo, Error> {
+        // What must be there first, then what is known, the members of the base among them.
+        Ok(server::StationInfo::builder("Zugspitze", "WS 90")
+            .height(2_962)
+            .since(1900)
+            .coldest(Celsius(-40.0))
+            .build())
+    }
+
     async fn query_weather(&self, _call: &Call) -> Result<server::Weather, Error> {
         Ok(server::Weather {
             temperature: Celsius(21.5),
@@ -64,6 +73,35 @@ mod tests {
         let weather = client::Client::new(connection).query_weather().await.unwrap();
         assert_eq!(weather.temperature, Celsius(21.5));
         assert_eq!(weather.sky, client::Sky::Clear);
+    }
+
+    #[tokio::test]
+    async fn a_builder_says_what_is_known() {
+        let server = Server::builder(server::commands(), Arc::new(Station)).build();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(server.attach(theirs, Peer::Other("test".into()), ListenOptions::default()));
+        let connection = Client::over(ours, ClientOptions::default()).await.unwrap();
+        let station = client::Client::new(connection).query_station().await.unwrap();
+        let expected = client::StationInfo::builder("Zugspitze", "WS 90")
+            .since(1900)
+            .coldest(Celsius(-40.0))
+            .height(2_962)
+            .build();
+        assert_eq!(station, expected);
+        assert_eq!(
+            (station.name.as_str(), station.height, &station.owner),
+            ("Zugspitze", Some(2_962), &None)
+        );
+        assert_eq!(
+            text(&station),
+            r#"{"name": "Zugspitze", "height": 2962, "model": "WS 90", "since": 1900, "coldest": {"milli": -40000}}"#
+        );
+    }
+
+    fn text(value: &impl Encode) -> String {
+        let mut out = Writer::default();
+        value.encode(&mut out);
+        String::from_utf8(out.into_bytes()).unwrap()
     }
 
     #[test]

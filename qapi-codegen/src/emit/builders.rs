@@ -27,7 +27,9 @@ struct Parts<'s> {
 impl<'s> Context<'s> {
     /// The builder of a struct, if it is worth one.
     pub(super) fn emit_builder(&self, id: TypeId, ty: &Type, items: &mut Vec<TokenStream>) {
-        let Some(builder) = self.builder_name(id) else { return };
+        let Some(builder) = self.builder_name(id) else {
+            return;
+        };
         let Some(cfg) = self.type_cfg(id) else { return };
         let mut parts = Parts::default();
         let mut names = Scope::default();
@@ -159,7 +161,7 @@ impl<'s> Context<'s> {
             }
             parts.required += 1;
             parts.parameters.push(quote!(#attribute #parameter: #ty));
-            values.push(if value.to_string() == name.to_string() {
+            values.push(if *name == value.to_string() {
                 quote!(#attribute #name)
             } else {
                 quote!(#attribute #name: #value)
