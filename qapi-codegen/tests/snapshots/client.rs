@@ -464,7 +464,7 @@ impl Ink {
     }
 }
 
-/// A [`Ink`] in the making.
+/// Makes [`Ink`] member by member.
 #[derive(Debug)]
 #[must_use = "`build` gives the value"]
 pub struct InkBuilder(Ink);
