@@ -16,6 +16,27 @@ fn unsupported(what: String) -> BlockError {
     BlockError::new(ErrorKind::Unsupported, what)
 }
 
+/// The file's name that a relative name is relative to: that of the first node with a name of its own below a node that
+/// can only be described.
+fn image_name(file: &Child) -> Result<String> {
+    let mut node = file.node();
+    loop {
+        // A name that goes through the fault injector has the file's own behind the last colon.
+        let name = node.filename();
+        let name = name.trim_start_matches("blkdebug::");
+        if !name.starts_with("json:") {
+            return Ok(name.to_owned());
+        }
+        let Some(below) = node.child("file").or_else(|| node.child("image")) else {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Cannot generate a base directory with the filename '{name}'"),
+            ));
+        };
+        node = below.node();
+    }
+}
+
 /// How to open the backing file that a header names.
 pub(super) fn backing_options(
     graph: &Graph,
@@ -39,15 +60,7 @@ pub(super) fn backing_options(
             let filename = if name.starts_with('/') {
                 name.to_owned()
             } else {
-                let image = file.node().filename();
-                // A name that goes through the fault injector has the file's own behind the last colon.
-                let image = image.trim_start_matches("blkdebug::");
-                if image.starts_with("json:") {
-                    return Err(BlockError::new(
-                        ErrorKind::Invalid,
-                        format!("Cannot generate a base directory with the filename '{image}'"),
-                    ));
-                }
+                let image = image_name(file)?;
                 match image.rsplit_once('/') {
                     Some((folder, _)) => format!("{folder}/{name}"),
                     None => name.to_owned(),
