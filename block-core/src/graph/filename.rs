@@ -5,28 +5,32 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::{ChildRole, Node};
-use crate::options::{BackingRef, DriverOptions, GivenValue, NullOptions, place_in_table};
+use crate::options::{BackingRef, DriverOptions, GivenValue, NodeOptions, NullOptions, place_in_table};
 
 impl Node {
     /// The file name that queries show.
     pub fn filename(self: &Arc<Self>) -> String {
-        self.plain_filename().unwrap_or_else(|| {
+        let options = self.options();
+        self.plain_filename_by(&options).unwrap_or_else(|| {
             // A filter that only watches shows what it filters.
-            if let DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } =
-                &self.options().driver
+            if let DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } = &options.driver
                 && let Some(child) = self.child("file")
             {
                 return child.node().filename();
             }
             let mut out = "json:".to_owned();
-            self.describe(&mut out);
+            self.describe_by(&options, &mut out);
             out
         })
     }
 
     /// The name without a description, where there is one.
     fn plain_filename(self: &Arc<Self>) -> Option<String> {
-        let options = self.options();
+        self.plain_filename_by(&self.options())
+    }
+
+    /// The same, by the node's options: they are copied once for each question, not for each part of the answer.
+    fn plain_filename_by(self: &Arc<Self>, options: &NodeOptions) -> Option<String> {
         let strong = strong_options(&options.driver);
         let given = options.given.iter().any(|(name, _)| listed(strong, name));
         // A format's file must be a protocol's: formats on formats are told in full.
@@ -84,7 +88,10 @@ impl Node {
 
     /// Appends the options that matter, as JSON.
     fn describe(self: &Arc<Self>, out: &mut String) {
-        let options = self.options();
+        self.describe_by(&self.options(), out);
+    }
+
+    fn describe_by(self: &Arc<Self>, options: &NodeOptions, out: &mut String) {
         let strong = strong_options(&options.driver);
         let mut members: Vec<(String, Value)> = vec![(
             "driver".to_owned(),
@@ -173,6 +180,12 @@ enum Value {
 /// Appends a JSON string.
 fn quote(text: &str, out: &mut String) {
     out.push('"');
+    let plain = |each: char| !matches!(each, '"' | '\\') && !each.is_control();
+    if text.chars().all(plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for each in text.chars() {
         match each {
             '"' => out.push_str("\\\""),

@@ -19,8 +19,10 @@ pub fn device_info(node: &Arc<Node>, flat: bool) -> schema::BlockDeviceInfo {
         .filter(|child| child.role() == ChildRole::Backing)
         .map(|child| child.node().filename());
     let bitmaps = super::jobs::dirty_bitmaps(node);
+    let image = image_info(node, info, flat, 0);
     schema::BlockDeviceInfo {
-        file: node.filename(),
+        // Found once: a description is some work.
+        file: image.base.filename.clone(),
         node_name: Some(node.name().as_str().to_owned()),
         ro: node.is_read_only(),
         drv: node.driver().name().to_owned(),
@@ -39,7 +41,7 @@ pub fn device_info(node: &Arc<Node>, flat: bool) -> schema::BlockDeviceInfo {
         iops: 0,
         iops_rd: 0,
         iops_wr: 0,
-        image: image_info(node, info, flat, 0),
+        image,
         bps_max: None,
         bps_rd_max: None,
         bps_wr_max: None,
