@@ -115,6 +115,8 @@ struct Bitmap {
     /// Removed by a transaction that has not ended.
     hidden: bool,
     successor: Option<Successor>,
+    /// Where it stands by age since a successor took its place; its id before.
+    place: Option<u64>,
 }
 
 struct Successor {
@@ -304,6 +306,7 @@ impl BitmapSet {
             persistent: spec.persistent,
             hidden: false,
             successor: None,
+            place: None,
         };
         let mut state = lock(&self.inner.state);
         let id = state.insert(bitmap);
@@ -339,7 +342,7 @@ impl BitmapSet {
         let state = lock(&self.inner.state);
         let mut infos = Vec::with_capacity(state.bitmaps.len());
         for (id, bitmap) in &state.bitmaps {
-            infos.push((*id, bitmap.info()));
+            infos.push((bitmap.place.unwrap_or(*id), bitmap.info()));
             if let Some(successor) = &bitmap.successor {
                 let info = BitmapInfo {
                     name: None,
@@ -389,6 +392,7 @@ impl BitmapSet {
                     persistent: true,
                     hidden: false,
                     successor: None,
+                    place: None,
                 });
             }
         });
@@ -705,6 +709,7 @@ impl BitmapHandle {
             };
             if consumed {
                 bitmap.bits = successor.bits;
+                bitmap.place = Some(successor.id);
                 if !success {
                     let shift = bitmap.shift;
                     for (offset, len) in uncopied {
@@ -877,6 +882,29 @@ mod tests {
         assert_eq!(run(BitmapMode::Never, false), [B0, N]);
         assert_eq!(run(BitmapMode::Always, true), [N]);
         assert_eq!(run(BitmapMode::Always, false), [N, U]);
+    }
+
+    #[test]
+    fn a_consumed_bitmap_stands_where_its_successor_stood() {
+        let set = BitmapSet::default();
+        let old = set.add(MIB, &spec("old", 512)).unwrap();
+        set.add(MIB, &spec("new", 512)).unwrap();
+        let names = || {
+            let infos = set.infos();
+            infos
+                .into_iter()
+                .map(|info| info.name.map(|name| name.to_string()))
+                .collect::<Vec<_>>()
+        };
+        let named = |name: &str| Some(name.to_owned());
+        old.freeze(BitmapMode::OnSuccess).unwrap();
+        assert_eq!(names(), [None, named("new"), named("old")]);
+        old.thaw(BitmapMode::OnSuccess, false, []);
+        assert_eq!(names(), [named("new"), named("old")]);
+        old.freeze(BitmapMode::OnSuccess).unwrap();
+        set.add(MIB, &spec("newest", 512)).unwrap();
+        old.thaw(BitmapMode::OnSuccess, true, []);
+        assert_eq!(names(), [named("newest"), named("old"), named("new")]);
     }
 
     #[test]
