@@ -259,6 +259,7 @@ impl Exports {
                 new.name
             )));
         }
+        Export::check_texts(&new.name, new.description.as_deref()).map_err(generic)?;
         Export::keep_length(&backend, new.writable).map_err(generic)?;
         let options = ExportOptions {
             id: new.id.as_str().into(),

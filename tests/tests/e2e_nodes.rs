@@ -141,3 +141,50 @@ fn a_snapshot_file_is_opened_as_its_base_is() {
     );
     assert_eq!(node(&mut client, "overlay")["ro"], json!(true));
 }
+
+#[test]
+fn nodes_get_their_names_in_turn() {
+    let daemon = Daemon::start(|_| Vec::new());
+    let mut client = daemon.client();
+    let disk = |name: &str| json!({"driver": "null-co", "node-name": name, "size": 1 << 20});
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "raw", "node-name": "r1", "file": disk("r2")}),
+    );
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "blkdebug", "node-name": "d1", "image": disk("d2")}),
+    );
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "copy-before-write", "node-name": "c1", "file": disk("c2"), "target": disk("c3")}),
+    );
+    // Newest first: a node is named after its `file` and before all else that it opens.
+    let nodes = client.ok("query-named-block-nodes", json!({"flat": true}));
+    let names: Vec<_> = nodes
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|node| &node["node-name"])
+        .collect();
+    assert_eq!(names, ["c3", "c1", "c2", "d2", "d1", "r1", "r2"]);
+    // A taken name is told before what the driver finds wrong, and after a `file` that is not there.
+    let mut refused = |options: Value| client.fails("blockdev-add", options);
+    let taken = "Duplicate nodes with node-name='r1'";
+    assert_eq!(
+        refused(json!({"driver": "qcow2", "node-name": "r1", "file": "d1"})),
+        taken
+    );
+    assert_eq!(
+        refused(json!({"driver": "copy-before-write", "node-name": "r1", "file": "d1", "target": "none"})),
+        taken
+    );
+    assert_eq!(
+        refused(json!({"driver": "raw", "node-name": "r1", "file": "none"})),
+        "Cannot find device='none' nor node-name='none'"
+    );
+    assert_eq!(
+        refused(json!({"driver": "blkdebug", "node-name": "r1", "image": "none"})),
+        taken
+    );
+}

@@ -118,6 +118,13 @@ impl OpenContext<'_> {
             child.set_opened_with_parent();
         }
         lock(&self.children).push(Arc::clone(&child));
+        if name == "file" && self.options.driver.is_over_file() {
+            // Only now the node gets its name; what the driver itself finds wrong is told after that.
+            if let Some(name) = &self.options.node_name {
+                check_name(&lock(&self.graph.topology), name)?;
+            }
+            self.place();
+        }
         Ok(child)
     }
 }
@@ -202,6 +209,9 @@ impl Graph {
             forced_read_only: AtomicBool::new(false),
             place: AtomicU64::new(0),
         };
+        if !options.driver.is_over_file() {
+            context.place();
+        }
         let driver = open_driver(&context).await;
         let children = std::mem::take(&mut *lock(&context.children));
         let opened = std::mem::take(&mut *lock(&context.opened));

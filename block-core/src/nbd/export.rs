@@ -84,6 +84,18 @@ impl Export {
         Backend::new(graph, node, BackendUser::unnamed(), perm, Perm::ALL)
     }
 
+    /// Whether clients can be told the name and the description.
+    pub fn check_texts(name: &str, description: Option<&str>) -> Result<()> {
+        let too_long = |text: String| Err(BlockError::new(ErrorKind::Invalid, text));
+        if name.len() > MAX_STRING_BYTES {
+            return too_long(format!("export name '{name}' too long"));
+        }
+        match description {
+            Some(text) if text.len() > MAX_STRING_BYTES => too_long(format!("description '{text}' too long")),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets nobody else change the node's length from now on: the second step of [`attach`](Self::attach), so that of
     /// two conflicts the one over reading and writing is reported.
     pub fn keep_length(backend: &Arc<Backend>, writable: bool) -> Result<()> {
@@ -93,25 +105,7 @@ impl Export {
 
     /// The export that uses what [`attach`](Self::attach) gave.
     pub fn on(backend: Arc<Backend>, options: ExportOptions) -> Result<Arc<Self>> {
-        if options.name.len() > MAX_STRING_BYTES {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!("export name '{}' too long", options.name),
-            ));
-        }
-        if options
-            .description
-            .as_ref()
-            .is_some_and(|text| text.len() > MAX_STRING_BYTES)
-        {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "description '{}' too long",
-                    options.description.unwrap_or_default()
-                ),
-            ));
-        }
+        Self::check_texts(&options.name, options.description.as_deref())?;
         let bitmaps = options
             .bitmaps
             .into_iter()

@@ -171,6 +171,9 @@ impl Daemon {
     pub fn add_export(&self, args: BlockExportOptions) -> Result<(), Error> {
         self.exports.check_id(&args.id)?;
         let node = self.graph.get(&args.node_name).map_err(generic)?;
+        if args.writable == Some(true) && node.is_read_only() {
+            return Err(Error::generic("Cannot export read-only node as writable"));
+        }
         if let Some(id) = &args.iothread
             && !matches!(
                 self.objects.get(id),

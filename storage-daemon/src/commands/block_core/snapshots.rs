@@ -11,8 +11,11 @@ use schema::NewImageMode;
 
 use super::create;
 use crate::convert::error::generic;
-use crate::convert::nodes::snapshot_info;
+use crate::convert::nodes::{is_filter, snapshot_info};
 use crate::daemon::Daemon;
+
+/// Longer names of internal snapshots are cut off, in bytes.
+const LONGEST_SNAPSHOT_NAME: usize = 255;
 
 /// What goes on top of a node.
 pub enum Overlay {
@@ -116,6 +119,9 @@ fn check_overlay(overlay: &Arc<Node>) -> Result<(), Error> {
     if overlay.child("backing").is_some() {
         return Err(Error::generic("The overlay already has a backing image"));
     }
+    if is_filter(overlay.driver().name()) {
+        return Err(Error::generic("Filters cannot be used as overlays"));
+    }
     if overlay.driver().name() != "qcow2" {
         return Err(Error::generic("The overlay does not support backing images"));
     }
@@ -162,7 +168,13 @@ pub async fn internal_snapshot(
             let drained = graph.drain(std::slice::from_ref(&node)).await;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let info = SnapshotInfo {
-                name: name.clone(),
+                name: name
+                    .chars()
+                    .scan(0, |bytes, each| {
+                        *bytes += each.len_utf8();
+                        (*bytes <= LONGEST_SNAPSHOT_NAME).then_some(each)
+                    })
+                    .collect(),
                 date: (
                     u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
                     now.subsec_nanos(),
