@@ -32,6 +32,7 @@ pub(crate) fn check(raw: &[RawDefinition<'_>], pragma: &Pragma<'_>, diagnostics:
                 codes::ARGUMENTS_TYPE,
                 codes::BAD_BASE,
                 codes::UNKNOWN_TYPE,
+                codes::NO_DISCRIMINATOR,
             ]
             .contains(&other.code)
         })
@@ -336,11 +337,16 @@ fn differences(
         }
         _ => None,
     };
+    let discriminator = match &definition.body {
+        Body::Union { discriminator, .. } => discriminator.map(|(_, span)| span),
+        _ => None,
+    };
     let is_doubtful = |span: Span| doubtful.contains(&span);
     // What lacks a description was described by another name, most likely.
     if definition.faulty
         || !lacking.is_empty()
         || named.is_some_and(is_doubtful)
+        || discriminator.is_some_and(is_doubtful)
         || members.iter().any(|member| is_doubtful(member.span))
     {
         return;
