@@ -778,7 +778,8 @@ impl Meta {
             return Err(need);
         }
         self.check_room()?;
-        let reason = if discarding {
+        // Zeroes that may unmap are as good as a discard.
+        let reason = if discarding || mode == ZeroMode::Unmap {
             FreeReason::Request
         } else {
             FreeReason::Other
