@@ -222,6 +222,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
         None
     }
 
+    /// A filter that wants to be asked for block status although it has nothing to say of it (fault injection).
+    fn watches_status(&self) -> bool {
+        false
+    }
+
     /// Something above is about to do what `event` names (fault injection).
     fn debug_event(&self, _event: &str) {}
 

@@ -450,6 +450,11 @@ async fn listen(address: &Address) -> Result<Vec<Bound>, CliError> {
             if path.len() >= MOST_BYTES {
                 return Err(CliError::new(format!("UNIX socket path '{path}' is too long")));
             }
+            if !*is_abstract && std::path::Path::new(path).is_dir() {
+                return Err(CliError::new(format!(
+                    "Failed to unlink socket {path}: Is a directory"
+                )));
+            }
             let bound = if *is_abstract {
                 use std::os::linux::net::SocketAddrExt;
                 std::os::unix::net::SocketAddr::from_abstract_name(path)

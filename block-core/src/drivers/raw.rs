@@ -120,7 +120,10 @@ impl Driver for Raw {
     }
 
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
-        Box::pin(async move { self.file.read(self.at(offset)?, buf).await })
+        Box::pin(async move {
+            self.file.event("read_aio");
+            self.file.read(self.at(offset)?, buf).await
+        })
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
@@ -132,6 +135,7 @@ impl Driver for Raw {
 
     fn write<'a>(&'a self, offset: u64, buf: &'a [u8], flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
+            self.file.event("write_aio");
             self.file
                 .write(self.writable(offset, buf.len() as u64)?, buf, flags)
                 .await

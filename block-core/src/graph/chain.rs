@@ -93,6 +93,10 @@ impl Node {
                 }
             } else {
                 filtered = true;
+                if node.driver().watches_status() {
+                    // Only whether it fails counts: what lies there is for the nodes below to tell.
+                    node.block_status(offset, len, false).await?;
+                }
             }
             len = len.min(length - offset);
             match below {

@@ -444,11 +444,14 @@ impl Node {
                 return self.write_zeroes(offset, buf.len() as u64, flags).await;
             }
         }
+        // Where faults can be injected nothing is done at once, so that only this way tells of itself.
+        self.driver.debug_event("pwritev");
         let result = if self.alignment() == 1 {
             self.driver.write(offset, buf, flags).await
         } else {
             self.write_aligned(offset, buf, flags).await
         };
+        self.driver.debug_event("pwritev_done");
         self.after_write(offset, buf.len() as u64, flags.unchanged);
         result
     }
@@ -476,6 +479,7 @@ impl Node {
             flags.may_unmap = false;
         }
         flags.fua &= !self.skips_flush.load(Ordering::Relaxed);
+        self.driver.debug_event("pwritev_zero");
         let result = if self.is_aligned_range(offset, len) {
             let _shared = if self.alignment() > 1 {
                 Some(self.unaligned.read().await)
@@ -486,6 +490,7 @@ impl Node {
         } else {
             self.write_zeroes_unaligned(offset, len, flags).await
         };
+        self.driver.debug_event("pwritev_done");
         self.after_write(offset, len, false);
         result
     }

@@ -467,6 +467,22 @@ pub fn read_header(out: &mut Vec<u8>, mode: ReplyMode, request: &Request, offset
     }
 }
 
+/// Appends a chunk that says that `len` bytes from `offset` on are zeroes.
+pub fn hole_chunk(out: &mut Vec<u8>, mode: ReplyMode, request: &Request, offset: u64, len: u32, last: bool) {
+    const BODY_BYTES: u32 = 12;
+    chunk_header(
+        out,
+        mode,
+        if last { chunk::DONE } else { 0 },
+        chunk::OFFSET_HOLE,
+        request.cookie,
+        request.offset,
+        BODY_BYTES,
+    );
+    out.extend_from_slice(&offset.to_be_bytes());
+    out.extend_from_slice(&len.to_be_bytes());
+}
+
 /// Appends one context's extents.
 pub fn status_chunk(
     out: &mut Vec<u8>,

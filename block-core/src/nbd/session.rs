@@ -205,7 +205,7 @@ impl Session {
             _ => {}
         }
         let payload = self.input.ready()[..payload].to_vec();
-        self.execute(request, payload).await;
+        self.execute(request.offset, request, payload).await;
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Session {
                         len: (total - done) as u64,
                         ..request
                     };
-                    self.execute(rest, Vec::new()).await;
+                    self.execute(request.offset, rest, Vec::new()).await;
                     return Ok(());
                 }
             }
@@ -321,15 +321,16 @@ impl Session {
                     len: buffer.len() as u64,
                     ..request
                 };
-                self.execute(rest, buffer).await;
+                self.execute(request.offset, rest, buffer).await;
             }
             (result, _) => self.answer(&request, &result),
         }
         Ok(())
     }
 
-    /// Runs a request that may have to wait: here, if it turns out not to, else in a task of its own.
-    async fn execute(&mut self, request: Request, payload: Vec<u8>) {
+    /// Runs a request, or the rest of one that began at `origin`, that may have to wait: here, if it turns out not to,
+    /// else in a task of its own.
+    async fn execute(&mut self, origin: u64, request: Request, payload: Vec<u8>) {
         let weight = match request.command {
             command::READ | command::WRITE => usize::try_from(request.len).unwrap_or(usize::MAX),
             _ => 0,
@@ -338,6 +339,7 @@ impl Session {
             Arc::clone(&self.export),
             self.mode,
             Arc::clone(&self.contexts),
+            origin,
             request,
             payload,
         ));
@@ -466,27 +468,36 @@ async fn execute(
     export: Arc<Export>,
     mode: ReplyMode,
     contexts: Arc<[Context]>,
+    origin: u64,
     request: Request,
     payload: Vec<u8>,
 ) -> Vec<u8> {
     let mut out = Vec::new();
+    // Replies name the offset that the client did.
+    let reply = Request {
+        offset: origin,
+        ..request
+    };
     let backend = export.backend();
     let fua = request.has(command_flag::FUA) || export.is_writethrough();
     let result = match request.command {
         command::READ => {
-            let result = match (usize::try_from(request.len), u32::try_from(request.len)) {
-                (Ok(0), _) => Ok(()),
-                (Ok(len), Ok(len_u32)) => {
-                    out.reserve_exact(ReplyMode::MAX_HEADER_BYTES + len);
-                    proto::read_header(&mut out, mode, &request, request.offset, len_u32, true);
-                    let start = out.len();
-                    out.resize(start + len, 0);
-                    match backend.read(request.offset, &mut out[start..]).await {
+            let result = match usize::try_from(request.len) {
+                Ok(0) => Ok(()),
+                Ok(_) if mode.is_chunked() && !request.has(command_flag::DF) => {
+                    match read_sparse(&export, mode, &reply, &request, &mut out).await {
                         Ok(()) => return out,
-                        Err(error) => Err(error.context("reading from file failed")),
+                        Err(error) => Err(error),
                     }
                 }
-                _ => Err(BlockError::from_errno(22, "Invalid argument")),
+                Ok(len) => {
+                    let len_u32 = u32::try_from(len).unwrap_or(u32::MAX);
+                    match read_data(&export, mode, &reply, request.offset, len_u32, true, &mut out).await {
+                        Ok(()) => return out,
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(_) => Err(BlockError::from_errno(22, "Invalid argument")),
             };
             out.clear();
             result
@@ -529,10 +540,63 @@ async fn execute(
         _ => Ok(()),
     };
     match result {
-        Ok(()) => proto::plain_reply(&mut out, mode, &request, 0, ""),
-        Err(error) => proto::plain_reply(&mut out, mode, &request, error.errno(), &error.to_string()),
+        Ok(()) => proto::plain_reply(&mut out, mode, &reply, 0, ""),
+        Err(error) => proto::plain_reply(&mut out, mode, &reply, error.errno(), &error.to_string()),
     }
     out
+}
+
+/// Appends one chunk with data.
+async fn read_data(
+    export: &Export,
+    mode: ReplyMode,
+    reply: &Request,
+    offset: u64,
+    len: u32,
+    last: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+    out.reserve_exact(ReplyMode::MAX_HEADER_BYTES + bytes);
+    proto::read_header(out, mode, reply, offset, len, last);
+    let start = out.len();
+    out.resize(start + bytes, 0);
+    export
+        .backend()
+        .read(offset, &mut out[start..])
+        .await
+        .map_err(|error| error.context("reading from file failed"))
+}
+
+/// Reads what has to be waited for: areas of zeroes are told, not read, as QEMU's server does.
+async fn read_sparse(
+    export: &Export,
+    mode: ReplyMode,
+    reply: &Request,
+    request: &Request,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    let backend = export.backend();
+    let mut done = 0;
+    while done < request.len {
+        let (offset, rest) = (request.offset + done, request.len - done);
+        let status = {
+            // A drain must see this request: status walks the graph.
+            let _entered = backend.enter().await;
+            backend.node().status_above(None, offset, rest).await
+        };
+        let status = status.map_err(|error| error.context("unable to check for holes"))?;
+        let run = status.len.clamp(1, rest);
+        let len = u32::try_from(run).unwrap_or(u32::MAX);
+        let last = done + run == request.len;
+        if status.zero {
+            proto::hole_chunk(out, mode, reply, offset, len, last);
+        } else {
+            read_data(export, mode, reply, offset, len, last, out).await?;
+        }
+        done += run;
+    }
+    Ok(())
 }
 
 async fn status(

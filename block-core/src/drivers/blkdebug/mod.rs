@@ -418,6 +418,10 @@ impl Driver for Blkdebug {
         Box::pin(self.child.truncate(length, preallocation))
     }
 
+    fn watches_status(&self) -> bool {
+        !self.plain
+    }
+
     fn debug_event(&self, event: &str) {
         if !self.plain {
             lock(&self.rules).event(event);

@@ -595,6 +595,7 @@ impl Qcow2 {
                     at += len;
                 }
                 Place::New { allocation, len } => {
+                    self.file.event("cluster_alloc");
                     let hold = Hold::new(self, allocation);
                     let (data, after) = rest.split_at(to_usize(len)?);
                     self.fill_new(hold.get()?, at, data, flags).await?;

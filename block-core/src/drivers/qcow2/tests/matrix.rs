@@ -86,7 +86,15 @@ async fn every_cluster_size_and_refcount_width() {
             return;
         };
         assert_eq!(code, 0, "{option}: {text}");
-        let write = ["-f", "qcow2", "-c", "write -P 9 100k 1M", "-c", "write -z 300k 200k", name];
+        let write = [
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 9 100k 1M",
+            "-c",
+            "write -z 300k 200k",
+            name,
+        ];
         let (code, text) = qemu("qemu-io", &write).unwrap();
         assert_eq!(code, 0, "{option}: {text}");
         let mut model = vec![0u8; SIZE];
@@ -116,7 +124,15 @@ async fn snapshots_of_qemu_outlive_our_writes() {
             return;
         };
         assert_eq!(code, 0, "{text}");
-        let write = ["-f", "qcow2", "-c", "write -P 5 0 1M", "-c", "write -P 6 2M 100k", name];
+        let write = [
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 5 0 1M",
+            "-c",
+            "write -P 6 2M 100k",
+            name,
+        ];
         assert_eq!(qemu("qemu-io", &write).unwrap().0, 0);
         let mut then = vec![0u8; 4 << 20];
         then[..1 << 20].fill(5);
