@@ -271,6 +271,18 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Reads a list that must be there, which is empty if it is not: clients read so what servers older than
+    /// their schema say.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn list<T: Decode + Default>(&mut self, name: &'static str) -> Result<T, DecodeError> {
+        match self.optional(name) {
+            Ok(found) => Ok(found.unwrap_or_default()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Says that the member asked for next has these features: the policy may refuse it.
     pub fn special(&mut self, special: Special) -> &mut Self {
         self.special = special;

@@ -123,7 +123,12 @@ impl Context<'_> {
         };
         let special = self.checked(&member.features);
         let special = special.map(|special| quote!(.special(#special)));
-        let method = ident(if member.optional { "optional" } else { "required" });
+        let method = ident(match (member.optional, member.member_type.array) {
+            (true, _) => "optional",
+            // A server that is older than the schema leaves out what is new; nothing is a list too.
+            (false, true) if self.is_client() => "list",
+            (false, _) => "required",
+        });
         quote!(object #special #size.#method(#wire)?)
     }
 

@@ -210,3 +210,16 @@ fn members_are_indexed() {
         }
     }
 }
+
+#[test]
+fn a_list_that_is_left_out_is_empty() {
+    let mut scanner = Scanner::default();
+    let document = scanner
+        .next(&mut &br#"{"there": ["a"], "wrong": 1}"#[..])
+        .unwrap()
+        .unwrap();
+    let mut object = Object::open(document.root().unwrap()).unwrap();
+    assert_eq!(object.list::<Vec<String>>("there").unwrap(), ["a"]);
+    assert_eq!(object.list::<Vec<String>>("new").unwrap(), [""; 0]);
+    assert!(object.list::<Vec<String>>("wrong").is_err());
+}
