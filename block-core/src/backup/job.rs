@@ -30,7 +30,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 const OFFLOAD_CHUNK_BYTES: u64 = 4 << 20;
 /// Copiers in flight at most, whatever `max-workers` allows: each holds a buffer.
 const MOST_WORKERS: u64 = 16;
-/// How much of its last request's debt a limited job pays before it ends.
+/// How much of its last request's debt a limited member of a group pays before it ends.
 const LAST_PAYMENT: Duration = Duration::from_millis(25);
 /// How long to wait before what failed and is to be ignored is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -358,6 +358,7 @@ fn attach(
         plan,
         options: options.clone(),
         max_chunk,
+        grouped: group.is_some(),
         rate: RateLimit::new(u64::try_from(options.speed).unwrap_or(0)),
         thawed: AtomicBool::new(false),
         cleaned: watch::Sender::new(false),
@@ -415,6 +416,8 @@ struct BackupJob {
     plan: Plan,
     options: BackupOptions,
     max_chunk: u64,
+    /// Others live and die with it.
+    grouped: bool,
     rate: RateLimit,
     thawed: AtomicBool,
     held: Mutex<Option<Held>>,
@@ -516,7 +519,10 @@ impl BackupJob {
                     }
                     // Of the last request's debt a little is paid: a limited member of a group must not
                     // be done before another one, started with it, has had the time to fail.
-                    if !paid && let Some(delay) = self.rate.delay() {
+                    if self.grouped
+                        && !paid
+                        && let Some(delay) = self.rate.delay()
+                    {
                         paid = true;
                         context.sleep(delay.min(LAST_PAYMENT)).await;
                         continue;
