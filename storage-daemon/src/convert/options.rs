@@ -244,10 +244,11 @@ fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow
         discard_no_unref: qcow2.discard_no_unref,
         encrypt: qcow2.encrypt.map(|encrypt| encrypt.kind().as_str().to_owned()),
         data_file: qcow2.data_file.map(|file| reference(file, depth)).transpose()?,
-        cache_size: natural("cache-size", qcow2.cache_size)?,
-        l2_cache_size: natural("l2-cache-size", qcow2.l2_cache_size)?,
-        l2_cache_entry_size: natural("l2-cache-entry-size", qcow2.l2_cache_entry_size)?,
-        refcount_cache_size: natural("refcount-cache-size", qcow2.refcount_cache_size)?,
+        // Negative sizes are the driver's to refuse, once it has seen that there is an image.
+        cache_size: qcow2.cache_size.map(i64::cast_unsigned),
+        l2_cache_size: qcow2.l2_cache_size.map(i64::cast_unsigned),
+        l2_cache_entry_size: qcow2.l2_cache_entry_size.map(i64::cast_unsigned),
+        refcount_cache_size: qcow2.refcount_cache_size.map(i64::cast_unsigned),
         cache_clean_interval: match qcow2.cache_clean_interval.map(u32::try_from).transpose() {
             Ok(seconds) => seconds.map(u64::from),
             Err(_) => return Err(Error::generic("Cache clean interval too big")),

@@ -108,6 +108,18 @@ fn invalid(message: impl Into<String>) -> BlockError {
 
 /// Sizes of the caches: slice entries' log2, slices, refcount blocks.
 fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, usize)> {
+    for (name, size) in [
+        ("cache-size", options.cache_bytes),
+        ("l2-cache-size", options.l2_cache_bytes),
+        ("l2-cache-entry-size", options.l2_entry_bytes),
+        ("refcount-cache-size", options.refcount_cache_bytes),
+    ] {
+        if let Some(size) = size.map(u64::cast_signed).filter(|size| *size < 0) {
+            return Err(invalid(format!(
+                "Value '{size}' is out of range for parameter '{name}'"
+            )));
+        }
+    }
     let cluster = 1u64 << header.cluster_bits;
     let slice = options.l2_entry_bytes.unwrap_or(DEFAULT_SLICE_BYTES.min(cluster));
     if !slice.is_power_of_two() || slice < 512 || slice > cluster {
