@@ -146,7 +146,9 @@ fn to_value(cursor: Cursor<'_>) -> Value {
 /// Whether two values are the same, but that a double without a fraction is written without a point and so read as an integer.
 fn same(one: &Value, two: &Value) -> bool {
     match (one, two) {
-        (Value::Number(one), Value::Number(two)) if one.is_f64() || two.is_f64() => one.as_f64() == two.as_f64(),
+        (Value::Number(one), Value::Number(two)) if one.is_f64() || two.is_f64() => {
+            one.as_f64() == two.as_f64()
+        }
         (Value::Array(one), Value::Array(two)) => {
             one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same(one, two))
         }
