@@ -618,6 +618,23 @@ impl BlockCopy {
                 .filter(|known| known.start <= offset && offset < known.end)
             {
                 Some(known) => known,
+                // A cluster by itself is read whatever the answer, unless that is zero, which is seen when it is read;
+                // and to ask a file system about a few blocks can take longer than to copy them.
+                None if end - start == 1 && self.cluster < OFFLOAD_LEAST_BYTES => {
+                    let end = (offset + self.cluster).min(self.length);
+                    Known {
+                        start: offset,
+                        end,
+                        status: BlockStatus {
+                            len: end - offset,
+                            allocated: true,
+                            zero: false,
+                            data: true,
+                            compressed: false,
+                            host: None,
+                        },
+                    }
+                }
                 None => {
                     // Asked beyond this run: what is still to be copied does not change, so that a long answer stays
                     // true where it matters; and a file system may walk to the end of its data for each answer.
