@@ -1,4 +1,4 @@
-//! What the daemon does to its own process: pid file, background, readiness.
+//! What the daemon asks of the operating system: pid file, background, readiness, small files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -59,6 +59,16 @@ pub fn os_text(error: &io::Error) -> String {
         Some(at) => text.get(..at).unwrap_or_default().to_owned(),
         None => text,
     }
+}
+
+/// The whole of a small file; `None` when it has more than `most` bytes. What tells no size beforehand, as a pipe or a
+/// device, is read no further either.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok((read as u64 <= most).then_some(bytes))
 }
 
 /// Starts this program again in the background and waits until it says that it is set up.

@@ -1,11 +1,13 @@
 //! The bytes of secrets: written down as text or base64, in the clear or encrypted with another secret.
 
+use std::path::Path;
+
 use aes::Aes256;
 use cbc::cipher::block_padding::NoPadding;
 use cbc::cipher::{BlockDecryptMut, KeyIvInit};
 use qapi_runtime::Error;
 
-use crate::process::os_text;
+use crate::process::{os_text, read_at_most};
 
 /// Largest secret that is read from a file.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -42,10 +44,9 @@ fn read(secret: &schema::SecretProperties) -> Result<Vec<u8>, Error> {
                     os_text(&error)
                 ))
             };
-            if std::fs::metadata(file).map_err(fail)?.len() > MAX_SECRET_BYTES {
-                return Err(Error::generic(format!("Secret file {file} is too large")));
-            }
-            std::fs::read(file).map_err(fail)
+            read_at_most(Path::new(file), MAX_SECRET_BYTES)
+                .map_err(fail)?
+                .ok_or_else(|| Error::generic(format!("Secret file {file} is too large")))
         }
     }
 }
@@ -151,6 +152,16 @@ mod tests {
             data: Some(data.to_owned()),
             file: None,
         }
+    }
+
+    #[test]
+    fn files_without_an_end_are_refused() {
+        let mut endless = secret("", None, None);
+        (endless.data, endless.file) = (None, Some("/dev/zero".to_owned()));
+        assert_eq!(
+            load(&endless, None).unwrap_err().to_string(),
+            "Secret file /dev/zero is too large"
+        );
     }
 
     /// Made with `openssl enc -aes-256-cbc -K ... -iv 0`.

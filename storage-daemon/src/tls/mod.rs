@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::WebPkiClientVerifier;
 
 use crate::cli::CliError;
-use crate::process::os_text;
+use crate::process::{os_text, read_at_most};
 
 /// Largest credential file that is read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -149,14 +149,9 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
             os_text(&error)
         ))
     };
-    let size = std::fs::metadata(path).map_err(fail)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(CliError::new(format!(
-            "Credential file {} is too large",
-            path.display()
-        )));
-    }
-    std::fs::read(path).map_err(fail)
+    read_at_most(path, MAX_FILE_BYTES)
+        .map_err(fail)?
+        .ok_or_else(|| CliError::new(format!("Credential file {} is too large", path.display())))
 }
 
 fn not_pem(path: &Path, error: &dyn fmt::Display) -> CliError {
