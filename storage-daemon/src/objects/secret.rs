@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use aes::Aes256;
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use cbc::cipher::block_padding::NoPadding;
 use cbc::cipher::{BlockDecryptMut, KeyIvInit};
 use qapi_runtime::Error;
@@ -13,6 +16,13 @@ use crate::process::{os_text, read_at_most};
 const MAX_SECRET_BYTES: u64 = 1 << 20;
 /// Bytes of a master key.
 const KEY_BYTES: usize = 32;
+/// Base64 without padding, and whatever the unused bits of its last letter are.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 /// Bytes of a cipher block, and so of an initialization vector.
 const BLOCK_BYTES: usize = 16;
 
@@ -92,32 +102,17 @@ fn decrypt(raw: Vec<u8>, is_base64: bool, key: &[u8], iv: Option<&str>) -> Resul
 /// Base64 as lenient as the reference takes it: line ends may stand between the letters, and what is left of the
 /// last four does not matter.
 fn decode_base64(text: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits: u32 = 0;
-    let mut letters = 0_u32;
-    for &letter in text {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' | b'\n' | b'\r' => continue,
-            _ => return Err(Error::generic("Base64 data contains invalid characters")),
-        };
-        bits = bits << 6 | u32::from(value);
-        letters += 1;
-        if letters.is_multiple_of(4) {
-            bytes.extend(bits.to_be_bytes().get(1..).unwrap_or_default());
-            bits = 0;
-        }
+    let mut letters: Vec<u8> = text
+        .iter()
+        .copied()
+        .filter(|letter| !matches!(letter, b'=' | b'\n' | b'\r'))
+        .collect();
+    if letters.len() % 4 == 1 {
+        letters.pop();
     }
-    match letters % 4 {
-        2 => bytes.extend((bits >> 4).to_be_bytes().get(3..).unwrap_or_default()),
-        3 => bytes.extend((bits >> 2).to_be_bytes().get(2..).unwrap_or_default()),
-        _ => {}
-    }
-    Ok(bytes)
+    LENIENT
+        .decode(letters)
+        .map_err(|_| Error::generic("Base64 data contains invalid characters"))
 }
 
 #[cfg(test)]
@@ -131,6 +126,8 @@ mod tests {
             ("", &b""[..]),
             ("TQ==", b"M"),
             ("TQ", b"M"),
+            ("TR", b"M"),
+            ("TWFuT", b"Man"),
             ("TWE=", b"Ma"),
             ("TWFu", b"Man"),
             ("TWFu\nTQ==\n", b"ManM"),
