@@ -48,10 +48,10 @@ pub enum Event {
     BlockJobError {
         /// The job.
         id: JobId,
-        /// `read` or `write`.
-        operation: &'static str,
-        /// `report`, `ignore` or `stop`.
-        action: &'static str,
+        /// The request was a read, else a write.
+        is_read: bool,
+        /// What the job does about it.
+        action: ErrorAction,
     },
     /// BLOCK_EXPORT_DELETED.
     BlockExportDeleted {
@@ -93,6 +93,17 @@ pub struct BlockJobPoint {
     pub offset: u64,
     /// Speed limit in bytes a second; 0 is none.
     pub speed: u64,
+}
+
+/// What a job does about an error of its I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorAction {
+    /// Fail.
+    Report,
+    /// Try again.
+    Ignore,
+    /// Pause until a client resumes it.
+    Stop,
 }
 
 /// The kinds of job.

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::table::{
-    Effect, ErrorAction, Input, IoStatus, JobRecord, JobSerial, JobSpec, Progress, Table, Verb, cancelled,
+    Effect, Input, IoStatus, JobRecord, JobSerial, JobSpec, Progress, Table, Verb, cancelled,
 };
 use crate::driver::IoFuture;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::event::{Event, JobKind, JobStatus};
+use crate::event::{ErrorAction, Event, JobKind, JobStatus};
 use crate::graph::Graph;
 use crate::sync::lock;
 use crate::types::JobId;

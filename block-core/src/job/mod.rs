@@ -10,5 +10,6 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+pub use crate::event::ErrorAction;
 pub use manager::{HeldJob, JobContext, JobDetails, JobDriver, JobGroup, JobHandle, JobInfo, JobManager};
-pub use table::{ErrorAction, IoStatus, JobSpec, Progress, Verb, status_name};
+pub use table::{IoStatus, JobSpec, Progress, Verb, status_name};

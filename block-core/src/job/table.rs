@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::event::{BlockJobPoint, Event, JobKind, JobStatus};
+use crate::event::{BlockJobPoint, ErrorAction, Event, JobKind, JobStatus};
 use crate::types::JobId;
 
 /// A job's number; unlike its id never used again.
@@ -119,17 +119,6 @@ pub enum IoStatus {
     Failed,
     /// It stopped because space ran out.
     NoSpace,
-}
-
-/// What a job does about an error of its I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorAction {
-    /// Fail.
-    Report,
-    /// Try again.
-    Ignore,
-    /// Pause until a client resumes it.
-    Stop,
 }
 
 /// How far a job is, shared with its worker.
@@ -715,12 +704,8 @@ impl Table {
         };
         let event = Event::BlockJobError {
             id: job.id.clone(),
-            operation: if is_read { "read" } else { "write" },
-            action: match action {
-                ErrorAction::Report => "report",
-                ErrorAction::Ignore => "ignore",
-                ErrorAction::Stop => "stop",
-            },
+            is_read,
+            action,
         };
         effects.push(Effect::Emit(serial, event));
         if action == ErrorAction::Stop {

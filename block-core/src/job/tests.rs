@@ -1,6 +1,6 @@
-use super::table::{Effect, ErrorAction, Input, JobSerial, JobSpec, Table, Verb};
+use super::table::{Effect, Input, JobSerial, JobSpec, Table, Verb};
 use crate::error::{BlockError, ErrorKind};
-use crate::event::{Event, JobKind, JobStatus};
+use crate::event::{ErrorAction, Event, JobKind, JobStatus};
 
 /// A table with a worker that does what it is told: it parks when paused, ends when cancelled.
 #[derive(Default)]
@@ -109,11 +109,10 @@ fn text(event: &Event) -> String {
         Event::BlockJobCancelled { job } => format!("{}:CANCELLED", job.id),
         Event::BlockJobReady { job } => format!("{}:READY", job.id),
         Event::BlockJobPending { id, .. } => format!("{id}:PENDING"),
-        Event::BlockJobError {
-            id,
-            operation,
-            action,
-        } => format!("{id}:ERROR({operation},{action})"),
+        Event::BlockJobError { id, is_read, action } => {
+            let operation = if *is_read { "read" } else { "write" };
+            format!("{id}:ERROR({operation},{action:?})")
+        }
         other => format!("{other:?}"),
     }
 }
@@ -139,7 +138,7 @@ fn failure_is_reported() {
     let a = bench.create("a", None, |_| {});
     bench.input(Input::Start(a));
     bench.fail(a);
-    let expected = "a:created a:running a:ERROR(write,report) a:aborting a:COMPLETED(Input/output error) a:concluded a:null";
+    let expected = "a:created a:running a:ERROR(write,Report) a:aborting a:COMPLETED(Input/output error) a:concluded a:null";
     assert_eq!(bench.take(), expected);
 }
 
@@ -187,7 +186,7 @@ fn stop_on_error_waits_for_resume() {
         action: ErrorAction::Stop,
         no_space: true,
     });
-    assert_eq!(bench.take(), "a:ERROR(read,stop) a:paused");
+    assert_eq!(bench.take(), "a:ERROR(read,Stop) a:paused");
     assert_eq!(bench.table.get(a).unwrap().io_status, super::IoStatus::NoSpace);
     assert_eq!(bench.verb(a, Verb::Pause).unwrap_err(), "Job is already paused");
     bench.verb(a, Verb::Resume).unwrap();
@@ -263,7 +262,7 @@ fn a_failing_member_takes_its_group_with_it() {
     bench.fail(jobs[1]);
     assert_eq!(
         bench.take(),
-        "b:ERROR(write,report) b:aborting c:aborting a:aborting c:CANCELLED c:concluded c:null \
+        "b:ERROR(write,Report) b:aborting c:aborting a:aborting c:CANCELLED c:concluded c:null \
          b:COMPLETED(Input/output error) b:concluded b:null a:CANCELLED a:concluded a:null"
     );
 }

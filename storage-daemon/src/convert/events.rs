@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use block_core::event::{BlockJobPoint, Event, EventSink};
+use block_core::event::{ErrorAction, Event, EventSink};
 use qapi_runtime::EventHub;
 
 use super::jobs::{job_status, job_type, sync_mode_name};
@@ -22,55 +22,34 @@ impl EventSink for QmpEvents {
                 });
             }
             Event::BlockJobCompleted { job, error, auto } => {
-                let BlockJobPoint {
-                    id,
-                    kind,
-                    len,
-                    offset,
-                    speed,
-                } = job;
                 let (sync_taken, sync_reason) = auto.unzip();
                 hub.emit(&schema::BlockJobCompleted {
-                    r#type: job_type(kind),
-                    device: id.as_str().to_owned(),
-                    len: signed(len),
-                    offset: signed(offset),
-                    speed: signed(speed),
+                    r#type: job_type(job.kind),
+                    device: job.id.as_str().to_owned(),
+                    len: signed(job.len),
+                    offset: signed(job.offset),
+                    speed: signed(job.speed),
                     error,
                     sync_taken: sync_taken.as_deref().map(sync_mode_name),
                     sync_reason,
                 });
             }
             Event::BlockJobCancelled { job } => {
-                let BlockJobPoint {
-                    id,
-                    kind,
-                    len,
-                    offset,
-                    speed,
-                } = job;
                 hub.emit(&schema::BlockJobCancelled {
-                    r#type: job_type(kind),
-                    device: id.as_str().to_owned(),
-                    len: signed(len),
-                    offset: signed(offset),
-                    speed: signed(speed),
+                    r#type: job_type(job.kind),
+                    device: job.id.as_str().to_owned(),
+                    len: signed(job.len),
+                    offset: signed(job.offset),
+                    speed: signed(job.speed),
                 });
             }
             Event::BlockJobReady { job } => {
-                let BlockJobPoint {
-                    id,
-                    kind,
-                    len,
-                    offset,
-                    speed,
-                } = job;
                 hub.emit(&schema::BlockJobReady {
-                    r#type: job_type(kind),
-                    device: id.as_str().to_owned(),
-                    len: signed(len),
-                    offset: signed(offset),
-                    speed: signed(speed),
+                    r#type: job_type(job.kind),
+                    device: job.id.as_str().to_owned(),
+                    len: signed(job.len),
+                    offset: signed(job.offset),
+                    speed: signed(job.speed),
                 });
             }
             Event::BlockJobPending { id, kind } => {
@@ -79,22 +58,18 @@ impl EventSink for QmpEvents {
                     id: id.as_str().to_owned(),
                 });
             }
-            Event::BlockJobError {
-                id,
-                operation,
-                action,
-            } => {
+            Event::BlockJobError { id, is_read, action } => {
                 hub.emit(&schema::BlockJobError {
                     device: id.as_str().to_owned(),
-                    operation: if operation == "read" {
+                    operation: if is_read {
                         schema::IoOperationType::Read
                     } else {
                         schema::IoOperationType::Write
                     },
                     action: match action {
-                        "ignore" => schema::BlockErrorAction::Ignore,
-                        "stop" => schema::BlockErrorAction::Stop,
-                        _ => schema::BlockErrorAction::Report,
+                        ErrorAction::Report => schema::BlockErrorAction::Report,
+                        ErrorAction::Ignore => schema::BlockErrorAction::Ignore,
+                        ErrorAction::Stop => schema::BlockErrorAction::Stop,
                     },
                 });
             }

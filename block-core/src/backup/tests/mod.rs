@@ -36,11 +36,10 @@ impl EventSink for Log {
                 )
             }
             Event::BlockJobCancelled { job } => format!("{}:CANCELLED", job.id),
-            Event::BlockJobError {
-                id,
-                operation,
-                action,
-            } => format!("{id}:ERROR({operation},{action})"),
+            Event::BlockJobError { id, is_read, action } => {
+                let operation = if *is_read { "read" } else { "write" };
+                format!("{id}:ERROR({operation},{action:?})")
+            }
             Event::BlockJobPending { id, .. } => format!("{id}:PENDING"),
             other => format!("{other:?}"),
         };
@@ -228,7 +227,7 @@ async fn a_failed_group_keeps_every_bitmap() {
         assert!(!bitmap.info().unwrap().busy);
     }
     let log = bench.take_log();
-    assert!(log.contains("b:ERROR(write,report)"), "{log}");
+    assert!(log.contains("b:ERROR(write,Report)"), "{log}");
     assert!(
         log.contains("b:COMPLETED(0/1048576,Input/output error) b:concluded b:null"),
         "{log}"
@@ -262,7 +261,7 @@ async fn stop_and_resume_finishes_the_copy() {
     assert!(
         bench
             .take_log()
-            .starts_with("j:created j:running j:ERROR(write,stop) j:paused j:running j:waiting")
+            .starts_with("j:created j:running j:ERROR(write,Stop) j:paused j:running j:waiting")
     );
 }
 
@@ -278,7 +277,7 @@ async fn ignore_tries_again() {
     bench.prepare(backup).await.unwrap().start();
     bench.ended("j").await;
     assert_eq!(copy.content(), memory.content());
-    assert!(bench.take_log().contains("j:ERROR(read,ignore) j:waiting"));
+    assert!(bench.take_log().contains("j:ERROR(read,Ignore) j:waiting"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
