@@ -61,7 +61,8 @@ impl Default for ServerLimits {
 
 /// Tells a server, from anywhere, to take no further requests.
 ///
-/// The handler of `quit` requests it: its own reply is still sent, so are events, but no command after it runs.
+/// The handler of `quit` requests it: its own reply is still sent, whenever it comes, so are events, but no command
+/// after it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<StopState>);
 

@@ -8,6 +8,7 @@ use block_core::graph::{Graph, GraphContext};
 use block_core::job::JobManager;
 use qapi_runtime::{Error, EventHub, Stop};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::convert::events::QmpEvents;
 use crate::exports::{Exports, ObjectCredentials};
@@ -28,6 +29,8 @@ pub struct Daemon {
     pub passed: Passed,
     /// Ends the program.
     stop: Stop,
+    /// Everything is closed.
+    closed: watch::Sender<bool>,
     /// The runtime that block I/O, jobs and exports live on.
     data: Handle,
     /// This daemon, for work that outlives the call it was started by.
@@ -53,6 +56,7 @@ impl Daemon {
             graph,
             jobs,
             stop,
+            closed: watch::Sender::new(false),
             data,
             this: this.clone(),
         })
@@ -68,6 +72,13 @@ impl Daemon {
     /// Asks the program to end, as `quit` and the signals do.
     pub fn request_shutdown(&self) {
         self.stop.request();
+    }
+
+    /// Waits until [`close`](Self::close) has closed everything and all of it has been told.
+    pub async fn closed(&self) {
+        let mut closed = self.closed.subscribe();
+        // The sender is part of this daemon and so outlives the wait.
+        let _ = closed.wait_for(|closed| *closed).await;
     }
 
     /// Runs block layer work where it belongs, so that the loop that serves QMP clients never waits for it.
@@ -106,5 +117,6 @@ impl Daemon {
         if let Err(error) = closed {
             tracing::error!(%error, "cannot close everything");
         }
+        self.closed.send_replace(true);
     }
 }

@@ -172,3 +172,29 @@ fn many_clients_at_once() {
     clients.clear();
     alive(&mut daemon.client());
 }
+
+#[test]
+fn the_reply_to_quit_is_the_last_word() {
+    let daemon = Daemon::start(|_| Vec::new());
+    let (mut client, mut other) = (daemon.client(), daemon.client());
+    for name in ["n", "target"] {
+        client.ok(
+            "blockdev-add",
+            json!({"driver": "null-co", "node-name": name, "size": 64 << 20}),
+        );
+    }
+    let export = json!({"type": "nbd", "id": "e", "node-name": "n"});
+    client.ok("block-export-add", export);
+    let backup = json!({"job-id": "j", "device": "n", "target": "target", "sync": "full", "speed": 65536});
+    client.ok("blockdev-backup", backup);
+
+    client.ok("quit", json!({}));
+    // What the end brought about came before the reply, for there is nothing behind it ...
+    assert_eq!(client.read(), None);
+    client.event("BLOCK_EXPORT_DELETED", |data| data["id"] == "e");
+    client.event("BLOCK_JOB_CANCELLED", |data| data["device"] == "j");
+    // ... and other clients hear of it too.
+    other.event("BLOCK_EXPORT_DELETED", |data| data["id"] == "e");
+    other.event("JOB_STATUS_CHANGE", |data| data["status"] == "null");
+    assert_eq!(other.read(), None);
+}

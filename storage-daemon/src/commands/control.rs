@@ -18,6 +18,8 @@ impl ControlCommands for Daemon {
     async fn quit(&self, call: &Call) -> Result<(), Error> {
         tracing::info!(peer = %call.peer, "quit");
         self.request_shutdown();
+        // The reply is the last that this client hears: behind it nothing happens any more.
+        self.closed().await;
         Ok(())
     }
 }
