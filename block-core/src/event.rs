@@ -8,6 +8,15 @@ pub trait EventSink: Send + Sync {
     fn emit(&self, event: Event);
 }
 
+/// What a backup with `sync: auto` copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoMode {
+    /// What the bitmap says.
+    Incremental,
+    /// Everything.
+    Full,
+}
+
 /// An event; names and members follow the QMP event of the same name.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -25,7 +34,7 @@ pub enum Event {
         /// What went wrong, if it did.
         error: Option<String>,
         /// The sync mode that `sync: auto` took and why.
-        auto: Option<(String, String)>,
+        auto: Option<(AutoMode, String)>,
     },
     /// BLOCK_JOB_CANCELLED.
     BlockJobCancelled {

@@ -1,5 +1,11 @@
 //! The documented table of who joins a transaction's group, run row by row against the daemon.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says why and ends"
+)]
+
 use serde_json::{Map, Value, json};
 use tests::{Daemon, Qmp};
 
@@ -58,37 +64,37 @@ fn fate_of_row(client: &mut Qmp, kind: &str) -> &'static str {
     if held_back { "joins" } else { "alone" }
 }
 
-#[test]
-fn every_row_of_the_documented_table() {
+/// The rows of the documented table, as their six cells.
+fn documented_rows() -> Vec<[String; 6]> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/transactions.md");
     let text = std::fs::read_to_string(page).expect("the page");
-    let daemon = Daemon::start(|_| Vec::new());
-    let mut client = daemon.client();
-    for node in ["a", "b", "ta", "tb"] {
-        client.ok(
-            "blockdev-add",
-            json!({"driver": "null-co", "node-name": node, "size": 4 << 20}),
-        );
-    }
-    let mut rows = 0;
-    for line in text.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = line
-            .trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().trim_matches('`'))
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| {
+        let cells = line.trim_matches('|').split('|');
+        let cells: Vec<String> = cells
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
             .collect();
-        let [kind, data, own, cancel, mode, outcome] = cells[..] else {
-            panic!("not six cells: {line}")
-        };
-        rows += 1;
-        let mut action = if kind == "blockdev-backup" {
-            json!({"type": kind, "data": {"job-id": "row", "device": "b", "target": "tb", "sync": "full", "speed": 65536}})
-        } else {
-            json!({"type": kind, "data": {"node": "b", "name": format!("row{rows}")}})
-        };
-        if let Some(value) = cell(data) {
-            action["data"]["transactional-cancel"] = value;
+        cells
+            .try_into()
+            .unwrap_or_else(|_| panic!("not six cells: {line}"))
+    })
+    .collect()
+}
+
+/// Runs the rows of actions of the kind `documented` with an action that `action` makes, and says how many they are.
+fn run_rows(client: &mut Qmp, documented: &str, kind: &str, mut action: impl FnMut(usize) -> Value) -> usize {
+    let mut rows = 0;
+    for row in documented_rows() {
+        let [of, data, own, cancel, mode, outcome] = &row;
+        if of != documented {
+            continue;
         }
+        rows += 1;
+        let mut action = action(rows);
+        if let Some(value) = cell(data) {
+            action["transactional-cancel"] = value;
+        }
+        let mut action = json!({"type": kind, "data": action});
         if let Some(value) = cell(own) {
             action["properties"] = json!({ "transactional-cancel": value });
         }
@@ -98,16 +104,137 @@ fn every_row_of_the_documented_table() {
             ("transactional-cancel", cell(cancel)),
             ("properties", properties),
         ]);
-        if matches!(outcome, "joins" | "alone") {
+        if matches!(outcome.as_str(), "joins" | "alone") {
             client.ok("transaction", arguments);
-            assert_eq!(fate_of_row(&mut client, kind), outcome, "{line}");
+            assert_eq!(fate_of_row(client, documented), outcome, "{kind}: {row:?}");
         } else {
-            assert_eq!(client.fails("transaction", arguments), outcome, "{line}");
-            assert_eq!(jobs(&mut client), json!([]), "nothing has been started: {line}");
-            assert_eq!(client.events.len(), 0, "nothing has been prepared: {line}");
+            let text = outcome.replace(&format!("'{documented}'"), &format!("'{kind}'"));
+            assert_eq!(client.fails("transaction", arguments), text, "{kind}: {row:?}");
+            assert_eq!(
+                jobs(client),
+                json!([]),
+                "nothing has been started: {kind}: {row:?}"
+            );
+            assert_eq!(
+                client.events.len(),
+                0,
+                "nothing has been prepared: {kind}: {row:?}"
+            );
         }
     }
-    assert_eq!(rows, 108);
+    rows
+}
+
+fn four_nodes(client: &mut Qmp) {
+    for node in ["a", "b", "ta", "tb"] {
+        client.ok(
+            "blockdev-add",
+            json!({"driver": "null-co", "node-name": node, "size": 4 << 20}),
+        );
+    }
+}
+
+#[test]
+fn every_row_of_the_documented_table() {
+    let daemon = Daemon::start(|_| Vec::new());
+    let mut client = daemon.client();
+    four_nodes(&mut client);
+    let backup = json!({"job-id": "row", "device": "b", "target": "tb", "sync": "full", "speed": 65536});
+    let backups = run_rows(&mut client, "blockdev-backup", "blockdev-backup", |_| {
+        backup.clone()
+    });
+    let others = run_rows(
+        &mut client,
+        "block-dirty-bitmap-add",
+        "block-dirty-bitmap-add",
+        |row| json!({"node": "b", "name": format!("row{row}")}),
+    );
+    assert_eq!((backups, others), (81, 27));
+}
+
+/// The page says that `drive-backup` is like `blockdev-backup`.
+#[test]
+fn every_row_holds_for_drive_backup() {
+    let daemon = Daemon::start(|folder| {
+        std::fs::write(folder.join("target"), vec![0; 4 << 20]).expect("a target");
+        Vec::new()
+    });
+    let mut client = daemon.client();
+    four_nodes(&mut client);
+    let target = daemon.folder().join("target").display().to_string();
+    let backup = json!({"job-id": "row", "device": "b", "target": target, "format": "raw", "mode": "existing",
+        "sync": "full", "speed": 65536});
+    let rows = run_rows(&mut client, "blockdev-backup", "drive-backup", |_| backup.clone());
+    assert_eq!(rows, 81);
+}
+
+/// ... and that every other kind is like `block-dirty-bitmap-add`: with an explicit true it fails before anything is
+/// prepared, whatever else is wrong with it, and false changes nothing.
+#[test]
+fn no_kind_that_starts_no_job_joins() {
+    let daemon = Daemon::start(|_| Vec::new());
+    let mut client = daemon.client();
+    four_nodes(&mut client);
+    let bitmap = json!({"node": "nowhere", "name": "none"});
+    let kinds = [
+        ("abort", json!({}), "Transaction aborted using Abort action"),
+        ("block-dirty-bitmap-remove", bitmap.clone(), "nowhere"),
+        ("block-dirty-bitmap-clear", bitmap.clone(), "nowhere"),
+        ("block-dirty-bitmap-enable", bitmap.clone(), "nowhere"),
+        ("block-dirty-bitmap-disable", bitmap.clone(), "nowhere"),
+        (
+            "block-dirty-bitmap-merge",
+            json!({"node": "nowhere", "target": "none", "bitmaps": ["none"]}),
+            "nowhere",
+        ),
+        (
+            "blockdev-snapshot",
+            json!({"node": "nowhere", "overlay": "none"}),
+            "nowhere",
+        ),
+        (
+            "blockdev-snapshot-sync",
+            json!({"node-name": "nowhere", "snapshot-file": "/nowhere/none"}),
+            "nowhere",
+        ),
+        (
+            "blockdev-snapshot-internal-sync",
+            json!({"device": "nowhere", "name": "none"}),
+            "nowhere",
+        ),
+    ];
+    for (kind, data, own_error) in kinds {
+        let own = |value: bool| {
+            let action =
+                json!({"type": kind, "data": data.clone(), "properties": {"transactional-cancel": value}});
+            json!({ "actions": [witness(), action] })
+        };
+        let text =
+            format!("Action '{kind}' does not support transaction property transactional-cancel = true");
+        assert_eq!(client.fails("transaction", own(true)), text);
+        let mut whole = own(false);
+        whole["actions"][1]
+            .as_object_mut()
+            .expect("an action")
+            .remove("properties");
+        whole["transactional-cancel"] = json!(true);
+        assert_eq!(client.fails("transaction", whole.clone()), text);
+        whole["properties"] = json!({"completion-mode": "grouped"});
+        let grouped = client.fails("transaction", whole);
+        assert!(
+            grouped.starts_with(&format!("Action '{kind}' does not support")),
+            "{grouped}"
+        );
+        assert_eq!(client.events.len(), 0, "{kind}: nothing has been prepared");
+        let refused = client.fails("transaction", own(false));
+        assert!(refused.contains(own_error), "{kind}: {refused}");
+        // Now the witness had been prepared, and is taken back.
+        client.event("JOB_STATUS_CHANGE", |data| {
+            data["id"] == "witness" && data["status"] == "null"
+        });
+        client.events.clear();
+        assert_eq!(jobs(&mut client), json!([]));
+    }
 }
 
 #[test]

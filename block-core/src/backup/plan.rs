@@ -2,6 +2,7 @@
 
 use crate::bitmap::{BitmapHandle, BitmapMode, BitmapUse};
 use crate::error::{BlockError, ErrorKind, Result};
+use crate::event::AutoMode;
 use crate::graph::Node;
 use crate::job::ErrorAction;
 
@@ -71,7 +72,7 @@ pub struct Plan {
     /// The bitmap, and what becomes of it.
     pub bitmap: Option<(BitmapHandle, BitmapMode)>,
     /// For `auto`: the mode taken, and why.
-    pub auto: Option<(String, String)>,
+    pub auto: Option<(AutoMode, String)>,
 }
 
 fn invalid(text: impl Into<String>) -> BlockError {
@@ -149,9 +150,9 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
     if mode.is_some() && bitmap.is_none() {
         return Err(invalid("Cannot specify bitmap sync mode without a bitmap"));
     }
-    let taken = |mode: &str, reason: String| Some((mode.to_owned(), reason));
+    let taken = |mode: AutoMode, reason: String| Some((mode, reason));
     let Some(name) = bitmap else {
-        let auto = taken("full", "no bitmap was given".to_owned());
+        let auto = taken(AutoMode::Full, "no bitmap was given".to_owned());
         return Ok(Plan {
             sync: SyncMode::Full,
             bitmap: None,
@@ -159,7 +160,7 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
         });
     };
     let Some(bitmap) = source.bitmaps().find(name) else {
-        let auto = taken("full", format!("there is no bitmap '{name}'"));
+        let auto = taken(AutoMode::Full, format!("there is no bitmap '{name}'"));
         return Ok(Plan {
             sync: SyncMode::Full,
             bitmap: None,
@@ -169,7 +170,10 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
     let recording = bitmap.info().is_some_and(|info| info.recording);
     match bitmap.check(BitmapUse::Change) {
         Ok(()) if recording => {
-            let auto = taken("incremental", format!("bitmap '{name}' holds every change"));
+            let auto = taken(
+                AutoMode::Incremental,
+                format!("bitmap '{name}' holds every change"),
+            );
             Ok(Plan {
                 sync: SyncMode::Bitmap,
                 bitmap: Some((bitmap, BitmapMode::OnSuccess)),
@@ -177,7 +181,7 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
             })
         }
         Ok(()) => {
-            let auto = taken("full", format!("bitmap '{name}' does not record"));
+            let auto = taken(AutoMode::Full, format!("bitmap '{name}' does not record"));
             Ok(Plan {
                 sync: SyncMode::Full,
                 bitmap: None,
@@ -185,7 +189,7 @@ fn decide_auto(source: &Node, bitmap: Option<&str>, mode: Option<BitmapMode>) ->
             })
         }
         Err(error) => {
-            let auto = taken("full", error.to_string());
+            let auto = taken(AutoMode::Full, error.to_string());
             Ok(Plan {
                 sync: SyncMode::Full,
                 bitmap: None,

@@ -5,9 +5,11 @@
 //! [`ImageStore`](crate::driver::ImageStore) by the callers; nothing here does I/O.
 
 pub mod action;
+mod digest;
 mod hbitmap;
 mod set;
 
+pub use digest::for_each_piece;
 pub use hbitmap::{HBitmap, Runs};
 pub use set::{
     BitmapHandle, BitmapHold, BitmapInfo, BitmapMode, BitmapSet, BitmapSpec, BitmapUse, MAX_NAME_BYTES,

@@ -757,26 +757,6 @@ impl BitmapHandle {
             );
         });
     }
-
-    /// The bits as 64-bit words, bit 0 of word 0 first: what a checksum over a bitmap covers.
-    pub fn words(&self) -> Vec<u64> {
-        let words = self.read(|bitmap| {
-            let count = usize::try_from(bitmap.bits.len().div_ceil(64)).unwrap_or(0);
-            let mut words = vec![0u64; count];
-            for (from, to) in bitmap.bits.runs() {
-                for bit in from..to {
-                    if let Some(word) = usize::try_from(bit / 64)
-                        .ok()
-                        .and_then(|index| words.get_mut(index))
-                    {
-                        *word |= 1 << (bit % 64);
-                    }
-                }
-            }
-            words
-        });
-        words.unwrap_or_default()
-    }
 }
 
 fn gone() -> BlockError {

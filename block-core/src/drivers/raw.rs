@@ -162,7 +162,11 @@ impl Driver for Raw {
     }
 
     fn flush(&self) -> IoFuture<'_> {
-        Box::pin(self.file.flush())
+        Box::pin(async move {
+            self.file.event("flush_to_os");
+            self.file.flush_event();
+            self.file.flush().await
+        })
     }
 
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {

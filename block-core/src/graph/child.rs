@@ -144,6 +144,18 @@ impl Child {
         self.node.load().driver().debug_event(event);
     }
 
+    /// Tells the node below, for fault injection, that a flush of the node above reaches the disk; of a node that was
+    /// not written to since its last flush nothing is told.
+    pub fn flush_event(&self) {
+        let parent = match &lock(&self.state).parent {
+            Parent::Node(node) => node.upgrade(),
+            Parent::None | Parent::Backend(_) => None,
+        };
+        if parent.is_none_or(|node| node.take_written()) {
+            self.event("flush_to_disk");
+        }
+    }
+
     /// The node's length in bytes.
     pub fn length(&self) -> u64 {
         self.node.load().length()

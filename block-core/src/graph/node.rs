@@ -38,6 +38,8 @@ pub struct Node {
     bitmaps: BitmapSet,
     pub(super) blockers: Blockers,
     stats: NodeStats,
+    /// Written to since the last flush.
+    written: AtomicBool,
     write_threshold: AtomicU64,
     /// Offset and length of requests must be multiples of this; at least 1.
     alignment: AtomicU64,
@@ -101,6 +103,7 @@ impl Node {
             bitmaps: BitmapSet::default(),
             blockers: Blockers::default(),
             stats: NodeStats::default(),
+            written: AtomicBool::new(false),
             write_threshold: AtomicU64::new(0),
             max_transfer: AtomicUsize::new(max_transfer(&*driver)),
             alignment: AtomicU64::new(u64::from(driver.limits().request_alignment.max(1))),
@@ -521,6 +524,11 @@ impl Node {
         self.driver.flush().await
     }
 
+    /// Whether it was written to since this was last asked: whether a flush has something to do.
+    pub(super) fn take_written(&self) -> bool {
+        self.written.swap(false, Ordering::Relaxed)
+    }
+
     /// What lies at `offset`; the answer covers from 1 to `len` bytes, unless `len` is 0 or `offset` is the end.
     pub async fn block_status(&self, offset: u64, len: u64, want_host: bool) -> Result<BlockStatus> {
         let length = self.length();
@@ -616,6 +624,9 @@ impl Node {
     fn after_write(&self, offset: u64, len: u64, unchanged: bool) {
         let end = offset + len;
         self.stats.highest_write.fetch_max(end, Ordering::Relaxed);
+        if !self.written.load(Ordering::Relaxed) {
+            self.written.store(true, Ordering::Relaxed);
+        }
         if !self.bitmaps.is_empty() && !unchanged {
             self.bitmaps.mark_dirty(offset, len);
         }

@@ -322,3 +322,59 @@ async fn a_file_name_is_a_path_where_that_says_it_all() {
         )
     );
 }
+
+/// Faults can wait for a flush: each tells of itself once, and only when something was written since the last one.
+#[tokio::test]
+async fn a_flush_tells_fault_injection_of_itself() {
+    use crate::options::{BlkdebugOptions, InjectError, SetState};
+    let graph = graph();
+    let faults = DriverOptions::Blkdebug(BlkdebugOptions {
+        image: NodeRef::Options(Box::new(null("below"))),
+        config: None,
+        take_child_perms: super::Perm::NONE,
+        unshare_child_perms: super::Perm::NONE,
+        align: 0,
+        max_transfer: 0,
+        opt_write_zero: 0,
+        max_write_zero: 0,
+        opt_discard: 0,
+        max_discard: 0,
+        inject_error: vec![InjectError {
+            event: "read_aio".to_owned(),
+            state: 3,
+            iotype: None,
+            errno: 5,
+            sector: None,
+            once: true,
+            immediately: false,
+        }],
+        set_state: [(1, 2), (2, 3)]
+            .map(|(state, new_state)| SetState {
+                event: "flush_to_disk".to_owned(),
+                state,
+                new_state,
+            })
+            .to_vec(),
+    });
+    let faults = NodeOptions {
+        driver: faults,
+        ..NodeOptions::default()
+    };
+    let node = graph
+        .add(raw_on("disk", NodeRef::Options(Box::new(faults))))
+        .await
+        .unwrap();
+    let backend = user(&graph, &node);
+    let mut buf = [0; 512];
+    for _ in 0..3 {
+        backend.flush().await.unwrap();
+    }
+    backend.write(0, &[1; 512], WriteFlags::default()).await.unwrap();
+    backend.flush().await.unwrap();
+    backend.flush().await.unwrap();
+    backend.read(0, &mut buf).await.unwrap();
+    backend.write(0, &[1; 512], WriteFlags::default()).await.unwrap();
+    backend.flush().await.unwrap();
+    assert_eq!(backend.read(0, &mut buf).await.unwrap_err().errno(), 5);
+    backend.read(0, &mut buf).await.unwrap();
+}

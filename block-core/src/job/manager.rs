@@ -15,7 +15,7 @@ use super::table::{
 };
 use crate::driver::IoFuture;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::event::{ErrorAction, Event, JobKind, JobStatus};
+use crate::event::{AutoMode, ErrorAction, Event, JobKind, JobStatus};
 use crate::graph::Graph;
 use crate::sync::lock;
 use crate::types::JobId;
@@ -30,7 +30,7 @@ const TAKE_EFFECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub struct JobDetails {
     /// The sync mode that `sync: auto` took, and why.
-    pub auto: Option<(String, String)>,
+    pub auto: Option<(AutoMode, String)>,
     /// The longest time in nanoseconds that the job has held back a guest's write.
     pub guest_delay_max_ns: Option<u64>,
 }

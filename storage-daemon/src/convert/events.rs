@@ -5,7 +5,7 @@ use std::sync::Arc;
 use block_core::event::{ErrorAction, Event, EventSink};
 use qapi_runtime::EventHub;
 
-use super::jobs::{job_status, job_type, sync_mode_name};
+use super::jobs::{auto_mode, job_status, job_type};
 use super::nodes::signed;
 
 /// Tells the block layer's events to QMP clients.
@@ -30,7 +30,7 @@ impl EventSink for QmpEvents {
                     offset: signed(job.offset),
                     speed: signed(job.speed),
                     error,
-                    sync_taken: sync_taken.as_deref().map(sync_mode_name),
+                    sync_taken: sync_taken.map(auto_mode),
                     sync_reason,
                 });
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_core::event::{JobKind, JobStatus};
+use block_core::event::{AutoMode, JobKind, JobStatus};
 use block_core::graph::Node;
 use block_core::job::{IoStatus, JobInfo};
 
@@ -19,7 +19,7 @@ pub fn job_info(job: JobInfo, with_latency: bool) -> schema::JobInfo {
         current_progress: signed(job.current),
         total_progress: signed(job.total),
         error: job.error,
-        sync_taken: sync_taken.as_deref().map(sync_mode_name),
+        sync_taken: sync_taken.map(auto_mode),
         sync_reason,
         guest_delay_max_ns: job.details.guest_delay_max_ns.filter(|_| with_latency),
     }
@@ -49,7 +49,7 @@ pub fn block_job_info(job: JobInfo) -> Option<schema::BlockJobInfo> {
         auto_finalize: job.auto_finalize,
         auto_dismiss: job.auto_dismiss,
         error: job.error,
-        sync_taken: sync_taken.as_deref().map(sync_mode_name),
+        sync_taken: sync_taken.map(auto_mode),
         sync_reason,
         branch: match job.kind {
             JobKind::Commit => schema::BlockJobInfoBranch::Commit,
@@ -91,11 +91,11 @@ pub fn job_status(status: JobStatus) -> schema::JobStatus {
     }
 }
 
-/// The mode that `sync: auto` took, from the block layer's word for it.
-pub fn sync_mode_name(name: &str) -> schema::MirrorSyncMode {
-    match name {
-        "incremental" => schema::MirrorSyncMode::Incremental,
-        _ => schema::MirrorSyncMode::Full,
+/// The mode that `sync: auto` took.
+pub fn auto_mode(mode: AutoMode) -> schema::MirrorSyncMode {
+    match mode {
+        AutoMode::Incremental => schema::MirrorSyncMode::Incremental,
+        AutoMode::Full => schema::MirrorSyncMode::Full,
     }
 }
 

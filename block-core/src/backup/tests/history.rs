@@ -438,16 +438,19 @@ async fn auto_tells_its_mode_and_its_reason() {
         bench.jobs.verb("j", Verb::Dismiss).await.unwrap();
         (auto.0, auto.1)
     };
-    let pair = |mode: &str, reason: &str| (mode.to_owned(), reason.to_owned());
-    assert_eq!(taken(None).await, pair("full", "no bitmap was given"));
+    let pair = |mode: AutoMode, reason: &str| (mode, reason.to_owned());
+    assert_eq!(taken(None).await, pair(AutoMode::Full, "no bitmap was given"));
     assert_eq!(
         taken(Some("none")).await,
-        pair("full", "there is no bitmap 'none'")
+        pair(AutoMode::Full, "there is no bitmap 'none'")
     );
     assert_eq!(
         taken(Some("b")).await,
-        pair("incremental", "bitmap 'b' holds every change")
+        pair(AutoMode::Incremental, "bitmap 'b' holds every change")
     );
     bitmap.disable().unwrap();
-    assert_eq!(taken(Some("b")).await, pair("full", "bitmap 'b' does not record"));
+    assert_eq!(
+        taken(Some("b")).await,
+        pair(AutoMode::Full, "bitmap 'b' does not record")
+    );
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::bitmap::{BitmapMode, BitmapSpec};
 use crate::driver::{Driver, WriteFlags};
-use crate::event::{Event, EventSink};
+use crate::event::{AutoMode, Event, EventSink};
 use crate::graph::{Backend, BackendUser, Graph, GraphContext, Node, Perm};
 use crate::job::{JobManager, Verb, status_name};
 use crate::options::{NodeOptions, OnCbwError};

@@ -144,6 +144,7 @@ impl Driver for Qcow2 {
             if self.read_only.load(Ordering::Acquire) {
                 Ok(())
             } else {
+                self.file.event("flush_to_os");
                 self.write_back(true).await
             }
         })

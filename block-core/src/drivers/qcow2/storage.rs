@@ -90,6 +90,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Tells what is about to be done, for fault injection: an event's name in the schema's words.
     fn event(&self, _event: &str) {}
+
+    /// As [`event`](Self::event): a flush of the image reaches the disk.
+    fn flush_event(&self) {}
 }
 
 impl Storage for Child {
@@ -167,6 +170,10 @@ impl Storage for Child {
 
     fn info(&self) -> DriverInfo {
         Child::info(self)
+    }
+
+    fn flush_event(&self) {
+        Child::flush_event(self);
     }
 
     fn event(&self, event: &str) {

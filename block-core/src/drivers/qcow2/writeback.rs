@@ -200,7 +200,7 @@ impl Qcow2 {
         };
         let Some(round) = round else {
             if durable {
-                self.file.event("flush_to_disk");
+                self.file.flush_event();
                 self.file.flush().await?;
             }
             return self.settle().await;
@@ -209,7 +209,7 @@ impl Qcow2 {
             self.mark_dirty().await?;
         }
         self.unsettled.store(true, Ordering::Release);
-        let result = self.write_round(&round).await;
+        let result = self.write_round(&round, durable).await;
         {
             let mut meta = lock(&self.meta);
             if let Err(error) = result {
@@ -223,7 +223,7 @@ impl Qcow2 {
         self.settle().await
     }
 
-    async fn write_round(&self, round: &Round) -> Result<()> {
+    async fn write_round(&self, round: &Round, durable: bool) -> Result<()> {
         let mut wrote = round.barrier;
         if !round.refblocks.is_empty() {
             self.file.event("refblock_update_part");
@@ -270,7 +270,9 @@ impl Qcow2 {
             self.file.event("l1_update");
             self.write_pieces(&round.l1).await?;
         }
-        self.file.event("flush_to_disk");
+        if durable {
+            self.file.flush_event();
+        }
         self.file.flush().await?;
         let mut meta = lock(&self.meta);
         for piece in &round.refblocks {

@@ -144,3 +144,24 @@ pub(super) async fn merge(daemon: &Daemon, args: schema::BlockDirtyBitmapMerge) 
         })
         .await
 }
+
+/// The checksum of a bitmap, whatever state it is in.
+pub(super) async fn sha256(
+    daemon: &Daemon,
+    args: schema::BlockDirtyBitmap,
+) -> Result<schema::BlockDirtyBitmapSha256, Error> {
+    let node = daemon.bitmap_node(&args.node)?;
+    let bitmap = node.bitmaps().get(&args.name).map_err(generic)?;
+    let bits = bitmap.snapshot().map(|(bits, _)| bits);
+    // A bitmap can have gigabytes of bits: it is hashed where nobody waits for the thread.
+    let hash = tokio::task::spawn_blocking(move || {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        if let Some(bits) = bits {
+            block_core::bitmap::for_each_piece(&bits, |piece| context.update(piece));
+        }
+        context.finish()
+    });
+    let hash = hash.await.map_err(|error| Error::generic(error.to_string()))?;
+    let sha256 = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(schema::BlockDirtyBitmapSha256 { sha256 })
+}

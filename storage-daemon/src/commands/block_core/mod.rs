@@ -17,12 +17,12 @@ use block_core::job::Verb;
 use qapi_runtime::{Call, Error};
 use schema::{
     BlockCoreCommands, BlockDeviceInfo, BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge,
-    BlockInfo, BlockJobCancel, BlockJobChangeOptions, BlockJobComplete, BlockJobDismiss, BlockJobFinalize,
-    BlockJobInfo, BlockJobPause, BlockJobResume, BlockJobSetSpeed, BlockResize, BlockSetWriteThreshold,
-    BlockStats, BlockdevBackup, BlockdevCreate, BlockdevDel, BlockdevOptions, BlockdevReopen,
-    BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternal, BlockdevSnapshotSync,
-    ChangeBackingFile, DriveBackup, QueryBlockstats, QueryNamedBlockNodes, SnapshotInfo,
-    XBlockdevSetIothread, XDbgBlockGraph,
+    BlockDirtyBitmapSha256, BlockInfo, BlockJobCancel, BlockJobChangeOptions, BlockJobComplete,
+    BlockJobDismiss, BlockJobFinalize, BlockJobInfo, BlockJobPause, BlockJobResume, BlockJobSetSpeed,
+    BlockResize, BlockSetWriteThreshold, BlockStats, BlockdevBackup, BlockdevCreate, BlockdevDel,
+    BlockdevOptions, BlockdevReopen, BlockdevSnapshot, BlockdevSnapshotDeleteInternalSync,
+    BlockdevSnapshotInternal, BlockdevSnapshotSync, ChangeBackingFile, DriveBackup, QueryBlockstats,
+    QueryNamedBlockNodes, SnapshotInfo, XBlockdevSetIothread, XDbgBlockGraph,
 };
 
 use crate::daemon::Daemon;
@@ -95,6 +95,14 @@ impl BlockCoreCommands for Daemon {
 
     async fn block_dirty_bitmap_merge(&self, _call: &Call, args: BlockDirtyBitmapMerge) -> Result<(), Error> {
         bitmaps::merge(self, args).await
+    }
+
+    async fn x_debug_block_dirty_bitmap_sha256(
+        &self,
+        _call: &Call,
+        args: BlockDirtyBitmap,
+    ) -> Result<BlockDirtyBitmapSha256, Error> {
+        bitmaps::sha256(self, args).await
     }
 
     async fn block_job_set_speed(&self, _call: &Call, args: BlockJobSetSpeed) -> Result<(), Error> {
