@@ -28,6 +28,8 @@ pub struct NodeOptions {
     /// Those of the options above that were given and not taken over from a parent; the graph keeps them when it opens
     /// the node. A child that was opened with its parent takes the others over again when the parent is reopened.
     pub own: OwnOptions,
+    /// Why the driver cannot take the values that it was given; told when the driver would look at them.
+    pub refused: Option<String>,
 }
 
 impl NodeOptions {
@@ -84,6 +86,8 @@ pub enum GivenValue {
     Number(i128),
     /// A text, or one value of an enumeration.
     Text(String),
+    /// A list or an object with nothing in it.
+    Empty,
 }
 
 impl GivenOptions {
@@ -199,6 +203,23 @@ pub enum DriverOptions {
 }
 
 impl DriverOptions {
+    /// Whether the driver reaches its data by itself, or stands in for one that does.
+    pub fn is_protocol(&self) -> bool {
+        match self {
+            Self::File(_)
+            | Self::HostDevice(_)
+            | Self::NullCo(_)
+            | Self::NullAio(_)
+            | Self::Blkdebug(_)
+            | Self::Nbd(_) => true,
+            Self::Raw(_)
+            | Self::Qcow2(_)
+            | Self::CopyBeforeWrite(_)
+            | Self::SnapshotAccess { .. }
+            | Self::Throttle { .. } => false,
+        }
+    }
+
     /// Whether the node stands on another one that is called its `file`.
     pub fn is_over_file(&self) -> bool {
         match self {

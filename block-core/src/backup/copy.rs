@@ -181,6 +181,16 @@ fn overlaps(a: (u64, u64), b: (u64, u64)) -> bool {
 impl BlockCopy {
     /// A copy from `source` to `target` with every cluster still to be copied.
     pub fn new(source: &Arc<Child>, target: &Arc<Child>, options: CopyOptions) -> Result<Arc<Self>> {
+        if options.min_cluster_bytes > i64::MAX.unsigned_abs() {
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "min-cluster-size too large: {} > {}",
+                    options.min_cluster_bytes,
+                    i64::MAX
+                ),
+            ));
+        }
         if options.min_cluster_bytes > 0 && !options.min_cluster_bytes.is_power_of_two() {
             return Err(BlockError::new(
                 ErrorKind::Invalid,

@@ -25,6 +25,18 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     let target = context
         .child("target", ChildRole::Target, &options.target)
         .await?;
+    let bitmap = match &options.bitmap {
+        Some((node, name)) => {
+            let node = context
+                .graph()
+                .find(node)
+                .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Node '{node}' not found")))?;
+            let bitmap = node.bitmaps().get(name)?;
+            bitmap.check(BitmapUse::Read)?;
+            Some(bitmap)
+        }
+        None => None,
+    };
     let copy_options = CopyOptions {
         min_cluster_bytes: options.min_cluster_size.unwrap_or(0),
         compress: false,
@@ -34,13 +46,7 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
         .map_err(|error| error.context("Cannot create block-copy-state"))?;
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
-    if let Some((node, name)) = &options.bitmap {
-        let node = context
-            .graph()
-            .find(node)
-            .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Node '{node}' not found")))?;
-        let bitmap = node.bitmaps().get(name)?;
-        bitmap.check(BitmapUse::Read)?;
+    if let Some(bitmap) = bitmap {
         let ranges = bitmap.dirty_ranges();
         for (offset, len) in &ranges {
             access.set(offset / cluster, (offset + len).div_ceil(cluster));

@@ -18,6 +18,9 @@ pub async fn open(context: &OpenContext<'_>, file: &NodeRef) -> Result<Arc<dyn D
     Ok(Arc::new(SnapshotAccess { file, length }))
 }
 
+/// It reads a past that no writer can change.
+pub const CHILD_PERMISSIONS: (Perm, Perm) = (Perm::NONE, Perm::ALL);
+
 fn keeper(node: &Node) -> Option<&CopyBeforeWrite> {
     node.driver().as_any().downcast_ref()
 }
@@ -97,8 +100,7 @@ impl Driver for SnapshotAccess {
     }
 
     fn child_permissions(&self, _name: &str, _role: ChildRole, _needs: &Needs) -> (Perm, Perm) {
-        // It reads a past that no writer can change.
-        (Perm::NONE, Perm::ALL)
+        CHILD_PERMISSIONS
     }
 
     fn info(&self) -> DriverInfo {

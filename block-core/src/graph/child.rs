@@ -17,6 +17,7 @@ use crate::driver::{
 };
 use crate::error::Result;
 use crate::sync::lock;
+use crate::types::NodeName;
 
 /// Who holds an edge.
 #[derive(Clone, Default)]
@@ -24,6 +25,8 @@ pub enum Parent {
     /// Nobody: the edge was just made, or stands alone in a test.
     #[default]
     None,
+    /// A node that is being opened under this name.
+    Opening(NodeName),
     /// A node's driver.
     Node(Weak<Node>),
     /// A user outside of the graph.

@@ -129,7 +129,7 @@ impl Above {
         }
         for parent in node.parents() {
             match parent.parent() {
-                Parent::None => {}
+                Parent::Opening(_) | Parent::None => {}
                 Parent::Node(above) => {
                     if let Some(above) = above.upgrade() {
                         self.collect(&above);

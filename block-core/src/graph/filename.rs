@@ -126,7 +126,7 @@ impl Node {
             quote(name, out);
             out.push_str(": ");
             match value {
-                Value::Given(GivenValue::Null) => out.push_str("null"),
+                Value::Given(GivenValue::Null | GivenValue::Empty) => out.push_str("null"),
                 Value::Given(GivenValue::Bool(value)) => {
                     let _ = write!(out, "{value}");
                 }

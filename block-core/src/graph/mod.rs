@@ -17,7 +17,7 @@ mod reopen;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -78,6 +78,8 @@ struct Topology {
     /// By their place in the order in which they got their names.
     nodes: BTreeMap<u64, Arc<Node>>,
     names: HashMap<NodeName, Arc<Node>>,
+    /// Names of nodes that are being opened.
+    reserved: HashSet<NodeName>,
     generated: u64,
     /// How many places in that order were given away.
     places: u64,

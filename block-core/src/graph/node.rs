@@ -11,7 +11,7 @@ use super::perm::{ChildRole, Perm};
 use crate::bitmap::BitmapSet;
 use crate::driver::{BlockStatus, Driver, Limits, Preallocation, WriteFlags, WriteMapping, ZeroFlags};
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::options::{DetectZeroes, NodeOptions};
+use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef};
 use crate::sync::lock;
 use crate::types::{MAX_LENGTH_BYTES, NodeName, SECTOR_BYTES};
 
@@ -161,6 +161,23 @@ impl Node {
     /// Whether writes are refused.
     pub fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// The header names another backing file than the one that is open now: that one counts as given from here on.
+    pub(super) fn forget_implicit_backing(&self) {
+        let Some(backing) = self.child("backing") else {
+            return;
+        };
+        if let DriverOptions::Qcow2(qcow2) = &mut lock(&self.options).driver
+            && matches!(qcow2.backing, BackingRef::FromImage)
+        {
+            qcow2.backing = BackingRef::Node(NodeRef::Name(backing.node().name().clone()));
+        }
+    }
+
+    /// Whether locks are skipped: then nothing is kept from others.
+    pub(super) fn forces_share(&self) -> bool {
+        lock(&self.options).force_share == Some(true)
     }
 
     /// Puts the options in force that the node itself knows; the driver has taken its own already.

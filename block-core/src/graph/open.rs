@@ -3,15 +3,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use super::child::Child;
-use super::perm::ChildRole;
+use super::child::{Child, Parent};
+use super::perm::{ChildRole, Needs, Perm, default_child_permissions};
 use super::{Graph, Node, Topology};
 use crate::driver::Driver;
 use crate::drivers;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::options::{CacheOptions, DriverOptions, NodeOptions, NodeRef};
+use crate::options::{CacheOptions, DetectZeroes, DriverOptions, GivenValue, NodeOptions, NodeRef};
 use crate::sync::lock;
 use crate::types::{MAX_LENGTH_BYTES, NodeName};
 
@@ -44,6 +44,8 @@ pub struct OpenContext<'a> {
     forced_read_only: AtomicBool,
     /// The node's place among all nodes; 0 while it has none.
     place: AtomicU64,
+    /// Its name, once it has one, and whether the graph made it up.
+    name: OnceLock<(NodeName, bool)>,
 }
 
 impl OpenContext<'_> {
@@ -83,15 +85,42 @@ impl OpenContext<'_> {
         place
     }
 
+    /// What the node's own options contradict is told first, then what is wrong with its name. The name is its own
+    /// from here on. A node over a `file` comes to this when that is open.
+    fn settle(&self) -> Result<()> {
+        check_own(self.options)?;
+        let name = {
+            let mut topology = lock(&self.graph.topology);
+            let name = match &self.options.node_name {
+                Some(name) => check_name(&topology, name).map(|()| (name.clone(), false))?,
+                None => (Graph::generate_name(&mut topology), true),
+            };
+            topology.reserved.insert(name.0.clone());
+            name
+        };
+        self.name.get_or_init(|| name);
+        self.place();
+        match &self.options.refused {
+            Some(text) => Err(BlockError::new(ErrorKind::Invalid, text.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Opens or finds a child and makes the edge to it.
     pub async fn child(&self, name: &str, role: ChildRole, reference: &NodeRef) -> Result<Arc<Child>> {
         let node = match reference {
+            NodeRef::Name(wanted) if self.name.get().is_some_and(|(own, _)| own == wanted) => {
+                return Err(BlockError::new(
+                    ErrorKind::Invalid,
+                    format!("Making '{wanted}' a {name} child of '{wanted}' would create a cycle"),
+                ));
+            }
             NodeRef::Name(wanted) => self.graph.find(wanted.as_str()).ok_or_else(|| {
                 BlockError::new(
                     ErrorKind::NotFound,
                     format!("Cannot find device='{wanted}' nor node-name='{wanted}'"),
                 )
-            })?,
+            }),
             NodeRef::Options(options) => {
                 if role == ChildRole::Backing {
                     self.place();
@@ -105,11 +134,17 @@ impl OpenContext<'_> {
                     cache: self.options.cache,
                     depth: self.depth + 1,
                 };
-                let node = self.graph.open((**options).clone(), Some(inherited)).await?;
-                lock(&self.opened).push(Arc::clone(&node));
-                node
+                let opened = self.graph.open((**options).clone(), Some(inherited)).await;
+                if let Ok(node) = &opened {
+                    lock(&self.opened).push(Arc::clone(node));
+                }
+                opened
             }
         };
+        let node = node.map_err(|error| match role {
+            ChildRole::Backing => error.context("Could not open backing file"),
+            _ => error,
+        })?;
         let child = {
             let _topology = lock(&self.graph.topology);
             Child::new(name, role, &node)
@@ -119,13 +154,37 @@ impl OpenContext<'_> {
         }
         lock(&self.children).push(Arc::clone(&child));
         if name == "file" && self.options.driver.is_over_file() {
-            // Only now the node gets its name; what the driver itself finds wrong is told after that.
-            if let Some(name) = &self.options.node_name {
-                check_name(&lock(&self.graph.topology), name)?;
-            }
-            self.place();
+            self.settle()?;
         }
+        self.claim(&child)?;
         Ok(child)
+    }
+
+    /// Takes the permissions that a node without parents needs of a child, before its driver looks at anything: what
+    /// others do to the child must not disturb the opening.
+    fn claim(&self, child: &Arc<Child>) -> Result<()> {
+        let needs = Needs {
+            writable: !self.read_only(),
+            has_parents: false,
+            perm: Perm::NONE,
+            shared: Perm::ALL,
+        };
+        let (perm, shared) = match &self.options.driver {
+            DriverOptions::SnapshotAccess { .. } => drivers::snapshot_access::CHILD_PERMISSIONS,
+            DriverOptions::Blkdebug(options) => {
+                let (perm, shared) = default_child_permissions(child.role(), &needs);
+                (
+                    perm | options.take_child_perms,
+                    shared.without(options.unshare_child_perms),
+                )
+            }
+            _ => default_child_permissions(child.role(), &needs),
+        };
+        let name = self
+            .name
+            .get()
+            .map_or_else(|| "".into(), |(name, _)| name.clone());
+        self.graph.claim(child, Parent::Opening(name), perm, shared)
     }
 }
 
@@ -159,12 +218,6 @@ impl Graph {
         mut options: NodeOptions,
         inherited: Option<Inherited>,
     ) -> Result<Arc<Node>> {
-        // A node over a `file` gets its name when that is open; a mistake below is told first.
-        if let Some(name) = &options.node_name
-            && !options.driver.is_over_file()
-        {
-            check_name(&lock(&self.topology), name)?;
-        }
         let embedded = inherited.is_some();
         let inherited = inherited.unwrap_or(Inherited {
             read_only: false,
@@ -186,19 +239,6 @@ impl Graph {
         options.discard_unmap.get_or_insert(embedded);
         options.cache.direct = options.cache.direct.or(inherited.cache.direct);
         options.cache.no_flush = options.cache.no_flush.or(inherited.cache.no_flush);
-        if options.detect_zeroes == crate::options::DetectZeroes::Unmap && options.discard_unmap != Some(true)
-        {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
-            ));
-        }
-        if options.force_share == Some(true) && options.read_only != Some(true) {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                "force-share=on can only be used with read-only images",
-            ));
-        }
 
         let context = OpenContext {
             graph: self,
@@ -208,22 +248,35 @@ impl Graph {
             opened: Mutex::default(),
             forced_read_only: AtomicBool::new(false),
             place: AtomicU64::new(0),
+            name: OnceLock::new(),
         };
-        if !options.driver.is_over_file() {
-            context.place();
-        }
-        let driver = open_driver(&context).await;
+        let settled = if options.driver.is_over_file() {
+            Ok(())
+        } else {
+            context.settle()
+        };
+        let driver = match settled {
+            Ok(()) => open_driver(&context).await,
+            Err(error) => Err(error),
+        };
         let children = std::mem::take(&mut *lock(&context.children));
         let opened = std::mem::take(&mut *lock(&context.opened));
         let place = context.place();
+        let name = context.name.get().cloned();
         let forced_read_only = context.forced_read_only.load(Ordering::Relaxed);
         if forced_read_only {
             options.read_only = Some(true);
         }
         let result = match driver {
-            Ok(driver) => self.insert(&options, driver, children.clone(), place).await,
+            Ok(driver) => {
+                self.insert(&options, name.clone(), driver, children.clone(), place)
+                    .await
+            }
             Err(error) => Err(error),
         };
+        if let Some((name, _)) = &name {
+            lock(&self.topology).reserved.remove(name);
+        }
         if result.is_err() {
             for child in &children {
                 self.detach_edge(child);
@@ -232,7 +285,13 @@ impl Graph {
                 self.close_if_unused(node).await;
             }
         }
-        result
+        let node = result?;
+        // What the driver has not taken is left over, and is told when all else went well.
+        if let Some(error) = left_over(&node, &options) {
+            self.close_if_unused(node).await;
+            return Err(error);
+        }
+        Ok(node)
     }
 
     /// Makes a node of a driver that the caller has opened; it stays until [`remove`](Self::remove).
@@ -247,7 +306,7 @@ impl Graph {
                 topology.places += 1;
                 topology.places
             };
-            self.insert(options, driver, Vec::new(), place).await?
+            self.insert(options, None, driver, Vec::new(), place).await?
         };
         node.set_monitor_owned(true);
         Ok(node)
@@ -257,6 +316,7 @@ impl Graph {
     async fn insert(
         self: &Arc<Self>,
         options: &NodeOptions,
+        name: Option<(NodeName, bool)>,
         driver: Arc<dyn Driver>,
         children: Vec<Arc<Child>>,
         place: u64,
@@ -271,9 +331,10 @@ impl Graph {
         };
         let result = stored.and_then(|stored| {
             let mut topology = lock(&self.topology);
-            let named = match &options.node_name {
-                Some(name) => check_name(&topology, name).map(|()| (name.clone(), false)),
-                None => Ok((Self::generate_name(&mut topology), true)),
+            let named = match (name, &options.node_name) {
+                (Some(name), _) => Ok(name),
+                (None, Some(name)) => check_name(&topology, name).map(|()| (name.clone(), false)),
+                (None, None) => Ok((Self::generate_name(&mut topology), true)),
             };
             named.and_then(|(name, generated)| {
                 let node = Node::new(
@@ -300,6 +361,44 @@ impl Graph {
     }
 }
 
+/// What a node's own options say against each other.
+pub(super) fn check_own(options: &NodeOptions) -> Result<()> {
+    if options.force_share == Some(true) && options.read_only != Some(true) {
+        return Err(BlockError::new(
+            ErrorKind::Invalid,
+            "force-share=on can only be used with read-only images",
+        ));
+    }
+    check_detect_zeroes(options)
+}
+
+/// Zeroes cannot be unmapped where nothing else is.
+pub(super) fn check_detect_zeroes(options: &NodeOptions) -> Result<()> {
+    if options.detect_zeroes == DetectZeroes::Unmap && options.discard_unmap != Some(true) {
+        return Err(BlockError::new(
+            ErrorKind::Invalid,
+            "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+        ));
+    }
+    Ok(())
+}
+
+/// A list or an object with nothing in it leaves nothing for the driver to take; the whole of it is left.
+fn left_over(node: &Node, options: &NodeOptions) -> Option<BlockError> {
+    let (option, _) = options
+        .given
+        .iter()
+        // The one option of this kind that a driver takes.
+        .find(|(name, value)| *value == GivenValue::Empty && name != "overlap-check")?;
+    let driver = node.driver().name();
+    let text = if options.driver.is_protocol() {
+        format!("Block protocol '{driver}' doesn't support the option '{option}'")
+    } else {
+        format!("Block format '{driver}' does not support the option '{option}'")
+    };
+    Some(BlockError::new(ErrorKind::Invalid, text))
+}
+
 /// Whether a new node can have this name.
 fn check_name(topology: &Topology, name: &NodeName) -> Result<()> {
     let text = name.as_str();
@@ -316,7 +415,7 @@ fn check_name(topology: &Topology, name: &NodeName) -> Result<()> {
     if text.len() >= 32 {
         return Err(BlockError::new(ErrorKind::Invalid, "Node name too long"));
     }
-    if topology.names.contains_key(name) {
+    if topology.names.contains_key(name) || topology.reserved.contains(name) {
         return Err(BlockError::new(
             ErrorKind::Exists,
             format!("Duplicate nodes with node-name='{text}'"),

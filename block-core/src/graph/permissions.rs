@@ -73,7 +73,7 @@ impl Graph {
                 Parent::Node(parent) => parent
                     .upgrade()
                     .is_none_or(|parent| !below.iter().any(|node| Arc::ptr_eq(node, &parent))),
-                Parent::Backend(_) | Parent::None => true,
+                Parent::Backend(_) | Parent::Opening(_) | Parent::None => true,
             })
             .collect();
         for edge in &moved {
@@ -109,6 +109,15 @@ impl Graph {
             Ok(None) => {}
             Err(error) => tracing::error!(node = %overlay.name(), %error, "the backing node stays"),
         }
+    }
+
+    /// Gives the edge of a node that is being opened its permissions.
+    pub(super) fn claim(&self, child: &Arc<Child>, parent: Parent, perm: Perm, shared: Perm) -> Result<()> {
+        let _topology = lock(&self.topology);
+        let node = child.node();
+        child.set_parent(parent);
+        child.set_permissions(perm, if node.forces_share() { Perm::ALL } else { shared });
+        refresh(std::slice::from_ref(&node)).inspect_err(|_| child.set_permissions(Perm::NONE, Perm::ALL))
     }
 
     /// Works out the permissions of a node that was just made, and below it.
@@ -205,7 +214,7 @@ fn work_out(start: &[Arc<Node>], writable: &dyn Fn(&Arc<Node>) -> bool, keep: bo
         check_conflicts(node)?;
         let (perm, shared) = node.cumulative_permissions();
         let writable = writable(node);
-        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED | Perm::RESIZE) && !writable {
+        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED) && !writable {
             let text = if node.is_read_only() {
                 "Block node is read-only".to_owned()
             } else {
@@ -226,6 +235,12 @@ fn work_out(start: &[Arc<Node>], writable: &dyn Fn(&Arc<Node>) -> bool, keep: bo
             let (perm, shared) = node
                 .driver()
                 .child_permissions(child.name(), child.role(), &needs);
+            // Who skips the locks shares everything.
+            let shared = if child.node().forces_share() {
+                Perm::ALL
+            } else {
+                shared
+            };
             undo.push((Arc::clone(&child), child.perm(), child.shared()));
             child.set_permissions(perm, shared);
         }
@@ -290,6 +305,7 @@ fn describe(edge: &Arc<Child>) -> String {
             Some(node) => format!("node '{}'", node.name()),
             None => "a new node".to_owned(),
         },
+        Parent::Opening(name) => format!("node '{name}'"),
         Parent::Backend(backend) => match backend.upgrade() {
             Some(backend) => backend.user().description.clone(),
             None => "an unnamed block device".to_owned(),

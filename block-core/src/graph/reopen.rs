@@ -11,7 +11,9 @@ use super::{Backend, BackendUser, Child, Graph, Node, Parent};
 use crate::driver::Preallocation;
 use crate::drivers::qcow2::Qcow2;
 use crate::error::{BlockError, ErrorKind, Result};
-use crate::options::{BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef, OwnOptions};
+use crate::options::{
+    BackingRef, DetectZeroes, DriverOptions, NodeOptions, NodeRef, OwnOptions, place_in_table,
+};
 use crate::sync::lock;
 
 /// What happens to one edge.
@@ -45,12 +47,16 @@ impl EdgeChange {
     }
 }
 
-#[derive(Default)]
-struct Plan {
-    /// Parents before their children.
-    nodes: Vec<(Arc<Node>, NodeOptions)>,
-    edges: Vec<EdgeChange>,
+/// What happens to one node.
+struct Step {
+    node: Arc<Node>,
+    options: NodeOptions,
+    /// Its edges that change, or why one cannot.
+    edges: Vec<Result<EdgeChange>>,
 }
+
+/// What happens, parents before their children.
+type Plan = Vec<Step>;
 
 fn invalid(text: impl Into<String>) -> BlockError {
     BlockError::new(ErrorKind::Invalid, text)
@@ -130,7 +136,7 @@ impl Graph {
     /// Changes options of nodes, all of them or none (`blockdev-reopen`). Options that are not given take their defaults.
     pub async fn reopen(self: &Arc<Self>, changes: Vec<NodeOptions>) -> Result<()> {
         let _change = self.change.lock().await;
-        let mut plan = Plan::default();
+        let mut plan = Plan::new();
         for mut options in changes {
             options.own = options.own_now();
             let Some(name) = options.node_name.clone() else {
@@ -145,9 +151,6 @@ impl Graph {
             let own = options.own;
             self.plan(&node, options, own, &mut plan)?;
         }
-        for (node, options) in &plan.nodes {
-            check(node, options)?;
-        }
         self.carry_out(plan).await
     }
 
@@ -155,21 +158,17 @@ impl Graph {
     pub async fn make_read_only(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
         let _change = self.change.lock().await;
         let nodes = with_own_children(node, true);
-        let plan = Plan {
-            nodes,
-            ..Plan::default()
-        };
-        self.carry_out(plan).await
+        let touched: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        let _drained = self.drain(&touched).await;
+        self.change_options(nodes, Vec::new()).await
     }
 
     async fn carry_out(self: &Arc<Self>, plan: Plan) -> Result<()> {
-        let Plan { nodes, edges } = plan;
-        let touched: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
+        let touched: Vec<_> = plan.iter().map(|step| Arc::clone(&step.node)).collect();
         let drained = self.drain(&touched).await;
         let mut undo = Vec::new();
-        let result = self.change_edges(edges, &nodes, &mut undo);
-        let result = match result {
-            Ok(freed) => self.change_options(nodes, freed).await,
+        let result = match self.change_edges(plan, &mut undo) {
+            Ok((nodes, freed)) => self.change_options(nodes, freed).await,
             Err(error) => Err(error),
         };
         if result.is_err() {
@@ -186,22 +185,34 @@ impl Graph {
         Ok(())
     }
 
-    /// Changes the edges and checks that the permissions will fit once the nodes have their new options. Gives the
-    /// nodes that edges led to before.
+    /// Looks at one node after the other: what it may not change, then its edges. Then checks that the permissions
+    /// will fit once the nodes have their new options. Gives these, and the nodes that edges led to before.
+    #[expect(clippy::type_complexity, reason = "two lists that are taken apart at once")]
     fn change_edges(
         &self,
-        edges: Vec<EdgeChange>,
-        nodes: &[(Arc<Node>, NodeOptions)],
+        plan: Plan,
         undo: &mut Vec<EdgeChange>,
-    ) -> Result<Vec<Arc<Node>>> {
+    ) -> Result<(Vec<(Arc<Node>, NodeOptions)>, Vec<Arc<Node>>)> {
         let _topology = lock(&self.topology);
         let mut freed = Vec::new();
-        for edge in edges {
-            let back = edge.make()?;
-            if let EdgeChange::Repoint(_, old) | EdgeChange::ExchangeBacking(_, Some(old)) = &back {
-                freed.push(Arc::clone(old));
+        let mut nodes = Vec::new();
+        for step in plan {
+            let Step { node, options, edges } = step;
+            super::open::check_detect_zeroes(&options)?;
+            check_resets(&node, &options)?;
+            for edge in edges {
+                let back = edge?.make()?;
+                if let EdgeChange::Repoint(_, old) | EdgeChange::ExchangeBacking(_, Some(old)) = &back {
+                    freed.push(Arc::clone(old));
+                }
+                undo.push(back);
             }
-            undo.push(back);
+            check_changes(&node, &options)?;
+            let options = NodeOptions {
+                node_name: Some(node.name().clone()),
+                ..options
+            };
+            nodes.push((node, options));
         }
         let mut start: Vec<_> = nodes.iter().map(|(node, _)| Arc::clone(node)).collect();
         start.extend(freed.iter().cloned());
@@ -214,7 +225,7 @@ impl Graph {
                     |(_, options)| options.read_only != Some(true),
                 )
         })?;
-        Ok(freed)
+        Ok((nodes, freed))
     }
 
     async fn change_options(
@@ -262,52 +273,81 @@ impl Graph {
         given: OwnOptions,
         plan: &mut Plan,
     ) -> Result<()> {
+        // What an earlier change of the same command gives the node stays where this one says nothing of it.
+        let earlier = plan.iter().position(|step| Arc::ptr_eq(&step.node, node));
+        if let Some(at) = earlier {
+            let Step { options: before, .. } = plan.remove(at);
+            options.read_only = before.own.read_only.or(options.read_only);
+            options.auto_read_only = before.own.auto_read_only.or(options.auto_read_only);
+            options.force_share = before.own.force_share.or(options.force_share);
+            if options.detect_zeroes == DetectZeroes::Off {
+                options.detect_zeroes = before.detect_zeroes;
+            }
+        }
         options.read_only.get_or_insert(false);
         options.auto_read_only.get_or_insert(false);
         options.force_share.get_or_insert(false);
         // This one setting stays as it is when it is not given.
         options.discard_unmap = options.discard_unmap.or(node.options().discard_unmap);
         let mut below = Vec::new();
-        for (name, reference) in references(&options.driver) {
-            let Some(child) = node.child(name) else {
-                return Err(invalid(format!(
-                    "Cannot set {name} child to format node without {name} child"
-                )));
-            };
-            self.plan_child(&child, reference, &given, plan, &mut below)?;
-        }
+        let mut edges = Vec::new();
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
             match (&qcow2.backing, current) {
                 (BackingRef::None, None) => {}
                 (BackingRef::FromImage, None) if node.driver().info().backing_file.is_none() => {}
                 (BackingRef::FromImage, _) => {
-                    return Err(invalid(format!("backing is missing for '{}'", node.name())));
+                    edges.push(Err(invalid(format!("backing is missing for '{}'", node.name()))));
                 }
                 (BackingRef::None, Some(_)) => {
-                    plan.edges
-                        .push(EdgeChange::ExchangeBacking(Arc::clone(node), None));
+                    edges.push(Ok(EdgeChange::ExchangeBacking(Arc::clone(node), None)));
                 }
                 (BackingRef::Node(reference), Some(child)) => {
-                    self.plan_child(&child, reference, &given, plan, &mut below)?;
+                    self.plan_child(&child, reference, &given, &mut edges, &mut below);
                 }
-                (BackingRef::Node(NodeRef::Name(name)), None) => {
-                    let base = self.get(name.as_str())?;
-                    plan.edges
-                        .push(EdgeChange::ExchangeBacking(Arc::clone(node), Some(base)));
-                }
-                (BackingRef::Node(NodeRef::Options(_)), None) => {
-                    return Err(invalid("backing must be a node name here"));
+                (BackingRef::Node(NodeRef::Name(name)), None) => edges.push(
+                    self.get(name.as_str())
+                        .map(|base| EdgeChange::ExchangeBacking(Arc::clone(node), Some(base))),
+                ),
+                (BackingRef::Node(NodeRef::Options(inline)), None) => {
+                    edges.push(Err(cannot_change(&first_name("backing", inline))));
                 }
             }
         }
-        // Of two changes of one node the later one counts.
-        plan.nodes.retain(|(other, _)| !Arc::ptr_eq(other, node));
-        plan.nodes.push((Arc::clone(node), options));
+        for (name, reference) in references(&options.driver) {
+            // Only these two can lead elsewhere; any other child is compared as an option.
+            if !matches!(reference, NodeRef::Options(_)) && name != "file" {
+                continue;
+            }
+            match node.child(name) {
+                Some(child) => self.plan_child(&child, reference, &given, &mut edges, &mut below),
+                None => edges.push(Err(self.no_such_child(node, name, reference))),
+            }
+        }
+        plan.push(Step {
+            node: Arc::clone(node),
+            options,
+            edges,
+        });
         for (child, options, given) in below {
             self.plan(&child, options, given, plan)?;
         }
         Ok(())
+    }
+
+    /// Why a node cannot get a child that its driver does not have.
+    fn no_such_child(&self, node: &Arc<Node>, name: &str, reference: &NodeRef) -> BlockError {
+        let new = match reference {
+            NodeRef::Name(new) => self.get(new.as_str()),
+            NodeRef::Options(inline) => return cannot_change(&first_name(name, inline)),
+        };
+        new.and_then(|new| check_cycle(&new, name, node))
+            .err()
+            .unwrap_or_else(|| {
+                invalid(format!(
+                    "Cannot set {name} child to format node without {name} child"
+                ))
+            })
     }
 
     fn plan_child(
@@ -315,36 +355,35 @@ impl Graph {
         child: &Arc<Child>,
         reference: &NodeRef,
         parent: &OwnOptions,
-        plan: &mut Plan,
+        edges: &mut Vec<Result<EdgeChange>>,
         below: &mut Vec<(Arc<Node>, NodeOptions, OwnOptions)>,
-    ) -> Result<()> {
+    ) {
         let current = child.node();
         let changed = match reference {
             // A child that was opened with its parent follows it, with the options that it was given then.
             NodeRef::Name(name) if name == current.name() => {
                 if !child.was_opened_with_parent() {
-                    return Ok(());
+                    return;
                 }
                 let mut options = current.options();
                 options.restore_own();
                 options
             }
             NodeRef::Name(name) => {
-                let new = self.get(name.as_str())?;
-                plan.edges.push(EdgeChange::Repoint(Arc::clone(child), new));
-                return Ok(());
+                edges.push(
+                    self.get(name.as_str())
+                        .map(|new| EdgeChange::Repoint(Arc::clone(child), new)),
+                );
+                return;
             }
             NodeRef::Options(options) if !current.is_monitor_owned() => {
                 let mut options = (**options).clone();
                 options.own = options.own_now();
-                options.node_name = Some(current.name().clone());
                 options
             }
-            NodeRef::Options(_) => {
-                return Err(invalid(format!(
-                    "Cannot change the option '{}.driver'",
-                    child.name()
-                )));
+            NodeRef::Options(options) => {
+                edges.push(Err(cannot_change(&first_name(child.name(), options))));
+                return;
             }
         };
         let backing = child.role() == super::ChildRole::Backing;
@@ -352,7 +391,6 @@ impl Graph {
         let by_name = matches!(reference, NodeRef::Name(_));
         let (options, given) = inheriting(changed, parent, by_name.then_some(&before), backing);
         below.push((current, options, given));
-        Ok(())
     }
 
     fn undo_edges(&self, undo: Vec<EdgeChange>) {
@@ -399,6 +437,9 @@ impl Graph {
             .change_backing_file(backing)
             .await
             .map_err(|error| error.context(format!("Could not change backing file to '{name}'")));
+        if result.is_ok() {
+            node.forget_implicit_backing();
+        }
         if read_only {
             self.change_options(with_own_children(node, true), Vec::new())
                 .await?;
@@ -409,11 +450,13 @@ impl Graph {
     /// Changes the length of a node (`block_resize`).
     pub async fn resize(self: &Arc<Self>, node: &Arc<Node>, length: u64) -> Result<()> {
         node.check_op(OpKind::Resize)?;
-        if node.is_read_only() {
-            return Err(BlockError::new(ErrorKind::ReadOnly, "Image is read-only"));
-        }
         let backend = Backend::new(self, node, BackendUser::unnamed(), Perm::RESIZE, Perm::ALL)?;
-        if let Err(error) = node.bitmaps().check_resize() {
+        let refused = if node.is_read_only() {
+            Err(BlockError::new(ErrorKind::ReadOnly, "Image is read-only"))
+        } else {
+            node.bitmaps().check_resize()
+        };
+        if let Err(error) = refused {
             backend.detach().await;
             return Err(error);
         }
@@ -424,20 +467,6 @@ impl Graph {
         backend.detach().await;
         result
     }
-}
-
-/// What can be refused before anything is touched.
-fn check(node: &Arc<Node>, options: &NodeOptions) -> Result<()> {
-    check_changes(node, options)?;
-    if std::mem::discriminant(&options.driver) != std::mem::discriminant(&node.options().driver) {
-        return Err(invalid("Cannot change the option 'driver'"));
-    }
-    if options.detect_zeroes == DetectZeroes::Unmap && options.discard_unmap != Some(true) {
-        return Err(invalid(
-            "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
-        ));
-    }
-    Ok(())
 }
 
 /// Which of a driver's options may be left out at a reopen (they take their defaults then), and which may change.
@@ -481,10 +510,10 @@ fn listed(list: &[&str], name: &str) -> bool {
         .any(|entry| *entry == name || (entry.ends_with('.') && name.starts_with(entry)))
 }
 
-/// Compares the options that are given with those that were: most can neither change nor be left out.
-fn check_changes(node: &Arc<Node>, new: &NodeOptions) -> Result<()> {
+/// Most options cannot be left out when they were given before. What the driver itself refuses is told here too.
+fn check_resets(node: &Arc<Node>, new: &NodeOptions) -> Result<()> {
     let old = node.options();
-    let Some((may_go, may_change)) = changeable(&old.driver) else {
+    let Some((may_go, _)) = changeable(&old.driver) else {
         let driver = node.driver().name();
         return Err(invalid(format!(
             "Block format '{driver}' used by node '{}' does not support reopening files",
@@ -498,18 +527,84 @@ fn check_changes(node: &Arc<Node>, new: &NodeOptions) -> Result<()> {
             )));
         }
     }
-    if let (DriverOptions::Blkdebug(was), DriverOptions::Blkdebug(becomes)) = (&old.driver, &new.driver)
-        && let (NodeRef::Name(was), NodeRef::Name(becomes)) = (&was.image, &becomes.image)
-        && was != becomes
-    {
-        return Err(invalid("Cannot change the option 'image'"));
+    match &new.refused {
+        Some(text) => Err(invalid(text.clone())),
+        None => Ok(()),
     }
-    for (name, value) in new.given.iter() {
-        if !listed(may_change, name) && old.given.get(name) != Some(value) {
-            return Err(invalid(format!("Cannot change the option '{name}'")));
+}
+
+/// Compares the options that are given with those that were: most cannot change.
+fn check_changes(node: &Arc<Node>, new: &NodeOptions) -> Result<()> {
+    let old = node.options();
+    let Some((_, may_change)) = changeable(&old.driver) else {
+        return Ok(());
+    };
+    let same_driver = std::mem::discriminant(&new.driver) == std::mem::discriminant(&old.driver);
+    let renamed = new.node_name.as_ref().is_some_and(|name| name != node.name());
+    let other_image = match &new.driver {
+        DriverOptions::Blkdebug(blkdebug) => match &blkdebug.image {
+            NodeRef::Name(image) => node
+                .child("image")
+                .is_none_or(|child| child.node().name() != image),
+            NodeRef::Options(_) => false,
+        },
+        _ => false,
+    };
+    let changed = new
+        .given
+        .iter()
+        .filter(|(name, value)| !listed(may_change, name) && old.given.get(name) != Some(value));
+    match changed
+        .map(|(name, _)| name.as_str())
+        .chain((!same_driver).then_some("driver"))
+        .chain(renamed.then_some("node-name"))
+        .chain(other_image.then_some("image"))
+        .min_by_key(|name| place_in_table(name))
+    {
+        Some(name) => Err(cannot_change(name)),
+        None => Ok(()),
+    }
+}
+
+fn cannot_change(name: &str) -> BlockError {
+    invalid(format!("Cannot change the option '{name}'"))
+}
+
+/// Of all that is said of an inline node the name that comes first in the table of options.
+fn first_name(prefix: &str, inline: &NodeOptions) -> String {
+    let mut names = vec![format!("{prefix}.driver")];
+    let own = inline.own_now();
+    for (name, given) in [
+        ("node-name", inline.node_name.is_some()),
+        ("read-only", own.read_only.is_some()),
+        ("auto-read-only", own.auto_read_only.is_some()),
+        ("discard", own.discard_unmap.is_some()),
+        ("detect-zeroes", inline.detect_zeroes != DetectZeroes::Off),
+        ("cache.direct", own.cache.direct.is_some()),
+        ("cache.no-flush", own.cache.no_flush.is_some()),
+    ] {
+        if given {
+            names.push(format!("{prefix}.{name}"));
         }
     }
-    Ok(())
+    names.extend(inline.given.iter().map(|(name, _)| format!("{prefix}.{name}")));
+    let mut children = references(&inline.driver);
+    if let DriverOptions::Qcow2(qcow2) = &inline.driver
+        && let BackingRef::Node(backing) = &qcow2.backing
+    {
+        children.push(("backing", backing));
+    }
+    for (name, child) in children {
+        let name = format!("{prefix}.{name}");
+        names.push(match child {
+            NodeRef::Name(_) => name,
+            NodeRef::Options(inline) => first_name(&name, inline),
+        });
+    }
+    names
+        .into_iter()
+        .min_by_key(|name| place_in_table(name))
+        .unwrap_or_default()
 }
 
 impl Node {

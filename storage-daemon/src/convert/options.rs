@@ -13,6 +13,9 @@ use schema::BlockdevOptionsBranch as Branch;
 /// How deep options may hold options. The messages they come in are limited too, but less strictly.
 const MAX_DEPTH: u32 = 64;
 
+/// "Invalid argument" of the system.
+const EINVAL: i32 = 22;
+
 /// The whole description of a node.
 pub fn node_options(options: schema::BlockdevOptions) -> Result<NodeOptions, Error> {
     node(options, 0)
@@ -26,42 +29,11 @@ fn node(options: schema::BlockdevOptions, depth: u32) -> Result<NodeOptions, Err
     if options.active == Some(false) {
         return Err(Error::generic("Opening a node inactive is not supported"));
     }
-    let kind = options.kind().as_str();
-    if options
-        .cache
-        .as_ref()
-        .is_some_and(|cache| cache.direct.is_none() && cache.no_flush.is_none())
-    {
-        // Nothing in it: no part of it is left for the node to take, which leaves the whole for the driver.
-        return Err(unsupported(kind, "cache"));
-    }
-    if let Branch::Blkdebug(blkdebug) = &options.branch {
-        for (name, empty) in [
-            (
-                "inject-error",
-                blkdebug.inject_error.as_ref().is_some_and(Vec::is_empty),
-            ),
-            (
-                "set-state",
-                blkdebug.set_state.as_ref().is_some_and(Vec::is_empty),
-            ),
-            (
-                "take-child-perms",
-                blkdebug.take_child_perms.as_ref().is_some_and(Vec::is_empty),
-            ),
-            (
-                "unshare-child-perms",
-                blkdebug.unshare_child_perms.as_ref().is_some_and(Vec::is_empty),
-            ),
-        ] {
-            if empty {
-                return Err(unsupported(kind, name));
-            }
-        }
-    }
     let given = given(&options)?;
+    let refused = refused(&options.branch);
     Ok(NodeOptions {
         given,
+        refused,
         node_name: options.node_name.map(Into::into),
         read_only: options.read_only,
         auto_read_only: options.auto_read_only,
@@ -105,7 +77,8 @@ fn given(options: &schema::BlockdevOptions) -> Result<GivenOptions, Error> {
     let mut members = Vec::new();
     if let Value::Object(object) = value {
         for (name, value) in object {
-            if !NOT_A_DRIVERS.contains(&name.as_str()) {
+            let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+            if is_empty || !NOT_A_DRIVERS.contains(&name.as_str()) {
                 flatten(name, value, &mut members);
             }
         }
@@ -126,6 +99,8 @@ fn flatten(name: String, value: Value, members: &mut Vec<(String, GivenValue)>) 
                 None => GivenValue::Text(number.to_string()),
             },
         )),
+        Value::Array(elements) if elements.is_empty() => members.push((name, GivenValue::Empty)),
+        Value::Object(object) if object.is_empty() => members.push((name, GivenValue::Empty)),
         Value::Array(elements) => {
             for (at, element) in elements.into_iter().enumerate() {
                 flatten(format!("{name}.{at}"), element, members);
@@ -139,26 +114,48 @@ fn flatten(name: String, value: Value, members: &mut Vec<(String, GivenValue)>) 
     }
 }
 
-/// What is said of an option that a driver does not know.
-fn unsupported(driver: &str, option: &str) -> Error {
-    Error::generic(match driver {
-        "file" | "host_device" | "null-aio" | "null-co" | "nbd" | "blkdebug" => {
-            format!("Block protocol '{driver}' doesn't support the option '{option}'")
-        }
-        _ => format!("Block format '{driver}' does not support the option '{option}'"),
-    })
+/// Values that the driver cannot take, told when it comes to look at them.
+fn refused(branch: &Branch) -> Option<String> {
+    let negative = |members: &[(&str, Option<i64>)]| {
+        members.iter().find_map(|(name, value)| {
+            value
+                .filter(|value| *value < 0)
+                .map(|value| out_of_range(name, value))
+        })
+    };
+    match branch {
+        Branch::File(file) | Branch::HostDevice(file) => file
+            .pr_manager
+            .as_ref()
+            .map(|id| format!("No persistent reservation manager with id '{id}'")),
+        Branch::NullCo(null) | Branch::NullAio(null) => negative(&[("size", null.size)]).or_else(|| {
+            null.latency_ns
+                .filter(|latency| *latency > i64::MAX.unsigned_abs())
+                .map(|_| "latency-ns is invalid".to_owned())
+        }),
+        Branch::Raw(raw) => negative(&[("offset", raw.offset), ("size", raw.size)]),
+        Branch::Blkdebug(blkdebug) => negative(&[
+            ("align", blkdebug.align),
+            ("max-transfer", blkdebug.max_transfer.map(i64::from)),
+            ("opt-write-zero", blkdebug.opt_write_zero.map(i64::from)),
+            ("max-write-zero", blkdebug.max_write_zero.map(i64::from)),
+            ("opt-discard", blkdebug.opt_discard.map(i64::from)),
+            ("max-discard", blkdebug.max_discard.map(i64::from)),
+        ]),
+        _ => None,
+    }
 }
 
 fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
     Ok(match branch {
-        Branch::File(file) => DriverOptions::File(file_options(file)?),
-        Branch::HostDevice(file) => DriverOptions::HostDevice(file_options(file)?),
-        Branch::NullCo(null) => DriverOptions::NullCo(null_options(&null)?),
-        Branch::NullAio(null) => DriverOptions::NullAio(null_options(&null)?),
+        Branch::File(file) => DriverOptions::File(file_options(file)),
+        Branch::HostDevice(file) => DriverOptions::HostDevice(file_options(file)),
+        Branch::NullCo(null) => DriverOptions::NullCo(null_options(&null)),
+        Branch::NullAio(null) => DriverOptions::NullAio(null_options(&null)),
         Branch::Raw(raw) => DriverOptions::Raw(RawOptions {
             file: reference(raw.base.file, depth)?,
-            offset: natural("offset", raw.offset)?.unwrap_or(0),
-            size: natural("size", raw.size)?,
+            offset: natural(raw.offset).unwrap_or(0),
+            size: natural(raw.size),
         }),
         Branch::Qcow2(qcow2) => DriverOptions::Qcow2(qcow2_options(qcow2, depth)?),
         Branch::CopyBeforeWrite(cbw) => DriverOptions::CopyBeforeWrite(CopyBeforeWriteOptions {
@@ -189,25 +186,16 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
     })
 }
 
-fn null_options(null: &schema::BlockdevOptionsNull) -> Result<NullOptions, Error> {
-    let latency_ns = null.latency_ns.unwrap_or(0);
-    if latency_ns > i64::MAX.unsigned_abs() {
-        return Err(Error::generic("latency-ns is invalid"));
-    }
-    Ok(NullOptions {
-        size: natural("size", null.size)?.unwrap_or_else(|| NullOptions::default().size),
-        latency_ns,
+fn null_options(null: &schema::BlockdevOptionsNull) -> NullOptions {
+    NullOptions {
+        size: natural(null.size).unwrap_or_else(|| NullOptions::default().size),
+        latency_ns: null.latency_ns.unwrap_or(0),
         read_zeroes: null.read_zeroes.unwrap_or(false),
-    })
+    }
 }
 
-fn file_options(file: schema::BlockdevOptionsFile) -> Result<FileOptions, Error> {
-    if let Some(id) = file.pr_manager {
-        return Err(Error::generic(format!(
-            "No persistent reservation manager with id '{id}'"
-        )));
-    }
-    Ok(FileOptions {
+fn file_options(file: schema::BlockdevOptionsFile) -> FileOptions {
+    FileOptions {
         filename: file.filename,
         locking: file.locking.and_then(|locking| match locking {
             schema::OnOffAuto::Auto => None,
@@ -221,7 +209,7 @@ fn file_options(file: schema::BlockdevOptionsFile) -> Result<FileOptions, Error>
             schema::BlockdevAioOptions::IoUring => AioBackend::IoUring,
         }),
         aio_max_batch: file.aio_max_batch.unwrap_or(0).cast_unsigned(),
-    })
+    }
 }
 
 fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow2Options, Error> {
@@ -249,10 +237,7 @@ fn qcow2_options(qcow2: schema::BlockdevOptionsQcow2, depth: u32) -> Result<Qcow
         l2_cache_size: qcow2.l2_cache_size.map(i64::cast_unsigned),
         l2_cache_entry_size: qcow2.l2_cache_entry_size.map(i64::cast_unsigned),
         refcount_cache_size: qcow2.refcount_cache_size.map(i64::cast_unsigned),
-        cache_clean_interval: match qcow2.cache_clean_interval.map(u32::try_from).transpose() {
-            Ok(seconds) => seconds.map(u64::from),
-            Err(_) => return Err(Error::generic("Cache clean interval too big")),
-        },
+        cache_clean_interval: qcow2.cache_clean_interval.map(i64::cast_unsigned),
     })
 }
 
@@ -262,42 +247,38 @@ fn blkdebug_options(blkdebug: schema::BlockdevOptionsBlkdebug, depth: u32) -> Re
         config: blkdebug.config,
         take_child_perms: permissions(blkdebug.take_child_perms.as_deref()),
         unshare_child_perms: permissions(blkdebug.unshare_child_perms.as_deref()),
-        align: natural("align", blkdebug.align)?.unwrap_or(0),
-        max_transfer: natural32("max-transfer", blkdebug.max_transfer)?,
-        opt_write_zero: natural32("opt-write-zero", blkdebug.opt_write_zero)?,
-        max_write_zero: natural32("max-write-zero", blkdebug.max_write_zero)?,
-        opt_discard: natural32("opt-discard", blkdebug.opt_discard)?,
-        max_discard: natural32("max-discard", blkdebug.max_discard)?,
+        align: natural(blkdebug.align).unwrap_or(0),
+        max_transfer: natural32(blkdebug.max_transfer),
+        opt_write_zero: natural32(blkdebug.opt_write_zero),
+        max_write_zero: natural32(blkdebug.max_write_zero),
+        opt_discard: natural32(blkdebug.opt_discard),
+        max_discard: natural32(blkdebug.max_discard),
         inject_error: blkdebug
             .inject_error
             .unwrap_or_default()
             .into_iter()
-            .map(|rule| {
-                Ok(InjectError {
-                    event: rule.event.as_str().to_owned(),
-                    state: rule.state.unwrap_or(0).cast_unsigned(),
-                    iotype: rule.iotype.map(|kind| kind.as_str().to_owned()),
-                    errno: i32::try_from(rule.errno.unwrap_or(5))
-                        .map_err(|_| Error::generic("Parameter 'errno' is out of range"))?,
-                    // -1 is how any sector was said before the member was optional.
-                    sector: rule.sector.and_then(|sector| u64::try_from(sector).ok()),
-                    once: rule.once.unwrap_or(false),
-                    immediately: rule.immediately.unwrap_or(false),
-                })
+            .map(|rule| InjectError {
+                event: rule.event.as_str().to_owned(),
+                state: rule.state.unwrap_or(0).cast_unsigned(),
+                iotype: rule.iotype.map(|kind| kind.as_str().to_owned()),
+                // A number that the system has no error for is one that no client knows either.
+                errno: i32::try_from(rule.errno.unwrap_or(5)).unwrap_or(EINVAL),
+                // -1 is how any sector was said before the member was optional.
+                sector: rule.sector.and_then(|sector| u64::try_from(sector).ok()),
+                once: rule.once.unwrap_or(false),
+                immediately: rule.immediately.unwrap_or(false),
             })
-            .collect::<Result<_, Error>>()?,
+            .collect(),
         set_state: blkdebug
             .set_state
             .unwrap_or_default()
             .into_iter()
-            .map(|rule| {
-                Ok(SetState {
-                    event: rule.event.as_str().to_owned(),
-                    state: rule.state.unwrap_or(0).cast_unsigned(),
-                    new_state: rule.new_state.cast_unsigned(),
-                })
+            .map(|rule| SetState {
+                event: rule.event.as_str().to_owned(),
+                state: rule.state.unwrap_or(0).cast_unsigned(),
+                new_state: rule.new_state.cast_unsigned(),
             })
-            .collect::<Result<_, Error>>()?,
+            .collect(),
     })
 }
 
@@ -403,18 +384,15 @@ pub fn on_cbw_error(action: schema::OnCbwError) -> OnCbwError {
     }
 }
 
-/// A schema `int` that cannot be negative.
-pub fn natural(name: &str, value: Option<i64>) -> Result<Option<u64>, Error> {
-    value
-        .map(|value| u64::try_from(value).map_err(|_| out_of_range(name, value)))
-        .transpose()
+/// A schema `int` that cannot be negative; where it is, [`refused`] has the words.
+fn natural(value: Option<i64>) -> Option<u64> {
+    value.and_then(|value| u64::try_from(value).ok())
 }
 
-fn natural32(name: &str, value: Option<i32>) -> Result<u32, Error> {
-    let value = value.unwrap_or(0);
-    u32::try_from(value).map_err(|_| out_of_range(name, value.into()))
+fn natural32(value: Option<i32>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }
 
-fn out_of_range(name: &str, value: i64) -> Error {
-    Error::generic(format!("Value '{value}' is out of range for parameter '{name}'"))
+fn out_of_range(name: &str, value: i64) -> String {
+    format!("Value '{value}' is out of range for parameter '{name}'")
 }

@@ -33,7 +33,7 @@ fn below(node: &Arc<Node>, depth: usize) -> schema::BlockStats {
         node_name: Some(node.name().as_str().to_owned()),
         stats: counters(signed(node.stats().highest_write())),
         driver_specific: specific(node),
-        parent: child(&[ChildRole::Storage, ChildRole::Filtered]),
+        parent: child(&[ChildRole::Storage, ChildRole::Filtered, ChildRole::Data]),
         // Backing files are shown of devices only.
         backing: None,
     }

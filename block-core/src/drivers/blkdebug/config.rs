@@ -34,11 +34,13 @@ pub fn read(path: &str) -> Result<Rules> {
         |error: std::io::Error| BlockError::from(error).context("Could not read blkdebug config file");
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    match String::from_utf8(bytes) {
-        Ok(text) if text.len() as u64 <= MAX_BYTES => parse(&text),
-        _ => Err(invalid("parse error")),
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| BlockError::from(error).context("Cannot read config file"))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(invalid("parse error"));
     }
+    parse(&String::from_utf8_lossy(&bytes))
 }
 
 fn parse(text: &str) -> Result<Rules> {
@@ -59,6 +61,9 @@ fn parse(text: &str) -> Result<Rules> {
             section = Some((kind, Vec::new()));
             continue;
         }
+        let Some((_, members)) = &mut section else {
+            return Err(invalid("no group defined"));
+        };
         let (name, value) = line
             .split_once('=')
             .map(|(name, value)| (name.trim(), value.trim()))
@@ -67,10 +72,7 @@ fn parse(text: &str) -> Result<Rules> {
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'))
             .ok_or_else(|| invalid("parse error"))?;
-        match &mut section {
-            Some((_, members)) => members.push((name, value)),
-            None => return Err(invalid("no group defined")),
-        }
+        members.push((name, value));
     }
     finish(section, &mut rules)?;
     Ok(rules)
@@ -170,7 +172,8 @@ mod tests {
                 "Invalid parameter 'foo'",
             ),
             ("event = \"read_aio\"\n", "no group defined"),
-            ("\0\0", "parse error"),
+            ("\0\0", "no group defined"),
+            ("[inject-error]\n\0\0", "parse error"),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message);
         }

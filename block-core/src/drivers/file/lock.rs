@@ -79,6 +79,8 @@ pub(super) fn check(file: &OwnedFd, wanted: Held, filename: &str) -> Result<()> 
         if wanted.used.contains(bit) && is_locked(file, UNSHARED_BASE + number)? {
             return Err(busy(format!("Failed to get \"{name}\" lock")));
         }
+    }
+    for (number, bit, name) in bits() {
         if wanted.unshared.contains(bit) && is_locked(file, USED_BASE + number)? {
             return Err(busy(format!("Failed to get shared \"{name}\" lock")));
         }

@@ -135,7 +135,10 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
     let file = match file {
         Ok(file) => OwnedFd::from(file),
         Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
-            return Err(could_not(error.into()).with_hint("The file system may not support O_DIRECT"));
+            return Err(BlockError::from_errno(
+                libc::EINVAL,
+                format!("Could not open '{filename}': filesystem does not support O_DIRECT"),
+            ));
         }
         Err(error) => return Err(could_not(error.into())),
     };

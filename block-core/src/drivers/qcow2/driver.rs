@@ -61,10 +61,7 @@ pub async fn open(context: &OpenContext<'_>, options: &Qcow2Options) -> Result<A
         },
     };
     if let Some(backing) = backing {
-        let child = context
-            .child("backing", ChildRole::Backing, &backing)
-            .await
-            .map_err(|error| error.context("Could not open backing file"))?;
+        let child = context.child("backing", ChildRole::Backing, &backing).await?;
         image.set_backing(Some(child));
     }
     Ok(image)

@@ -162,6 +162,9 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
     if refcount_bytes / cluster > u64::from(i32::MAX.unsigned_abs()) {
         return Err(invalid("Refcount cache size too big"));
     }
+    if u32::try_from(options.clean_interval_seconds).is_err() {
+        return Err(invalid("Cache clean interval too big"));
+    }
     let slices = to_usize(l2_bytes.min(useful) / slice).map_err(|_| invalid("L2 cache size too big"))?;
     let blocks = to_usize(refcount_bytes / cluster).map_err(|_| invalid("Refcount cache size too big"))?;
     // A handful is needed to make progress with several requests at a time.
