@@ -92,7 +92,12 @@ impl Driver for SnapshotAccess {
     }
 
     fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
-        Box::pin(async { Err(not_kept()) })
+        Box::pin(async {
+            Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Image format driver does not support resize",
+            ))
+        })
     }
 
     fn close(&self) -> IoFuture<'_> {

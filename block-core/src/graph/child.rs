@@ -152,7 +152,7 @@ impl Child {
     pub fn flush_event(&self) {
         let parent = match &lock(&self.state).parent {
             Parent::Node(node) => node.upgrade(),
-            Parent::None | Parent::Backend(_) => None,
+            Parent::None | Parent::Opening(_) | Parent::Backend(_) => None,
         };
         if parent.is_none_or(|node| node.take_written()) {
             self.event("flush_to_disk");
