@@ -236,6 +236,7 @@ impl Context<'_> {
         let allow = quote! {
             allow(
                 clippy::large_enum_variant, clippy::module_inception,
+                clippy::should_implement_trait, clippy::wrong_self_convention,
                 rustdoc::redundant_explicit_links, #deprecated reason = "as the schema has it"
             )
         };

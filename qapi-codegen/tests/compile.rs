@@ -1,9 +1,11 @@
 //! Generated code compiles: for every schema, as server and as client, without a condition set, with all
-//! set, and with each alone, without a warning of the compiler or of clippy.
+//! set, and with each alone, without a warning of the compiler; without a condition and with all, neither clippy
+//! nor rustdoc has one.
 //!
 //! The project's own small schemas are always tried. With `QAPI_CORPUS` naming a folder that has
 //! `schemas/{qapi/qapi-schema,qga/qapi-schema,storage-daemon/qapi/qapi-schema}.json` and `cases/cases.tsv`, these are tried
-//! too. With `QAPI_COMPILE=whole` each condition is tried alone, else a fixed sample of six:
+//! too, and so are the root files in `QAPI_SCHEMAS`, as `PATH` has folders: schemas of other versions. With
+//! `QAPI_COMPILE=whole` each condition is tried alone, else a fixed sample of six:
 //!
 //! ```text
 //! QAPI_CORPUS=/path/to/corpus QAPI_COMPILE=whole cargo test -p qapi-codegen --release --test compile -- --nocapture
@@ -85,6 +87,22 @@ fn corpus() {
     }
 }
 
+#[test]
+fn others() {
+    let Some(paths) = std::env::var_os("QAPI_SCHEMAS") else {
+        println!("skipped: QAPI_SCHEMAS is not set");
+        return;
+    };
+    let schemas = std::env::split_paths(&paths)
+        .enumerate()
+        .map(|(number, path)| (format!("other_{number}"), path))
+        .collect();
+    check(&Group {
+        name: "others",
+        schemas,
+    });
+}
+
 fn compile(path: &Path) -> Schema {
     let sources = qapi_codegen::fs::load(path);
     let compiled = qapi_codegen::compile(&sources);
@@ -130,8 +148,6 @@ fn check(group: &Group) {
     let features: Vec<String> = symbols.iter().map(|symbol| feature(symbol)).collect();
     let mut runs = vec![Vec::new(), features.clone()];
     let whole = std::env::var("QAPI_COMPILE").is_ok_and(|what| what == "whole");
-    // Clippy looks at the sample; each condition alone is a matter of what compiles without warnings.
-    let tool = if whole { "check" } else { "clippy" };
     let step = if whole {
         1
     } else {
@@ -147,26 +163,45 @@ fn check(group: &Group) {
         features.len(),
         runs.len()
     );
-    for run in runs {
-        let began = std::time::Instant::now();
-        // A changed feature alone does not make clippy look again at what it has seen without warnings.
-        let output = Command::new(env!("CARGO"))
-            .args([tool, "--offline", "--quiet", "--features", &run.join(",")])
-            .current_dir(&folder)
-            .env("CARGO_TARGET_DIR", folder.parent().unwrap().join("target"))
-            .env_remove("RUSTFLAGS")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        let quiet = !text.contains("warning") && !text.contains("error");
-        assert!(
-            output.status.success() && quiet,
-            "{} with features {run:?}:\n{}",
-            group.name,
-            head(&text)
-        );
-        println!("  {} conditions: {:.1?}", run.len(), began.elapsed());
+    for (number, run) in runs.iter().enumerate() {
+        // Each condition alone is a matter of what compiles; style and documentation are that of both extremes.
+        let tools: &[&[&str]] = if number < 2 {
+            &[&["clippy"], &["doc", "--no-deps"]]
+        } else {
+            &[&["check"]]
+        };
+        for tool in tools {
+            cargo(group, &folder, tool, run);
+        }
     }
+}
+
+/// Runs a tool that must have nothing to say.
+fn cargo(group: &Group, folder: &Path, tool: &[&str], features: &[String]) {
+    let began = std::time::Instant::now();
+    let output = Command::new(env!("CARGO"))
+        .args(tool)
+        .args(["--offline", "--quiet", "--features", &features.join(",")])
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", folder.parent().unwrap().join("target"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTDOCFLAGS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    let quiet = !text.contains("warning") && !text.contains("error");
+    assert!(
+        output.status.success() && quiet,
+        "{}: cargo {tool:?} with features {features:?}:\n{}",
+        group.name,
+        head(&text)
+    );
+    println!(
+        "  {} with {} conditions: {:.1?}",
+        tool.join(" "),
+        features.len(),
+        began.elapsed()
+    );
 }
 
 fn head(text: &str) -> String {

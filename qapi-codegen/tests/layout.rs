@@ -58,8 +58,8 @@ fn schemas() -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        // Its names take all those of std, and paths make types too long for a line.
-        .filter(|path| !path.ends_with("ticklish.json"))
+        // Where one name does not fit on a line, rustfmt gives up on all around it in ways of its own.
+        .filter(|path| !path.ends_with("long-names.json"))
         .collect();
     found.sort();
     assert!(!found.is_empty());

@@ -87,24 +87,27 @@ macro_rules! serde_bridge {
     };
 }
 
-/// How a row calls a method of its handler: `call!(quit())`, or `call!(draw(arguments))` for one that has
-/// arguments.
+/// How a row calls a method of its handler: `call!(H::quit())`, or `call!(H::draw(arguments))` for one that
+/// has arguments.
+///
+/// The handler's type is named, as a method call would find `clone` and others in the [`Arc`](std::sync::Arc)
+/// around it.
 #[macro_export]
 macro_rules! call {
-    ($method:ident()) => {
+    ($handler:ident :: $method:ident()) => {
         |handler, call, arguments| {
             $crate::dispatch::without_arguments(handler, call, arguments, |handler, call| async move {
-                handler.$method(&call).await
+                $handler::$method(&handler, &call).await
             })
         }
     };
-    ($method:ident(arguments)) => {
+    ($handler:ident :: $method:ident(arguments)) => {
         |handler, call, arguments| {
             $crate::dispatch::with_arguments(
                 handler,
                 call,
                 arguments,
-                |handler, call, arguments| async move { handler.$method(&call, arguments).await },
+                |handler, call, arguments| async move { $handler::$method(&handler, &call, arguments).await },
             )
         }
     };

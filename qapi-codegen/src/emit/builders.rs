@@ -51,7 +51,10 @@ impl<'s> Context<'s> {
                 pub fn builder(#(#parameters),*) -> #builder { #builder(#value) }
             }
         });
-        let doc = self.doc(vec![format!("Makes [`{name}`] member by member.")]);
+        let doc = self.doc(vec![format!(
+            "Makes {} member by member.",
+            Self::type_link(&name)
+        )]);
         items.push(quote! {
             #doc
             #attribute

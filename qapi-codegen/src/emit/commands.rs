@@ -21,8 +21,12 @@ impl Context<'_> {
             })
     }
 
+    /// The method of a trait, or of the client: that has a `new` already, and readers expect a constructor.
     pub(super) fn method(command: &Command) -> Ident {
-        ident(&mangle::snake(&command.name))
+        match mangle::snake(&command.name).as_str() {
+            "new" => ident("new_command"),
+            name => ident(name),
+        }
     }
 
     /// The type of the arguments, if there are any.
@@ -57,6 +61,7 @@ impl Context<'_> {
             self.name("Vec"),
             self.name("Row"),
         );
+        let future = self.name("Future");
         let methods = commands.iter().map(|command| {
             let doc = self.definition_doc(
                 command.doc.as_ref(),
@@ -71,7 +76,7 @@ impl Context<'_> {
             let returns = self.returns(command);
             quote! {
                 #doc #cfg #deprecated
-                fn #name(&self, call: &#call, #arguments) -> impl Future<Output = #result<#returns, #error>> + #send;
+                fn #name(&self, call: &#call, #arguments) -> impl #future<Output = #result<#returns, #error>> + #send;
             }
         });
         let doc = self.doc(vec![format!("Commands of {}.", module.name)]);
@@ -95,16 +100,13 @@ impl Context<'_> {
                 })
                 .collect();
             let features = (!features.is_empty()).then(|| quote!(.features(&[#(#features),*])));
-            quote!(#cfg #row::<H>::new(#wire, #macro_name!(#method(#arguments))) #oob #preconfig #silent #coroutine #features)
+            quote!(#cfg #row::<H>::new(#wire, #macro_name!(H::#method(#arguments))) #oob #preconfig #silent #coroutine #features)
         });
         let doc = self.doc(vec![format!(
             "How a handler's commands of {} are called, by name.",
             module.name
         )]);
-        let rows_name = ident(&format!(
-            "{}_rows",
-            module_name.to_string().trim_start_matches("r#")
-        ));
+        let rows_name = rows_name(&module_name);
         items.push(quote! {
             #doc
             pub fn #rows_name<H: #trait_name + 'static>() -> #vec<#row<H>> { #vec::from([#(#rows),*]) }
@@ -121,7 +123,7 @@ impl Context<'_> {
         for (id, module) in self.schema.modules() {
             if self.handled(module).next().is_some() {
                 let (name, commands) = self.module_names(id);
-                let rows = ident(&format!("{}_rows", name.to_string().trim_start_matches("r#")));
+                let rows = rows_name(&name);
                 bounds.push(commands);
                 extends.push(quote!(table.extend(#rows());));
             }
@@ -142,4 +144,10 @@ impl Context<'_> {
             }
         });
     }
+}
+
+/// The function that gives the rows of a module.
+fn rows_name(module: &Ident) -> Ident {
+    let name = module.to_string();
+    ident(&format!("{}_rows", mangle::stem(name.trim_start_matches("r#"))))
 }

@@ -18,6 +18,7 @@ const NAMES: &[(&str, &str)] = &[
     ("Option", "::std::option::Option"),
     ("Vec", "::std::vec::Vec"),
     ("Box", "::std::boxed::Box"),
+    ("Future", "::std::future::Future"),
     ("Into", "::std::convert::Into"),
     ("String", "::std::string::String"),
     ("Result", "::std::result::Result"),
@@ -93,16 +94,17 @@ impl<'a> Context<'a> {
             types.insert(id, ident(&scope.claim(&mangle::type_name(&ty.name))));
         }
         let claim = |scope: &mut Scope, name: String, suffix: &str| {
-            let free = scope.claim(&name);
-            if free == name {
-                ident(&free)
+            let free = if scope.has(&name) {
+                scope.claim(&format!("{}{suffix}", mangle::stem(&name)))
             } else {
-                ident(&scope.claim(&format!("{name}{suffix}")))
-            }
+                scope.claim(&name)
+            };
+            ident(&free)
         };
         for (id, ty) in schema.types() {
             if let TypeKind::Enum(found) = &ty.kind {
-                let mut scope = Scope::with(&["Self"]);
+                // `ALL` is the list of the values.
+                let mut scope = Scope::with(&["Self", "ALL"]);
                 let names = found
                     .values
                     .iter()
@@ -153,13 +155,18 @@ impl<'a> Context<'a> {
                 builders.insert(id, claim(&mut scope, format!("{name}Builder"), "2"));
             }
         }
-        let mut module_names = Scope::with(&["qapi_runtime", "std", "core"]);
+        // The file above all modules is `mod.rs`.
+        let mut module_names = Scope::with(&["qapi_runtime", "std", "core", "mod"]);
         let mut modules = HashMap::new();
         for (id, module) in schema.modules() {
             let stem = module.name.rsplit(['/', '\\']).next().unwrap_or(&module.name);
             let stem = stem.strip_suffix(".json").unwrap_or(stem);
             let name = ident(&module_names.claim(&mangle::snake(stem)));
-            let commands = claim(&mut scope, format!("{}Commands", mangle::camel(stem)), "2");
+            let commands = claim(
+                &mut scope,
+                format!("{}Commands", mangle::stem(&mangle::camel(stem))),
+                "2",
+            );
             modules.insert(id, (name, commands));
         }
         let mut top = HashMap::new();

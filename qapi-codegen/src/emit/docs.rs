@@ -6,6 +6,19 @@ use super::context::Context;
 use crate::ir::{Doc, DocText, Feature, Origin, SectionKind};
 use proc_macro2::{TokenStream, TokenTree};
 
+/// What can be derived without an import, and so is a macro wherever it is looked up.
+const DERIVES: &[&str] = &[
+    "Clone",
+    "Copy",
+    "Debug",
+    "Default",
+    "Eq",
+    "Hash",
+    "Ord",
+    "PartialEq",
+    "PartialOrd",
+];
+
 impl Context<'_> {
     /// The mark of a text, which stands where its attribute would.
     pub(super) fn doc(&self, lines: Vec<String>) -> TokenStream {
@@ -114,6 +127,16 @@ impl Context<'_> {
         }
     }
 
+    /// A link to a type of the module at hand, which rustdoc must not take for the derive of that name.
+    pub(super) fn type_link(name: &impl ToString) -> String {
+        let name = name.to_string();
+        if DERIVES.contains(&name.as_str()) {
+            format!("[`{name}`](type@{name})")
+        } else {
+            format!("[`{name}`]")
+        }
+    }
+
     fn markdown(&self, text: &DocText) -> String {
         text.markdown(&|name| self.link(name))
     }
@@ -130,7 +153,7 @@ impl Context<'_> {
             if !self.command_cfg(command)?.is_always() {
                 return None;
             }
-            let method = super::mangle::ident(&super::mangle::snake(name));
+            let method = Self::method(command);
             if self.options.client() {
                 return self
                     .top

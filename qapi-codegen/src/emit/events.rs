@@ -1,6 +1,7 @@
 //! Events: one type each, and for clients one enumeration of them all.
 
 use super::context::Context;
+use super::mangle::{Scope, ident};
 use crate::ir::{Definition, Event, Implicit, Module};
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -120,8 +121,15 @@ impl Context<'_> {
         let name_doc = self.doc(vec!["The event's name.".to_owned()]);
         let data_doc = self.doc(vec!["The event's data.".to_owned()]);
         let allow = self.allow_deprecated();
+        let taken: Vec<String> = self
+            .schema
+            .events()
+            .map(|(_, event)| self.event_name(event).to_string())
+            .collect();
+        let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
+        let unknown_name = ident(&Scope::with(&taken).claim("UnknownEvent"));
         let unknown_event = quote! {
-            Self::UnknownEvent {
+            Self::#unknown_name {
                 name: name.to_owned(),
                 data: ::qapi_runtime::execute::event_data(data)?,
             }
@@ -141,7 +149,7 @@ impl Context<'_> {
             pub enum #name {
                 #(#declarations,)*
                 #unknown
-                UnknownEvent {
+                #unknown_name {
                     #name_doc
                     name: ::std::string::String,
                     #data_doc

@@ -30,10 +30,17 @@ impl Scope {
         }
     }
 
+    /// Whether the name is taken.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.taken.contains(name)
+    }
+
     /// The name itself, or if it is taken the first of `name2`, `name3` ... that is not.
     pub(super) fn claim(&mut self, name: &str) -> String {
         let mut candidate = name.to_owned();
         let mut number = 2;
+        // `Self_` is no longer alone, and `Self_2` is no camel case.
+        let name = stem(name);
         while !self.taken.insert(candidate.clone()) {
             // A name that ends in a digit would read as another number.
             let gap = if name.ends_with(|last: char| last.is_ascii_digit()) {
@@ -120,6 +127,14 @@ fn legal(mut name: String) -> String {
     name
 }
 
+/// What a name that is to be continued begins with: the underscore of `self_` is no longer needed.
+pub(super) fn stem(name: &str) -> &str {
+    match name.strip_suffix('_') {
+        Some(stem) if HARD_KEYWORDS.contains(&stem) => stem,
+        _ => name,
+    }
+}
+
 /// The identifier of a legal name.
 pub(super) fn ident(name: &str) -> proc_macro2::Ident {
     let span = proc_macro2::Span::call_site();
@@ -178,5 +193,7 @@ mod tests {
         assert_eq!(scope.claim("Unknown"), "Unknown2");
         assert_eq!(scope.claim("a1"), "a1");
         assert_eq!(scope.claim("a1"), "a1_2");
+        assert_eq!(scope.claim("Self_"), "Self_");
+        assert_eq!(scope.claim("Self_"), "Self2");
     }
 }

@@ -198,7 +198,7 @@ impl Context<'_> {
         let members = self.name("Members");
         if let Some((field, base)) = &base {
             let ty = self.type_ident(*base);
-            let doc = self.doc(vec![format!("Members of [`{ty}`].")]);
+            let doc = self.doc(vec![format!("Members of {}.", Self::type_link(&ty))]);
             declarations.push(quote!(#doc pub #field: #ty));
             takes.push(quote!(#field: #members::take(object)?));
             puts.push(quote!(self.#field.put(out);));
@@ -351,7 +351,12 @@ impl Context<'_> {
                 }
             }
         }
-        if self.is_client() {
+        // The one enumeration that is no schema's own has the same values for ever.
+        let predefined = matches!(
+            self.schema.type_of(found.tag.enumeration).implicit,
+            Some(crate::ir::Implicit::Predefined)
+        );
+        if self.is_client() && !predefined {
             let unknown = &variants.unknown;
             let branch = self.name("UnknownBranch");
             let doc = self.doc(vec!["A branch that the schema does not have.".to_owned()]);
@@ -411,7 +416,7 @@ impl Context<'_> {
             let (field_name, take) = (&field.name, self.field_take(field));
             // The reader itself is called `object`.
             let local = if *field_name == "object" {
-                ident("object_member")
+                ident(&scope.claim("object_member"))
             } else {
                 field_name.clone()
             };
@@ -440,7 +445,10 @@ impl Context<'_> {
             names.push(quote!(#unknown: #map::new()));
         }
         items.push(quote! { #doc #attribute #derives pub struct #name { #(#field_declarations),* } });
-        let branch_doc = self.doc(vec![format!("The part of [`{name}`] that depends on `{tag}`.")]);
+        let branch_doc = self.doc(vec![format!(
+            "The part of {} that depends on `{tag}`.",
+            Self::type_link(&name)
+        )]);
         items.push(quote! { #branch_doc #attribute #derives pub enum #branch_type { #(#declarations),* } });
         items.push(quote! {
             #attribute

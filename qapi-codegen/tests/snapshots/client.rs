@@ -4,6 +4,8 @@
 #![allow(
     clippy::large_enum_variant,
     clippy::module_inception,
+    clippy::should_implement_trait,
+    clippy::wrong_self_convention,
     rustdoc::redundant_explicit_links,
     deprecated,
     reason = "as the schema has it"

@@ -4,6 +4,8 @@
 #![allow(
     clippy::large_enum_variant,
     clippy::module_inception,
+    clippy::should_implement_trait,
+    clippy::wrong_self_convention,
     rustdoc::redundant_explicit_links,
     deprecated,
     reason = "as the schema has it"
@@ -474,6 +476,6 @@ pub trait SmallCommands: Send + Sync {
 
 /// How a handler's commands of small.json are called, by name.
 pub fn small_rows<H: SmallCommands + 'static>() -> Vec<Row<H>> {
-    Vec::from([Row::<H>::new("draw", call!(draw(arguments)))])
+    Vec::from([Row::<H>::new("draw", call!(H::draw(arguments)))])
 }
 

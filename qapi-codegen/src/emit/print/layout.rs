@@ -256,6 +256,8 @@ impl<'d> Printer<'d> {
             } else {
                 self.added(bounds);
             }
+        } else if self.indent + tree::width(bounds) <= LINE {
+            self.flat(bounds);
         } else {
             for (number, bound) in bounds.split(|tree| tree.is("+")).enumerate() {
                 if number > 0 {
@@ -412,7 +414,7 @@ impl<'d> Printer<'d> {
                 self.flat(head.get(..at).unwrap_or_default());
                 self.tall_list(list, "(", ")");
                 self.put(" ");
-                self.flat(head.get(at + 1..).unwrap_or_default());
+                self.returned(head.get(at + 1..).unwrap_or_default(), end.len());
             }
             None => self.flat(head),
         }
@@ -421,6 +423,56 @@ impl<'d> Printer<'d> {
             self.put(" ");
             self.block(body);
         }
+    }
+
+    /// What a function returns, with so many bytes behind it: a last bound goes to a line of its own, and if that
+    /// does not help the parameters of the type do.
+    fn returned(&mut self, trees: &[Tree], behind: usize) {
+        let bound = trees.iter().position(|tree| tree.is("+"));
+        let (ty, bound) = trees.split_at(bound.unwrap_or(trees.len()));
+        // rustfmt measures the type alone, from the indentation on: `) -> ` does not count.
+        let fits = |trees: &[Tree], behind: usize| {
+            self.indent + tree::width(trees.get(1..).unwrap_or_default()) + behind <= LINE
+        };
+        if fits(trees, behind) {
+            self.flat(trees);
+        } else if fits(ty, 0) {
+            self.flat(ty);
+            self.newline();
+            self.flat(bound);
+        } else {
+            self.parameters(ty);
+            if !bound.is_empty() {
+                self.put(" ");
+                self.flat(bound);
+            }
+        }
+    }
+
+    /// A type with its parameters on lines of their own, and theirs, as far as they do not fit.
+    fn parameters(&mut self, ty: &[Tree]) {
+        let (open, close) = (
+            ty.iter().position(|tree| tree.is("<")),
+            ty.iter().rposition(|tree| tree.is(">")),
+        );
+        let (Some(open), Some(close)) = (open, close) else {
+            self.flat(ty);
+            return;
+        };
+        self.flat(ty.get(..=open).unwrap_or_default());
+        self.indented(|this| {
+            for entry in entries(ty.get(open + 1..close).unwrap_or_default()) {
+                this.newline();
+                if this.fits(entry.body, 1) {
+                    this.flat(entry.body);
+                } else {
+                    this.parameters(entry.body);
+                }
+                this.put(",");
+            }
+        });
+        self.newline();
+        self.flat(ty.get(close..).unwrap_or_default());
     }
 
     // Statements and expressions.
@@ -501,7 +553,11 @@ impl<'d> Printer<'d> {
             self.chain(trees, &calls, behind);
         } else if let Some(arguments) = last.inside(Parenthesis).filter(|_| !head.is_empty()) {
             self.flat(head);
-            self.arguments(arguments, behind);
+            if head.last().is_some_and(|tree| tree.is("!")) {
+                self.macro_arguments(arguments);
+            } else {
+                self.arguments(arguments, behind);
+            }
         } else if let Some(elements) = last.inside(Bracket) {
             self.flat(head);
             if last.space {
@@ -565,6 +621,33 @@ impl<'d> Printer<'d> {
             return;
         }
         self.tall_list(arguments, "(", ")");
+    }
+
+    /// The arguments of a macro, which gets no token that it was not given: no comma at the end, and one line
+    /// for what is no list of expressions.
+    fn macro_arguments(&mut self, arguments: &[Tree]) {
+        let list = entries(arguments);
+        let is_expression = |entry: &Entry<'_>| match entry.body {
+            [_] => true,
+            [_, group] => group.inside(Parenthesis).is_some(),
+            _ => false,
+        };
+        self.put("(");
+        if list.iter().all(is_expression) {
+            self.indented(|this| {
+                for (at, entry) in list.iter().enumerate() {
+                    if at > 0 {
+                        this.put(",");
+                    }
+                    this.newline();
+                    this.flat(entry.body);
+                }
+            });
+            self.newline();
+        } else {
+            self.flat(arguments);
+        }
+        self.put(")");
     }
 
     /// A list with each element on lines of its own.
