@@ -86,6 +86,8 @@ pub struct BlockCopy {
     discard_source: AtomicBool,
     /// A guest's write may save less than a cluster.
     by_blocks: AtomicBool,
+    /// What the target does not hold reads as zeroes for good.
+    stands_alone: AtomicBool,
     /// Cleared when the kernel refuses to copy between the two files.
     offload: AtomicBool,
     sets: Mutex<Sets>,
@@ -227,6 +229,7 @@ impl BlockCopy {
             compress: AtomicBool::new(options.compress),
             discard_source: AtomicBool::new(options.discard_source),
             by_blocks: AtomicBool::new(false),
+            stands_alone: AtomicBool::new(false),
             offload: AtomicBool::new(true),
             sets: Mutex::new(sets),
             changed: Notify::new(),
@@ -276,6 +279,12 @@ impl BlockCopy {
         let plain = self.target.info().cluster_bytes.unwrap_or(0) == 0;
         let few = self.cluster / BLOCK_BYTES <= u64::from(u64::BITS);
         self.by_blocks.store(plain && few, Ordering::Relaxed);
+    }
+
+    /// The target is never read through another image: what it does not hold needs no zeroes. Otherwise zeroes are
+    /// written there, because a backing file that is not open now may show through later.
+    pub fn set_stands_alone(&self) {
+        self.stands_alone.store(true, Ordering::Relaxed);
     }
 
     /// Only these areas (offset and length in bytes) have to be copied. Nothing may have been copied yet.
@@ -774,7 +783,7 @@ impl BlockCopy {
         while at < end {
             let status = self.target.block_status(at, end - at, false).await?;
             let run = status.len.clamp(1, end - at);
-            if !status.zero {
+            if !status.zero || !(status.allocated || self.stands_alone.load(Ordering::Relaxed)) {
                 let flags = ZeroFlags {
                     fua: false,
                     may_unmap: true,

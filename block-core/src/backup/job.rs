@@ -192,11 +192,26 @@ fn invalid(text: impl Into<String>) -> BlockError {
     BlockError::new(ErrorKind::Invalid, text)
 }
 
+fn can_compress(node: &Node) -> bool {
+    match node.driver().name() {
+        "qcow2" => true,
+        "throttle" => node
+            .child("file")
+            .is_some_and(|child| can_compress(&child.node())),
+        _ => false,
+    }
+}
+
+/// Whether an image is whole by itself: a full copy whose header names no backing file.
+fn stands_alone(target: &Node) -> bool {
+    target.driver().name() == "qcow2" && target.driver().info().backing_file.is_none()
+}
+
 fn check(options: &BackupOptions) -> Result<()> {
     if Arc::ptr_eq(&options.device, &options.target) {
         return Err(invalid("Source and target cannot be the same"));
     }
-    if options.compress && options.target.driver().name() != "qcow2" {
+    if options.compress && !can_compress(&options.target) {
         // The text ends with the device's name, which nodes do not have.
         return Err(BlockError::new(
             ErrorKind::Unsupported,
@@ -328,6 +343,9 @@ fn attach(
     // The job copies the rest; without one the target holds whole clusters, as clients know it.
     if plan.sync != SyncMode::None && !options.compress && !options.discard_source {
         copy.allow_blocks();
+    }
+    if plan.sync == SyncMode::Full && stands_alone(&options.target) {
+        copy.set_stands_alone();
     }
     let user = |edge: &str| BackendUser {
         description: format!("block job '{id}'"),

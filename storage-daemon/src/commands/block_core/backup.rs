@@ -193,7 +193,18 @@ async fn drive_target(
                 driver,
                 ..NodeOptions::default()
             };
-            graph.open_temporary(options).await.map_err(generic)
+            let target = graph.open_temporary(options).await.map_err(generic)?;
+            // What is overwritten goes above the source: the image must be able to have something below.
+            if reads_through_source && target.driver().name() != "qcow2" {
+                let text = format!(
+                    "Driver '{}' of node '{}' does not support backing files",
+                    target.driver().name(),
+                    target.name()
+                );
+                graph.close_if_unused(target).await;
+                return Err(Error::generic(text));
+            }
+            Ok(target)
         })
         .await?;
     Ok((sync, target))
