@@ -124,9 +124,13 @@ pub struct Generate {
     /// The root file of a schema
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The folder that the files go to; files that would not change are not touched
+    /// The folder that the files go to; files that would not change are not touched, generated ones that are no
+    /// longer needed are removed
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
+    /// Write nothing: say which files would change, and exit with status 1 if any would
+    #[arg(long)]
+    pub check: bool,
     /// Which end of the connection the code is for
     #[arg(long, default_value = "server")]
     pub role: Role,
@@ -136,6 +140,9 @@ pub struct Generate {
     /// Keep members that the schema does not have (clients only)
     #[arg(long)]
     pub keep_unknown: bool,
+    /// Take members that a server older than the schema leaves out for empty, 0 or false (clients only)
+    #[arg(long)]
+    pub older_servers: bool,
     /// Turn conditions into `#[cfg(SYMBOL)]`
     #[arg(long, group = "conditions")]
     pub cfg: bool,

@@ -117,3 +117,61 @@ fn explain_generate_and_help() {
             .contains("message\\-format")
     );
 }
+
+#[test]
+fn generated_files_are_checked_and_cleared_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let generate = |more: &[&str]| {
+        let mut arguments = vec!["generate", "good.json", "-o", "out"];
+        arguments.extend(more);
+        qapi(folder.path(), &arguments)
+    };
+    let (status, _, text) = generate(&["--check"]);
+    assert_eq!(status, 1);
+    assert!(text.contains("mod.rs' is missing"), "{text}");
+    assert!(!out.exists());
+    assert_eq!(generate(&[]).0, 0);
+    assert_eq!(generate(&["--check"]), (0, String::new(), String::new()));
+    // A module that is gone, a file of somebody else, and one that was changed by hand.
+    std::fs::write(
+        out.join("gone.rs"),
+        "// Generated from gone.json; changes here are lost.\n",
+    )
+    .unwrap();
+    std::fs::write(out.join("own.rs"), "// Ours.\n").unwrap();
+    let good = std::fs::read(out.join("good.rs")).unwrap();
+    std::fs::write(out.join("good.rs"), "// Changed.\n").unwrap();
+    let untouched = std::fs::metadata(out.join("mod.rs")).unwrap().modified().unwrap();
+    let (status, _, text) = generate(&["--check"]);
+    assert_eq!(status, 1);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        text.contains("good.rs' differs") && text.contains("gone.rs' is of an earlier schema"),
+        "{text}"
+    );
+    assert_eq!(generate(&[]).0, 0);
+    assert_eq!(std::fs::read(out.join("good.rs")).unwrap(), good);
+    assert!(!out.join("gone.rs").exists() && out.join("own.rs").exists());
+    assert_eq!(
+        std::fs::metadata(out.join("mod.rs")).unwrap().modified().unwrap(),
+        untouched
+    );
+    // The same bytes from another folder, by another path and in another language.
+    let there: Option<Output> = Command::new(env!("CARGO_BIN_EXE_qapi"))
+        .current_dir("/")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .arg("generate")
+        .arg(folder.path().join("./good.json"))
+        .args(["--check", "-o"])
+        .arg(&out)
+        .output()
+        .ok();
+    assert!(there.is_some_and(|output| output.status.success()));
+    // A folder that cannot be one.
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let (status, _, text) = qapi(folder.path(), &["generate", "good.json", "-o", "file/inner"]);
+    assert_eq!(status, 2);
+    assert!(text.contains("'file/inner'"), "{text}");
+}

@@ -108,6 +108,15 @@ impl Build {
         self
     }
 
+    /// A client talks to servers that are older than its schema and leave out members that are new in it, also
+    /// those that must be there: they have no content then, that is, they are an empty text or list, 0, `false`, or
+    /// the unknown value of an enumeration. If nothing is said only lists may be left out, and another
+    /// missing member is an error.
+    pub fn older_servers(mut self) -> Self {
+        self.options.older_servers = true;
+        self
+    }
+
     /// Every type derives this trait too: `Eq`, `::my_crate::MyTrait`.
     pub fn derive(mut self, path: impl Into<String>) -> Self {
         self.options.derives.push(path.into());

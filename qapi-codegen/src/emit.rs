@@ -47,6 +47,9 @@ pub struct Options {
     pub types_only: bool,
     /// Keep members that the schema does not have in a field `unknown` (clients only).
     pub keep_unknown: bool,
+    /// A member that must be there and is not has no content: an empty text or list, 0, `false`, the unknown value
+    /// (clients only; without it only lists may be left out).
+    pub older_servers: bool,
     /// Traits that every type derives besides the usual ones, with their paths.
     pub derives: Vec<String>,
     /// Rust types that stand for types of the schema; they implement `Decode`, `Encode`, and `Members`
@@ -67,6 +70,7 @@ impl Default for Options {
             conditions: Conditions::default(),
             types_only: false,
             keep_unknown: false,
+            older_servers: false,
             derives: Vec::new(),
             type_overrides: BTreeMap::new(),
             answered_by_runtime: BTreeSet::new(),
@@ -185,37 +189,36 @@ impl Context<'_> {
         print::items(items, &self.docs.take())
     }
 
-    /// Under conditions an import may have no user left.
-    fn allow_unused(&self) -> TokenStream {
-        if self.options.conditions.are_mapped() {
-            quote!(#[allow(unused_imports, reason = "conditions may leave it unused")])
-        } else {
-            TokenStream::new()
-        }
-    }
-
     /// What a module imports.
     fn header(&self) -> String {
-        let allow = self.allow_unused();
         let mut imports = Vec::new();
         if *self.uses_others.borrow() {
-            imports.push(quote!(#allow use super::*;));
+            imports.push(quote!(
+                use super::*;
+            ));
         }
-        let (mut names, mut kinds) = (Vec::new(), false);
+        let (mut names, mut kinds, mut others) = (Vec::new(), false, Vec::new());
         for path in self.imports.borrow().iter() {
             match path.strip_prefix("::qapi_runtime::") {
                 Some("decode::Kind") => kinds = true,
                 Some(name) => names.push(mangle::ident(name)),
-                None => {}
+                None => others.push(path.trim_start_matches("::")),
             }
         }
         if kinds {
-            imports.push(quote!(#allow use qapi_runtime::decode::Kind;));
+            imports.push(quote!(
+                use qapi_runtime::decode::Kind;
+            ));
         }
         match names.as_slice() {
             [] => {}
-            [one] => imports.push(quote!(#allow use qapi_runtime::#one;)),
-            many => imports.push(quote!(#allow use qapi_runtime::{#(#many),*};)),
+            [one] => imports.push(quote!(use qapi_runtime::#one;)),
+            many => imports.push(quote!(use qapi_runtime::{#(#many),*};)),
+        }
+        for path in others {
+            // What another module of the schema has is not meant.
+            let path: TokenStream = path.parse().unwrap_or_default();
+            imports.push(quote!(use #path;));
         }
         let mut text: String = imports
             .into_iter()
@@ -236,7 +239,7 @@ impl Context<'_> {
         let allow = quote! {
             allow(
                 clippy::large_enum_variant, clippy::module_inception,
-                clippy::should_implement_trait, clippy::wrong_self_convention,
+                clippy::should_implement_trait, clippy::wrong_self_convention, dead_code, unused_imports,
                 rustdoc::redundant_explicit_links, #deprecated reason = "as the schema has it"
             )
         };
@@ -252,7 +255,9 @@ impl Context<'_> {
                 }
             });
             if *exporting {
-                let allow = self.allow_unused();
+                let allow = (layout != Layout::Folder).then(
+                    || quote!(#[allow(unused_imports, reason = "a program may need only some modules")]),
+                );
                 exports.push((ident.to_string(), quote!(#allow pub use self::#ident::*;)));
             }
         }

@@ -4,6 +4,7 @@
 //! missing or wrong are found in that order, unexpected ones last. Whether unexpected members are an
 //! error is the choice of the type's [`Decode`]: [`strict`] for servers, [`tolerant`] for clients.
 
+mod absent;
 mod index;
 mod keyval;
 
@@ -279,6 +280,21 @@ impl<'a> Object<'a> {
     pub fn list<T: Decode + Default>(&mut self, name: &'static str) -> Result<T, DecodeError> {
         match self.optional(name) {
             Ok(found) => Ok(found.unwrap_or_default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a member that must be there, and that has no content if it is not: an empty text or list, 0, `false`,
+    /// the unknown value of an enumeration. Clients that were generated to talk to older servers read so.
+    ///
+    /// # Errors
+    /// When it does not fit, or is not there and its type has no value without content.
+    pub fn filled<T: Decode>(&mut self, name: &'static str) -> Result<T, DecodeError> {
+        match self.optional(name) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => {
+                absent::absent().ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing).in_member(name))
+            }
             Err(error) => Err(error),
         }
     }

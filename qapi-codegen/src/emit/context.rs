@@ -66,7 +66,8 @@ pub(super) struct Context<'a> {
     modules: HashMap<ModuleId, (Ident, Ident)>,
     /// Names at the top that clash with nothing of the schema.
     pub(super) top: HashMap<&'static str, Ident>,
-    taken: HashSet<String>,
+    /// The names of the generated code, and the module that has each; none has those at the top.
+    taken: HashMap<String, Option<ModuleId>>,
     boxes: HashSet<Edge>,
     /// Documentation of the module at hand; the code holds marks in its place.
     pub(super) docs: RefCell<Vec<Vec<String>>>,
@@ -173,14 +174,21 @@ impl<'a> Context<'a> {
         for name in ["Client", "Event", "Commands"] {
             top.insert(name, claim(&mut scope, name.to_owned(), "OfSchema"));
         }
-        let mut taken: HashSet<String> = types
-            .values()
-            .chain(branches.values())
-            .chain(builders.values())
-            .map(Ident::to_string)
-            .collect();
-        taken.extend(events.values().chain(top.values()).map(Ident::to_string));
-        taken.extend(modules.values().map(|(_, commands)| commands.to_string()));
+        let mut taken: HashMap<String, Option<ModuleId>> = HashMap::new();
+        for names in [&types, &branches, &builders] {
+            for (id, name) in names {
+                let origin = schema.type_of(*id).origin;
+                taken.insert(name.to_string(), origin.map(|origin| origin.module));
+            }
+        }
+        for (_, event) in schema.events() {
+            if let Some(name) = events.get(&event.name) {
+                taken.insert(name.to_string(), Some(event.origin.module));
+            }
+        }
+        taken.extend(top.values().map(|name| (name.to_string(), None)));
+        let traits = modules.iter();
+        taken.extend(traits.map(|(id, (_, commands))| (commands.to_string(), Some(*id))));
         Context {
             schema,
             options,
@@ -240,20 +248,36 @@ impl<'a> Context<'a> {
         self.boxes.contains(&(id, place))
     }
 
-    /// A name of std or of the runtime: short, unless the schema has the same.
+    /// A name of std or of the runtime: short, unless the module at hand has a type of that name. Where another
+    /// module has one, an import makes the short name mean what it says.
     pub(super) fn name(&self, name: &'static str) -> TokenStream {
-        if let Some((_, path)) = RUNTIME.iter().find(|(short, _)| *short == name) {
-            if self.taken.contains(name) {
+        let runtime = RUNTIME.iter().find(|(short, _)| *short == name);
+        let std = NAMES.iter().find(|(short, _)| *short == name);
+        if let Some((_, path)) = runtime.or(std) {
+            let taken = self.taken.get(name);
+            let module = *self.module.borrow();
+            if taken.is_some_and(|owner| owner.is_none() || *owner == module)
+                || (taken.is_some() && module.is_none())
+            {
                 return path.parse().unwrap_or_default();
             }
-            self.imports.borrow_mut().insert(path);
-        } else if self.taken.contains(name)
-            && let Some((_, path)) = NAMES.iter().find(|(short, _)| *short == name)
-        {
-            return path.parse().unwrap_or_default();
+            if runtime.is_some() || taken.is_some() {
+                self.imports.borrow_mut().insert(path);
+            }
         }
         let name = ident(name);
         quote!(#name)
+    }
+
+    /// The name of a type that is not of the module at hand: it needs its path where an import may hide it.
+    fn elsewhere(&self, name: &Ident) -> TokenStream {
+        let text = name.to_string();
+        if self.module.borrow().is_some() && NAMES.iter().chain(RUNTIME).any(|(short, _)| *short == text) {
+            quote!(super::#name)
+        } else {
+            *self.uses_others.borrow_mut() = true;
+            quote!(#name)
+        }
     }
 
     /// The Rust type of a type with a name.
@@ -265,10 +289,10 @@ impl<'a> Context<'a> {
         if let Some(Implicit::Predefined) = ty.implicit {
             return self.name("QType");
         }
-        if ty.origin.map(|origin| origin.module) != *self.module.borrow() {
-            *self.uses_others.borrow_mut() = true;
-        }
         match self.types.get(&id) {
+            Some(name) if ty.origin.map(|origin| origin.module) != *self.module.borrow() => {
+                self.elsewhere(name)
+            }
             Some(name) => quote!(#name),
             None => quote!(()),
         }

@@ -127,6 +127,7 @@ impl Context<'_> {
             (true, _) => "optional",
             // A server that is older than the schema leaves out what is new; nothing is a list too.
             (false, true) if self.is_client() => "list",
+            (false, _) if self.is_client() && self.options.older_servers => "filled",
             (false, _) => "required",
         });
         quote!(object #special #size.#method(#wire)?)
@@ -392,8 +393,13 @@ impl Context<'_> {
                     pub fn kind(&self) -> #kind { match self { #(#kinds),* } }
                 }
             });
+            let read = ident(if self.is_client() && self.options.older_servers {
+                "filled"
+            } else {
+                "required"
+            });
             let take = quote! {
-                let kind: #kind = object.required(#tag)?;
+                let kind: #kind = object.#read(#tag)?;
                 Ok(match kind { #(#takes),* })
             };
             let puts = [

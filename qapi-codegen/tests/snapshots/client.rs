@@ -6,6 +6,8 @@
     clippy::module_inception,
     clippy::should_implement_trait,
     clippy::wrong_self_convention,
+    dead_code,
+    unused_imports,
     rustdoc::redundant_explicit_links,
     deprecated,
     reason = "as the schema has it"

@@ -223,3 +223,21 @@ fn a_list_that_is_left_out_is_empty() {
     assert_eq!(object.list::<Vec<String>>("new").unwrap(), [""; 0]);
     assert!(object.list::<Vec<String>>("wrong").is_err());
 }
+
+#[test]
+fn what_an_older_server_leaves_out_has_no_content() {
+    fn filled<T: Decode>() -> Result<T, DecodeError> {
+        let document = document("{}");
+        Object::open(document.root().unwrap()).unwrap().filled("member")
+    }
+    assert_eq!(filled::<String>(), Ok(String::new()));
+    assert_eq!(filled::<bool>(), Ok(false));
+    assert_eq!(filled::<u8>(), Ok(0));
+    assert_eq!(filled::<f64>(), Ok(0.0));
+    assert_eq!(filled::<Vec<i64>>(), Ok(Vec::new()));
+    assert_eq!(filled::<Value>(), Ok(Value::Null));
+    assert_eq!(filled::<Map>(), Ok(Map::new()));
+    // An enumeration that knows all its values has none for this.
+    let error = filled::<crate::QType>().unwrap_err();
+    assert_eq!(error.to_string(), "Parameter 'member' is missing");
+}

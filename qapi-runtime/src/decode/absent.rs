@@ -1,0 +1,27 @@
+//! What a member is that a server leaves out because it is older than the schema: the value without content.
+
+use super::Decode;
+use crate::document::{Builder, Document, Token};
+use std::sync::LazyLock;
+
+/// Every kind of value without content. What takes `null` means it; an object's members are then absent too.
+static NOTHING: LazyLock<Document> = LazyLock::new(|| {
+    let mut builder = Builder::default();
+    builder.begin_array();
+    builder.scalar(Token::Null);
+    builder.begin_object();
+    builder.end();
+    builder.begin_array();
+    builder.end();
+    builder.string("");
+    builder.scalar(Token::Int(0));
+    builder.scalar(Token::Bool(false));
+    builder.end();
+    builder.finish()
+});
+
+/// The value without content of a type, if it has one.
+#[cold]
+pub(super) fn absent<T: Decode>() -> Option<T> {
+    NOTHING.root()?.elements().find_map(|value| T::decode(value).ok())
+}
