@@ -1,5 +1,10 @@
 //! Backups, seen from outside.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "`json!` literals read best as they are"
+)]
+
 use serde_json::{Value, json};
 use tests::{Daemon, Qmp};
 
@@ -130,4 +135,71 @@ fn only_what_can_compress_is_written_compressed() {
     client.ok("blockdev-backup", arguments("above-qcow2"));
     let end = client.job_end("j");
     assert_eq!(end["data"].get("error"), None, "{end}");
+}
+
+#[test]
+fn targets_of_drive_backup_have_names_of_all_kinds() {
+    let far = Daemon::start(|folder| {
+        std::fs::write(folder.join("far"), vec![5; 65536]).expect("a disk");
+        let far = json!({"driver": "raw", "node-name": "far", "file": {
+            "driver": "file", "filename": folder.join("far").display().to_string()}});
+        vec![
+            "--blockdev".to_owned(),
+            far.to_string(),
+            "--export".to_owned(),
+            "nbd,id=e,node-name=far,name=far,writable=on".to_owned(),
+        ]
+    });
+    let daemon = Daemon::start(|folder| {
+        std::fs::write(folder.join("file"), vec![5; 65536]).expect("a disk");
+        Vec::new()
+    });
+    let mut client = daemon.client();
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "null-co", "node-name": "s", "size": 65536, "read-zeroes": true}),
+    );
+    let arguments = |target: String, format: Option<&str>, mode: &str| {
+        let mut arguments =
+            json!({"job-id": "j", "device": "s", "sync": "full", "target": target, "mode": mode});
+        if let Some(format) = format {
+            arguments["format"] = json!(format);
+        }
+        arguments
+    };
+    for mode in ["existing", "absolute-paths"] {
+        let text = client.fails("drive-backup", arguments("foo:bar".to_owned(), Some("raw"), mode));
+        assert_eq!(text, "Unknown protocol 'foo'");
+    }
+    let text = client.fails(
+        "drive-backup",
+        arguments("json:{}".to_owned(), Some("raw"), "absolute-paths"),
+    );
+    assert_eq!(text, "Unknown protocol 'json'");
+    let file = daemon.folder().join("file");
+    let server = format!("nbd:unix:{}:exportname=far", far.folder().join("nbd").display());
+    let description = json!({"driver": "raw", "file": {"driver": "file", "filename": file}});
+    let zeroed = |path: &std::path::Path| {
+        let content = std::fs::read(path).expect("a disk");
+        let zeroed = content.iter().all(|byte| *byte == 0);
+        std::fs::write(path, vec![5; content.len()]).expect("a disk");
+        zeroed
+    };
+    for (target, format, mode, path) in [
+        (
+            format!("file:{}", file.display()),
+            Some("raw"),
+            "existing",
+            file.clone(),
+        ),
+        (format!("json:{description}"), None, "existing", file.clone()),
+        (server.clone(), Some("raw"), "existing", far.folder().join("far")),
+        (server.clone(), None, "existing", far.folder().join("far")),
+        (server, Some("raw"), "absolute-paths", far.folder().join("far")),
+    ] {
+        client.ok("drive-backup", arguments(target.clone(), format, mode));
+        let end = client.job_end("j");
+        assert_eq!(end["data"].get("error"), None, "{target}: {end}");
+        assert!(zeroed(&path), "{target}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The drivers: protocols at the bottom, formats and filters above them.
 
 pub mod blkdebug;
+pub mod by_name;
 pub mod copy_before_write;
 pub mod create_file;
 pub mod file;

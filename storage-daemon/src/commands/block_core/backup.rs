@@ -177,7 +177,8 @@ async fn drive_target(
                 let format = format.as_deref().unwrap_or_default();
                 create::image(&graph, &filename, format, size, backing_image).await?;
             }
-            let driver = create::format_options(
+            let options = create::format_options(
+                &graph,
                 &filename,
                 format.as_deref(),
                 if reads_through_source {
@@ -185,13 +186,13 @@ async fn drive_target(
                 } else {
                     BackingRef::FromImage
                 },
-            )?;
+            )
+            .await?;
             let options = NodeOptions {
                 read_only: Some(false),
                 discard_unmap: Some(true),
                 detect_zeroes: DetectZeroes::Unmap,
-                driver,
-                ..NodeOptions::default()
+                ..options
             };
             let target = graph.open_temporary(options).await.map_err(generic)?;
             // What is overwritten goes above the source: the image must be able to have something below.

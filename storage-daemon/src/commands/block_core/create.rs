@@ -5,6 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use block_core::driver::Preallocation;
+use block_core::drivers::by_name::{self, Name};
 use block_core::drivers::create_file::{self as file, CreateFile};
 use block_core::drivers::qcow2::{self, CreateOptions, Storage};
 use block_core::graph::{Backend, BackendUser, Graph, Node, Perm};
@@ -136,15 +137,20 @@ pub async fn image(
     size: u64,
     backing: Option<(String, String)>,
 ) -> Result<(), Error> {
-    match format {
-        "qcow2" | "raw" | "file" => {}
+    let can_create = match format {
+        "qcow2" | "raw" | "file" => true,
         "host_device" | "null-aio" | "null-co" | "nbd" | "throttle" | "copy-before-write"
-        | "snapshot-access" | "blkdebug" => {
-            return Err(Error::generic(format!(
-                "Format driver '{format}' does not support image creation"
-            )));
-        }
+        | "snapshot-access" | "blkdebug" => false,
         _ => return Err(Error::generic(format!("Unknown file format '{format}'"))),
+    };
+    let place = match by_name::read(filename).map_err(generic)? {
+        Name::Description(_) => return Err(Error::generic("Unknown protocol 'json'")),
+        place => place,
+    };
+    if !can_create {
+        return Err(Error::generic(format!(
+            "Format driver '{format}' does not support image creation"
+        )));
     }
     if backing.is_some() && format != "qcow2" {
         return Err(Error::generic(format!(
@@ -157,23 +163,48 @@ pub async fn image(
         ));
     }
     let is_qcow2 = format == "qcow2";
-    file::create(&CreateFile {
-        filename: filename.to_owned(),
-        size: if is_qcow2 { 0 } else { size },
-        preallocation: Preallocation::Off,
-        nocow: false,
-        extent_size_hint: None,
-    })
-    .await
-    .map_err(generic)?;
-    if !is_qcow2 {
-        return Ok(());
-    }
+    let driver = match place {
+        Name::Server(server) => DriverOptions::Nbd(server),
+        Name::Path(path) | Name::Description(path) => {
+            let file = CreateFile {
+                filename: path.to_owned(),
+                size: if is_qcow2 { 0 } else { size },
+                preallocation: Preallocation::Off,
+                nocow: false,
+                extent_size_hint: None,
+            };
+            file::create(&file).await.map_err(generic)?;
+            if !is_qcow2 {
+                return Ok(());
+            }
+            file_driver(path)
+        }
+    };
+    let is_server = matches!(driver, DriverOptions::Nbd(_));
     let options = NodeOptions {
-        driver: file_driver(filename),
+        driver,
         ..NodeOptions::default()
     };
-    let node = graph.open_temporary(options).await.map_err(generic)?;
+    let node = graph.open_temporary(options).await.map_err(|error| {
+        if is_server {
+            Error::generic(format!(
+                "Protocol driver 'nbd' does not support creating new images, so an existing image must be selected as \
+                 the target; however, opening the given target as an existing image failed: {error}"
+            ))
+        } else {
+            generic(error)
+        }
+    })?;
+    if !is_qcow2 {
+        // A server's disk is as long as it is.
+        let fits = node.length() >= size;
+        graph.close_if_unused(node).await;
+        return if fits {
+            Ok(())
+        } else {
+            Err(Error::generic("Could not resize image: Operation not supported"))
+        };
+    }
     let (backing_file, backing_format) = backing.unzip();
     let options = CreateOptions {
         size,
@@ -193,34 +224,67 @@ fn file_driver(filename: &str) -> DriverOptions {
     })
 }
 
-/// Options to open an image file; without a format it is found out from the content.
-pub fn format_options(
+/// Options to open an image by its name; without a format it is found out from the content.
+pub async fn format_options(
+    graph: &Arc<Graph>,
     filename: &str,
     format: Option<&str>,
     backing: BackingRef,
-) -> Result<DriverOptions, Error> {
-    let format = match format {
-        Some(format) => format,
-        None => probe(filename)?,
+) -> Result<NodeOptions, Error> {
+    let driver = match by_name::read(filename).map_err(generic)? {
+        Name::Description(description) => {
+            return graph.parse_description(description, format).map_err(generic);
+        }
+        Name::Server(server) => DriverOptions::Nbd(server),
+        Name::Path(path) => file_driver(path),
     };
-    let file = NodeRef::Options(Box::new(NodeOptions {
-        driver: file_driver(filename),
+    let file = NodeOptions {
+        driver,
         ..NodeOptions::default()
-    }));
+    };
+    let format = match (format, &file.driver) {
+        (Some(format), _) => format,
+        (None, DriverOptions::File(file)) => probe(&file.filename)?,
+        (None, _) => probe_node(graph, &file).await.map_err(generic)?,
+    };
+    let options = |driver| NodeOptions {
+        driver,
+        ..NodeOptions::default()
+    };
     match format {
-        "qcow2" => Ok(DriverOptions::Qcow2(Qcow2Options {
+        "qcow2" => Ok(options(DriverOptions::Qcow2(Qcow2Options {
             backing,
-            ..Qcow2Options::new(file)
-        })),
-        "raw" => Ok(DriverOptions::Raw(RawOptions {
-            file,
+            ..Qcow2Options::new(NodeRef::Options(Box::new(file)))
+        }))),
+        "raw" => Ok(options(DriverOptions::Raw(RawOptions {
+            file: NodeRef::Options(Box::new(file)),
             offset: 0,
             size: None,
-        })),
-        "file" => Ok(file_driver(filename)),
+        }))),
+        "file" => Ok(file),
         other => Err(Error::generic(format!("Unknown driver '{other}'"))),
     }
 }
+
+/// Tells the format of what a server holds.
+async fn probe_node(graph: &Arc<Graph>, options: &NodeOptions) -> Result<&'static str, BlockError> {
+    let options = NodeOptions {
+        read_only: Some(true),
+        ..options.clone()
+    };
+    let node = graph.open_temporary(options).await?;
+    let mut start = [0; 4];
+    let read = if node.length() < 4 {
+        Ok(())
+    } else {
+        node.read(0, &mut start).await
+    };
+    graph.close_if_unused(node).await;
+    read?;
+    Ok(if &start == QCOW2_MAGIC { "qcow2" } else { "raw" })
+}
+
+const QCOW2_MAGIC: &[u8; 4] = b"QFI\xfb";
 
 /// Tells formats apart by their first bytes; everything without a known mark is raw.
 fn probe(filename: &str) -> Result<&'static str, Error> {
@@ -229,7 +293,7 @@ fn probe(filename: &str) -> Result<&'static str, Error> {
     let mut start = [0; 4];
     let mut file = File::open(filename).map_err(fail)?;
     match file.read_exact(&mut start) {
-        Ok(()) if &start == b"QFI\xfb" => Ok("qcow2"),
+        Ok(()) if &start == QCOW2_MAGIC => Ok("qcow2"),
         Ok(()) => Ok("raw"),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok("raw"),
         Err(error) => Err(fail(error)),

@@ -93,11 +93,13 @@ pub async fn open_overlay(daemon: &Daemon, overlay: Overlay) -> Result<(Arc<Node
                         create::image(&graph, &args.snapshot_file, &format, base.length(), Some(backing))
                             .await?;
                     }
+                    let file = &args.snapshot_file;
+                    let options =
+                        create::format_options(&graph, file, Some(&format), BackingRef::None).await?;
                     let options = NodeOptions {
                         node_name: Some(name.into()),
                         read_only: Some(base.is_read_only()),
-                        driver: create::format_options(&args.snapshot_file, Some(&format), BackingRef::None)?,
-                        ..NodeOptions::default()
+                        ..options
                     };
                     let overlay = graph.open_temporary(options).await.map_err(generic)?;
                     if let Err(error) = check_overlay(&overlay) {
