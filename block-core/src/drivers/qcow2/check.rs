@@ -13,12 +13,12 @@ use crate::sync::lock;
 
 /// References to clusters, counted in pieces so that memory goes by what is referred to, not by offsets.
 #[derive(Default)]
-struct Counts(BTreeMap<u64, Box<[u32]>>);
+pub(super) struct Counts(BTreeMap<u64, Box<[u32]>>);
 
 const PIECE: u64 = 4096;
 
 impl Counts {
-    fn add(&mut self, cluster: u64) {
+    pub(super) fn add(&mut self, cluster: u64) {
         let piece = self
             .0
             .entry(cluster / PIECE)
@@ -31,7 +31,19 @@ impl Counts {
         }
     }
 
-    fn get(&self, cluster: u64) -> u64 {
+    /// Takes one of those added back.
+    pub(super) fn take_one(&mut self, cluster: u64) {
+        let at = usize::try_from(cluster % PIECE).unwrap_or(0);
+        if let Some(count) = self
+            .0
+            .get_mut(&(cluster / PIECE))
+            .and_then(|piece| piece.get_mut(at))
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn get(&self, cluster: u64) -> u64 {
         let piece = self.0.get(&(cluster / PIECE));
         let at = usize::try_from(cluster % PIECE).unwrap_or(0);
         piece

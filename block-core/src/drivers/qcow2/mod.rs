@@ -22,6 +22,7 @@ mod meta;
 mod open;
 mod refcount;
 mod resize;
+mod shadow;
 mod snapshots;
 mod status;
 pub mod storage;

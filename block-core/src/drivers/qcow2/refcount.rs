@@ -141,25 +141,6 @@ impl Meta {
         Ok(left)
     }
 
-    /// Adds one reference to a cluster that is in use.
-    pub(super) fn add_reference(&mut self, cluster: u64) -> Step<()> {
-        let count = self.refcount(cluster)?;
-        if count == 0 {
-            return Err(Need::Corrupt(Corruption {
-                message: format!("Refcount of cluster {cluster:#x} is zero, but it is in use"),
-                place: Some((cluster << self.geometry.cluster_bits, self.geometry.cluster())),
-                fatal: false,
-            }));
-        }
-        if count >= self.geometry.refcount_max() {
-            return Err(Need::Fail(BlockError::new(
-                ErrorKind::Invalid,
-                "Invalid argument",
-            )));
-        }
-        self.set_refcount(cluster, count + 1)
-    }
-
     fn mark_reftable(&mut self, block: u64) {
         let change = self.next_change();
         self.reftable_dirty.insert(block / 64, change);
