@@ -792,7 +792,14 @@ impl Qcow2 {
             if rest_zero || !zero_already {
                 if rest_zero {
                     let mode = if unmap { ZeroMode::Unmap } else { ZeroMode::Keep };
-                    self.zero_clusters(start / cluster, 1, mode).await?;
+                    let backing = self.backing.load().is_some();
+                    let still = self
+                        .step(|meta| meta.zero_if_empty(start / cluster, mode, backing))
+                        .await?;
+                    if !still {
+                        // Another request has written beside this one meanwhile: look again.
+                        continue;
+                    }
                 } else {
                     let zeroes = vec![0u8; to_usize(stop - at)?];
                     self.write_inside(at, &zeroes, WriteFlags::default()).await?;

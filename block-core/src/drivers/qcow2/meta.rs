@@ -803,6 +803,21 @@ impl Meta {
         Ok(count)
     }
 
+    /// As [`zero`](Self::zero) for one cluster, if it holds no data. False: it does.
+    pub(super) fn zero_if_empty(&mut self, cluster: u64, mode: ZeroMode, backing: bool) -> Step<bool> {
+        if self.table(self.l1_of(cluster))?.is_some() {
+            let (key, index) = self.slice_of(cluster);
+            let Some(slice) = self.l2.get(key) else {
+                return Err(Need::Slice(key));
+            };
+            let raw = slice.get(index).copied().unwrap_or(0);
+            if let Mapping::Data { .. } | Mapping::Compressed(_) = self.decode(raw, cluster)? {
+                return Ok(false);
+            }
+        }
+        self.zero(cluster, 1, mode, backing).map(|_| true)
+    }
+
     /// A new L2 table stands for an L1 entry.
     pub(super) fn set_table(&mut self, l1_index: u64, host: u64) {
         let change = self.next_change();

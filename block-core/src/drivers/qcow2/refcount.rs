@@ -4,11 +4,11 @@
 //! up only after nothing on disk refers to them any more (see [`super::writeback`]). So a crash may leak clusters and
 //! never uses one twice.
 
+use super::BlockError;
 use super::bytes::to_u64;
 use super::entry::{Compressed, OFFSET_MASK};
 use super::header::MAX_REFTABLE_BYTES;
 use super::meta::{Corruption, Free, Meta, Need, Step, beyond_limit};
-use super::{BlockError, ErrorKind};
 
 /// Reads one refcount of a block. `order` is the log2 of its width in bits.
 pub(super) fn get(block: &[u8], index: usize, order: u32) -> u64 {

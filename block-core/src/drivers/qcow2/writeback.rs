@@ -11,6 +11,7 @@
 use std::sync::atomic::Ordering;
 
 use super::bytes::{encode_table, to_u64};
+use super::entry::OFFSET_MASK;
 use super::header::{Header, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY};
 use super::meta::{Corruption, Free, FreeReason, Frees, Meta, Need};
 use super::{BlockError, ErrorKind, Qcow2, Result};
@@ -34,6 +35,8 @@ struct Round {
     moved: Option<(u64, u32, (u64, u64))>,
     slices: Vec<Piece>,
     l1: Vec<Piece>,
+    /// Where the last of the L2 tables ends that those entries refer to.
+    tables_end: u64,
     /// How many entries of the waiting and of the quarantined frees belong to this round.
     frees: usize,
     quarantine: usize,
@@ -108,6 +111,17 @@ impl Meta {
                 bytes: sector(&self.l1, *key),
             });
         }
+        let sectors = self
+            .l1_dirty
+            .keys()
+            .filter_map(|key| self.l1.get(usize::try_from(key * 64).ok()?..));
+        let last = sectors
+            .flat_map(|rest| rest.iter().take(64))
+            .map(|entry| entry & OFFSET_MASK)
+            .max();
+        round.tables_end = last
+            .filter(|last| *last != 0)
+            .map_or(0, |last| last + self.geometry.cluster());
         round.frees = self.frees.waiting.len();
         round.quarantine = self.frees.quarantine.len();
         self.frees.sealed = round.frees;
@@ -268,6 +282,7 @@ impl Qcow2 {
                 self.file.flush().await?;
             }
             self.file.event("l1_update");
+            self.reach(round.tables_end).await?;
             self.write_pieces(&round.l1).await?;
         }
         if durable {
@@ -292,6 +307,18 @@ impl Qcow2 {
             }
         }
         Ok(())
+    }
+
+    /// Makes the file reach up to the end of an L2 table. One in fresh space that holds nothing was never written, and
+    /// must not lie beyond the file all the same.
+    async fn reach(&self, end: u64) -> Result<()> {
+        if self.file.length() >= end {
+            return Ok(());
+        }
+        // Nothing was ever written there: nothing is overwritten.
+        self.file
+            .write(end.saturating_sub(512), &[0; 512], WriteFlags::default())
+            .await
     }
 
     /// Writes pieces, those that adjoin in one go.

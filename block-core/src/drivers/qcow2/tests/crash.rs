@@ -4,166 +4,21 @@
 use std::sync::Arc;
 
 use super::memory::Memory;
+use super::script::{Kinds, Model, STEPS, judge, script};
 use super::{Folder, Random, assert_check};
-use crate::driver::{Driver, ImageStore, Preallocation, SnapshotInfo, StoredBitmap, WriteFlags, ZeroFlags};
+use crate::driver::{Driver, Preallocation, WriteFlags};
 use crate::drivers::qcow2::{CreateOptions, OpenOptions, Qcow2, Storage, create};
 
 const SIZE: u64 = 256 << 10;
 
 /// The seeds of a test: its own, or those that `QCOW2_CRASH_SEEDS=FIRST:COUNT` asks for.
-fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
     let asked = std::env::var("QCOW2_CRASH_SEEDS").ok().and_then(|text| {
         let (first, count) = text.split_once(':')?;
         Some((first.parse().ok()?, count.parse().ok()?))
     });
     let (first, count): (u64, u64) = asked.unwrap_or((first, count));
     first..first + count
-}
-
-/// What the disk may hold at a place: the last flushed value, or any written since.
-struct Model {
-    now: Vec<u8>,
-    flushed: Vec<u8>,
-    /// Sectors written since the last flush may hold anything that was ever put there meanwhile.
-    touched: Vec<bool>,
-}
-
-impl Model {
-    fn new() -> Self {
-        let len = usize::try_from(SIZE).unwrap();
-        Self {
-            now: vec![0; len],
-            flushed: vec![0; len],
-            touched: vec![false; len / 512],
-        }
-    }
-
-    fn write(&mut self, offset: u64, len: u64, value: u8) {
-        let (start, end) = (
-            usize::try_from(offset).unwrap(),
-            usize::try_from(offset + len).unwrap(),
-        );
-        self.now[start..end].fill(value);
-        self.touched[start / 512..end.div_ceil(512)].fill(true);
-    }
-
-    fn flush(&mut self) {
-        self.flushed.clone_from(&self.now);
-        self.touched.fill(false);
-    }
-
-    fn check(&self, content: &[u8], why: &str) {
-        for (nth, touched) in self.touched.iter().enumerate() {
-            let range = nth * 512..nth * 512 + 512;
-            assert!(
-                *touched || content[range.clone()] == self.flushed[range],
-                "flushed data lost at {}: {why}",
-                nth * 512
-            );
-        }
-    }
-}
-
-/// The scripted run; stops quietly when a request fails.
-async fn script(image: &Qcow2, model: &mut Model, seed: u64, snapshots: bool) -> crate::Result<()> {
-    let mut random = Random::new(seed);
-    for step in 0..40 {
-        let offset = random.below(SIZE / 512) * 512;
-        let len = (random.below(40) * 512 + 512).min(SIZE - offset);
-        match random.below(12) {
-            0..=5 => {
-                let value = u8::try_from(random.below(250) + 1).unwrap();
-                model.write(offset, len, value);
-                let data = vec![value; usize::try_from(len).unwrap()];
-                image.write(offset, &data, WriteFlags::default()).await?;
-            }
-            6 => {
-                model.write(offset, len, 0);
-                let flags = ZeroFlags {
-                    may_unmap: random.below(2) == 0,
-                    ..ZeroFlags::default()
-                };
-                image.write_zeroes(offset, len, flags).await?;
-            }
-            7 => {
-                let cluster = u64::from(image.limits().cluster_bytes);
-                let (from, to) = (
-                    offset.next_multiple_of(cluster),
-                    (offset + len) / cluster * cluster,
-                );
-                if from < to {
-                    model.write(from, to - from, 0);
-                    image.discard(from, to - from).await?;
-                }
-            }
-            8 => {
-                let cluster = u64::from(image.limits().cluster_bytes);
-                let at = offset / cluster * cluster;
-                let data = vec![7; usize::try_from(cluster).unwrap()];
-                let flags = WriteFlags {
-                    compressed: true,
-                    ..WriteFlags::default()
-                };
-                // Refused where plain data are already.
-                model.write(at, cluster, 7);
-                if image.write(at, &data, flags).await.is_err() {
-                    image.write(at, &data, WriteFlags::default()).await?;
-                }
-            }
-            9 if snapshots && step % 3 == 0 => {
-                let taken = image.create_snapshot(SnapshotInfo::default()).await?;
-                // It flushed on the way.
-                model.flush();
-                if random.below(2) == 0 {
-                    image.delete_snapshot(&taken.id).await?;
-                }
-            }
-            10 if image.can_store_bitmap("b", 512).is_ok() => {
-                let bitmap = StoredBitmap {
-                    name: format!("b{step}"),
-                    granularity_bytes: 512,
-                    auto: true,
-                    inconsistent: false,
-                    dirty: vec![(0, 65536), (SIZE / 2, 512)],
-                };
-                image.store_bitmaps(vec![bitmap]).await?;
-            }
-            _ => {
-                image.flush().await?;
-                model.flush();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Opens what a power cut left, checks it, and compares what was flushed.
-async fn judge(bytes: Vec<u8>, model: &Model, folder: Option<&Folder>, why: &str) {
-    let file = Memory::with(bytes);
-    if let Some(folder) = folder {
-        let path = folder.path("image.qcow2");
-        std::fs::write(&path, file.bytes()).unwrap();
-        assert_check(&path, true);
-    }
-    let image = match Qcow2::open(file.clone(), OpenOptions::default()).await {
-        Ok(image) => image,
-        Err(error) => panic!("cannot be opened: {error}: {why}"),
-    };
-    let report = image.check(false).await.unwrap();
-    assert_eq!((report.corruptions, report.broken), (0, 0), "{report:?}: {why}");
-    let mut content = vec![0u8; usize::try_from(SIZE).unwrap()];
-    image.read(0, &mut content).await.unwrap();
-    model.check(&content, why);
-    // It goes on working.
-    image.write(0, &[1; 4096], WriteFlags::default()).await.unwrap();
-    image.close().await.unwrap();
-    let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
-    let report = image.check(false).await.unwrap();
-    assert_eq!(
-        (report.corruptions, report.broken),
-        (0, 0),
-        "after going on {report:?}: {why}"
-    );
 }
 
 async fn start(options: &CreateOptions) -> (Arc<Memory>, Arc<Qcow2>) {
@@ -194,37 +49,38 @@ async fn killed_after_every_write() {
 }
 
 async fn kill_after_every_write(seed: u64, nth: usize, options: &CreateOptions) {
-    let snapshots = options.version >= 3 && options.refcount_bits > 1;
+    let kinds = Kinds {
+        snapshots: options.refcount_bits > 1,
+        bitmaps: true,
+        ..Kinds::default()
+    };
     let (file, image) = start(options).await;
     let base = file.writes();
-    script(&image, &mut Model::new(), seed, snapshots).await.unwrap();
+    script(&image, &mut Model::new(SIZE), seed, kinds, STEPS)
+        .await
+        .unwrap();
     image.close().await.unwrap();
     let total = file.writes() - base;
     let folder = Folder::new();
     for budget in 0..=total {
         let (file, image) = start(options).await;
         file.fail_after(budget);
-        let mut model = Model::new();
-        let ended = script(&image, &mut model, seed, snapshots).await;
+        let mut model = Model::new(SIZE);
+        let ended = script(&image, &mut model, seed, kinds, STEPS).await;
         drop(image);
         let why = format!(
             "seed {seed}, variant {nth}, killed after write {budget} of {total}, script {}",
             ended.is_ok()
         );
         // QEMU's own judgement now and then: it takes a process each.
-        let folder = (budget % 97 == 0).then_some(&folder);
+        let folder = (budget % 17 == 0).then_some(&folder);
         // All that was written is there, as after kill -9.
-        judge(file.bytes(), &model, folder.filter(|_| !snapshots), &why).await;
+        judge(file.bytes(), &model, folder, &why).await;
         let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(budget));
         for cut in 0..3 {
             let why = format!("{why}, power cut {cut}");
-            judge(
-                file.after_power_cut(&mut random),
-                &model,
-                folder.filter(|_| !snapshots),
-                &why,
-            )
-            .await;
+            let bytes = file.after_power_cut(&mut random);
+            judge(bytes, &model, folder.filter(|_| cut == 0), &why).await;
         }
     }
 }
@@ -302,7 +158,7 @@ async fn dropped_requests_do_no_harm() {
 }
 
 /// Polls once; true when done.
-async fn futures_poll(future: &mut crate::driver::IoFuture<'_>) -> bool {
+pub(super) async fn futures_poll<T>(future: &mut crate::driver::IoFuture<'_, T>) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }
 
@@ -316,15 +172,19 @@ async fn lazy_refcounts_are_repaired() {
     };
     for seed in seeds(0, 10) {
         let (file, image) = start(&options).await;
-        let mut model = Model::new();
-        script(&image, &mut model, seed, false).await.unwrap();
+        let mut model = Model::new(SIZE);
+        script(&image, &mut model, seed, Kinds::default(), STEPS)
+            .await
+            .unwrap();
         image.flush().await.unwrap();
         model.flush();
         assert_eq!(image.info().dirty, Some(true));
         drop(image);
         judge(file.after_power_cut(&mut Random::new(seed)), &model, None, "lazy").await;
         let (file, image) = start(&options).await;
-        script(&image, &mut Model::new(), seed, false).await.unwrap();
+        script(&image, &mut Model::new(SIZE), seed, Kinds::default())
+            .await
+            .unwrap();
         image.close().await.unwrap();
         let image = Qcow2::open(file, OpenOptions::default()).await.unwrap();
         assert_eq!(image.info().dirty, Some(false));

@@ -27,9 +27,43 @@ struct State {
     budget: Option<u64>,
     writes: u64,
     flushes: u64,
+    /// Requests so far, and what happens to them.
+    requests: u64,
+    fault: Option<Fault>,
+    /// The file cannot grow beyond this.
+    room: Option<u64>,
     /// Every n-th write is given to a dropped or delayed request: the future pends once.
     stall: Option<Random>,
     inline: bool,
+}
+
+/// What goes wrong, counted in requests of any kind from the beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// This one fails and nothing of it is done.
+    Once(u64),
+    /// This one fails and half of it is done.
+    Half(u64),
+    /// This one fails and all of it is done.
+    Done(u64),
+    /// All from this one on fail.
+    From(u64),
+    /// Flushes from this request on fail.
+    Flushes(u64),
+}
+
+impl Fault {
+    /// Whether request `nth` fails, and how much of it is done first, in halves.
+    fn hits(self, nth: u64, flush: bool) -> Option<usize> {
+        match self {
+            Fault::Once(at) if at == nth => Some(0),
+            Fault::Half(at) if at == nth => Some(1),
+            Fault::Done(at) if at == nth => Some(2),
+            Fault::From(at) if nth >= at => Some(0),
+            Fault::Flushes(at) if flush && nth >= at => Some(0),
+            _ => None,
+        }
+    }
 }
 
 /// The file.
@@ -65,6 +99,32 @@ impl Memory {
     /// Fails every write after `budget` more.
     pub(super) fn fail_after(&self, budget: u64) {
         lock(&self.0).budget = Some(budget);
+    }
+
+    /// Makes something go wrong from now on.
+    pub(super) fn fault(&self, fault: Option<Fault>) {
+        lock(&self.0).fault = fault;
+    }
+
+    /// The file cannot grow beyond this any more.
+    pub(super) fn limit(&self, room: Option<u64>) {
+        lock(&self.0).room = room;
+    }
+
+    /// Reads, writes and flushes so far.
+    pub(super) fn requests(&self) -> u64 {
+        lock(&self.0).requests
+    }
+
+    /// Counts a request; the error it gets.
+    fn count(&self, flush: bool) -> Result<()> {
+        let mut state = lock(&self.0);
+        state.requests += 1;
+        let nth = state.requests;
+        match state.fault.and_then(|fault| fault.hits(nth, flush)) {
+            Some(_) => Err(BlockError::from_errno(5, "Input/output error")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn writes(&self) -> u64 {
@@ -137,10 +197,36 @@ impl Memory {
                 None => return Err(BlockError::from_errno(5, "Input/output error")),
             }
         }
+        state.requests += 1;
+        let nth = state.requests;
+        let fault = state.fault.and_then(|fault| fault.hits(nth, false));
+        if let Change::Write(offset, data) = &change
+            && let Some(room) = state.room
+            && offset + data.len() as u64 > room
+        {
+            return Err(BlockError::from_errno(28, "No space left on device"));
+        }
+        let (change, result) = match (fault, change) {
+            (None, change) => (change, Ok(())),
+            (Some(halves), Change::Write(offset, data)) if halves > 0 => {
+                // A sector is written as a whole or not at all.
+                let len = if halves > 1 {
+                    data.len()
+                } else {
+                    data.len() / 1024 * 512
+                };
+                let part = data[..len].to_vec();
+                (
+                    Change::Write(offset, part),
+                    Err(BlockError::from_errno(5, "Input/output error")),
+                )
+            }
+            _ => return Err(BlockError::from_errno(5, "Input/output error")),
+        };
         state.writes += 1;
         apply(&mut state.now, &change);
         state.volatile.push(change);
-        Ok(())
+        result
     }
 
     fn stalls(&self) -> u64 {
@@ -176,6 +262,7 @@ impl Storage for Memory {
     fn read<'a>(&'a self, offset: u64, buf: &'a mut [u8]) -> IoFuture<'a> {
         Box::pin(async move {
             self.pause().await;
+            self.count(false)?;
             self.fill(offset, buf);
             Ok(())
         })
@@ -185,8 +272,7 @@ impl Storage for Memory {
         if !lock(&self.0).inline {
             return None;
         }
-        self.fill(offset, buf);
-        Some(Ok(()))
+        Some(self.count(false).map(|()| self.fill(offset, buf)))
     }
 
     fn write<'a>(&'a self, offset: u64, buf: &'a [u8], _flags: WriteFlags) -> IoFuture<'a> {
@@ -230,6 +316,7 @@ impl Storage for Memory {
     fn flush(&self) -> IoFuture<'_> {
         Box::pin(async move {
             self.pause().await;
+            self.count(true)?;
             let mut state = lock(&self.0);
             if state.budget == Some(0) {
                 return Err(BlockError::from_errno(5, "Input/output error"));

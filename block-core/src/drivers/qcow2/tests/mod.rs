@@ -4,9 +4,11 @@ mod basic;
 mod bitmaps;
 mod broken;
 mod crash;
+mod faults;
 mod matrix;
 mod memory;
 mod model;
+mod script;
 mod snapshots;
 
 use std::path::{Path, PathBuf};
