@@ -182,7 +182,7 @@ async fn lazy_refcounts_are_repaired() {
         drop(image);
         judge(file.after_power_cut(&mut Random::new(seed)), &model, None, "lazy").await;
         let (file, image) = start(&options).await;
-        script(&image, &mut Model::new(SIZE), seed, Kinds::default())
+        script(&image, &mut Model::new(SIZE), seed, Kinds::default(), STEPS)
             .await
             .unwrap();
         image.close().await.unwrap();
