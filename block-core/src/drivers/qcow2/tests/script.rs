@@ -225,7 +225,7 @@ async fn one_step(
             }
             model.done(at, len);
         }
-        9 | 10 if kinds.snapshots && step % 2 == 0 => {
+        9 | 10 if kinds.snapshots && step.is_multiple_of(2) => {
             let list = image.snapshots();
             if list.len() >= 2 && coin {
                 let gone = &list[index(random.below(2))];
