@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::bitmap::BitmapInfo;
 use crate::graph::{Child, ChildRole, Needs, Perm, default_child_permissions};
 use crate::options::NodeOptions;
 
@@ -220,6 +221,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Counters of discards, where the driver keeps them.
     fn discard_stats(&self) -> Option<DiscardStats> {
         None
+    }
+
+    /// Bitmaps that the driver keeps for its own work, newest first. They have no name, and nobody else can change them.
+    fn own_bitmaps(&self) -> Vec<BitmapInfo> {
+        Vec::new()
     }
 
     /// A filter that wants to be asked for block status although it has nothing to say of it (fault injection).

@@ -387,6 +387,8 @@ pub struct CopyBeforeWriteOptions {
     pub cbw_timeout: Option<u32>,
     /// Copy unit of at least this many bytes.
     pub min_cluster_size: Option<u64>,
+    /// What was copied is discarded from `file`: it has to be writable.
+    pub discard_source: bool,
 }
 
 /// Options of `blkdebug`.

@@ -108,6 +108,7 @@ impl Daemon {
         );
         let closed = self
             .on_data(async move {
+                graph.lift_limits();
                 exports.close_all().await;
                 jobs.shutdown().await;
                 graph.close_all().await;

@@ -8,12 +8,12 @@
 //! Where somebody copies the rest anyway, a small guest write need not wait for its whole cluster: only the blocks that it
 //! touches are saved, the cluster goes back into the set, and whoever copies it later leaves those blocks alone.
 
+mod guest;
 mod readers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -83,7 +83,7 @@ pub struct BlockCopy {
     cluster: u64,
     length: u64,
     compress: AtomicBool,
-    discard_source: AtomicBool,
+    discard_source: bool,
     /// A guest's write may save less than a cluster.
     by_blocks: AtomicBool,
     /// What the target does not hold reads as zeroes for good.
@@ -116,6 +116,8 @@ struct Sets {
     /// Clusters on their way.
     in_flight: Vec<(u64, u64)>,
     in_flight_clusters: u64,
+    /// How many were copied because a guest was about to overwrite them.
+    guest_clusters: u64,
     /// Ranges of bytes that somebody reads from the source as they were.
     readers: Vec<(u64, u64)>,
 }
@@ -138,6 +140,8 @@ pub struct Claim {
     /// Only these blocks of its one cluster.
     blocks: Option<u64>,
     way: Way,
+    /// Taken for a guest's write.
+    for_guest: bool,
     finished: bool,
 }
 
@@ -159,11 +163,32 @@ impl Claim {
         )
     }
 
+    /// Gives back all but the first clusters, `most` bytes of them: nothing of it has been copied yet.
+    fn shrink(&mut self, most: u64) {
+        let end = self.start + (most / self.copy.cluster).max(1);
+        if self.blocks.is_some() || end >= self.end {
+            return;
+        }
+        let mut sets = lock(&self.copy.sets);
+        if let Some(range) = sets
+            .in_flight
+            .iter_mut()
+            .find(|range| **range == (self.start, self.end))
+        {
+            range.1 = end;
+            sets.in_flight_clusters -= self.end - end;
+            sets.dirty.set(end, self.end);
+            self.end = end;
+        }
+        drop(sets);
+        self.copy.changed.notify_waiters();
+    }
+
     fn done(mut self) {
         self.finished = true;
         match self.blocks {
             Some(blocks) => self.copy.keep_blocks(self.start, blocks),
-            None => self.copy.release(self.start, self.end, true),
+            None => self.copy.release(self.start, self.end, true, self.for_guest),
         }
     }
 }
@@ -171,8 +196,19 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.finished {
-            self.copy.release(self.start, self.end, false);
+            self.copy.release(self.start, self.end, false, self.for_guest);
         }
+    }
+}
+
+/// Whether a copy unit that a client asked for is a number at all, as clients know it.
+pub(super) fn check_min_cluster(bytes: u64) -> Result<()> {
+    match i64::try_from(bytes) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(BlockError::new(
+            ErrorKind::Invalid,
+            format!("min-cluster-size too large: {bytes} > {}", i64::MAX),
+        )),
     }
 }
 
@@ -183,16 +219,7 @@ fn overlaps(a: (u64, u64), b: (u64, u64)) -> bool {
 impl BlockCopy {
     /// A copy from `source` to `target` with every cluster still to be copied.
     pub fn new(source: &Arc<Child>, target: &Arc<Child>, options: CopyOptions) -> Result<Arc<Self>> {
-        if options.min_cluster_bytes > i64::MAX.unsigned_abs() {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "min-cluster-size too large: {} > {}",
-                    options.min_cluster_bytes,
-                    i64::MAX
-                ),
-            ));
-        }
+        check_min_cluster(options.min_cluster_bytes)?;
         if options.min_cluster_bytes > 0 && !options.min_cluster_bytes.is_power_of_two() {
             return Err(BlockError::new(
                 ErrorKind::Invalid,
@@ -219,6 +246,7 @@ impl BlockCopy {
             saved: BTreeMap::new(),
             in_flight: Vec::new(),
             in_flight_clusters: 0,
+            guest_clusters: 0,
             readers: Vec::new(),
         };
         Ok(Arc::new(Self {
@@ -227,7 +255,7 @@ impl BlockCopy {
             cluster,
             length,
             compress: AtomicBool::new(options.compress),
-            discard_source: AtomicBool::new(options.discard_source),
+            discard_source: options.discard_source,
             by_blocks: AtomicBool::new(false),
             stands_alone: AtomicBool::new(false),
             offload: AtomicBool::new(true),
@@ -258,14 +286,9 @@ impl BlockCopy {
         self.compress.store(compress, Ordering::Relaxed);
     }
 
-    /// Discard what was copied from the source.
-    pub fn set_discard_source(&self, discard: bool) {
-        self.discard_source.store(discard, Ordering::Relaxed);
-    }
-
     /// Whether what was copied is discarded from the source.
     pub fn discards_source(&self) -> bool {
-        self.discard_source.load(Ordering::Relaxed)
+        self.discard_source
     }
 
     /// Allows or forbids that the kernel copies between two files.
@@ -314,6 +337,12 @@ impl BlockCopy {
     /// Bytes that still have to be copied, in whole clusters.
     pub fn remaining_bytes(&self) -> u64 {
         self.remaining(&lock(&self.sets))
+    }
+
+    /// How many clusters were saved before a guest's write, and how many still have to be copied.
+    pub fn counts(&self) -> (u64, u64) {
+        let sets = lock(&self.sets);
+        (sets.guest_clusters, sets.dirty.count())
     }
 
     /// Areas that have not been copied, as offset and length in bytes.
@@ -379,13 +408,16 @@ impl BlockCopy {
         self.retired.load(Ordering::SeqCst)
     }
 
-    fn release(&self, start: u64, end: u64, success: bool) {
+    fn release(&self, start: u64, end: u64, success: bool, for_guest: bool) {
         let mut sets = lock(&self.sets);
         if let Some(at) = sets.in_flight.iter().position(|range| *range == (start, end)) {
             sets.in_flight.swap_remove(at);
             sets.in_flight_clusters -= end - start;
         }
         if success {
+            if for_guest {
+                sets.guest_clusters += end - start;
+            }
             sets.copied.set(start, end);
             while let Some((cluster, _)) = sets.saved.range(start..end).next() {
                 let cluster = *cluster;
@@ -412,7 +444,7 @@ impl BlockCopy {
             *saved |= blocks;
             *saved & all == all
         };
-        self.release(cluster, cluster + 1, full);
+        self.release(cluster, cluster + 1, full, true);
     }
 
     /// The blocks of a cluster that a range of bytes touches.
@@ -465,172 +497,20 @@ impl BlockCopy {
             end,
             blocks: None,
             way,
+            for_guest: false,
             finished: false,
         }
-    }
-
-    /// Takes for a guest's write what of a run it has to save.
-    fn guest_claim(
-        self: &Arc<Self>,
-        sets: &mut Sets,
-        run: (u64, u64),
-        clusters: (u64, u64),
-        bytes: (u64, u64),
-    ) -> Claim {
-        let mut claim = self.claim(sets, run.0, run.1, Way::Buffer);
-        if clusters.1 - clusters.0 == 1 && self.by_blocks.load(Ordering::Relaxed) {
-            let touched = self.blocks_in(clusters.0, bytes.0, bytes.1);
-            if touched != self.blocks_in(clusters.0, 0, u64::MAX) {
-                claim.blocks = Some(touched);
-            }
-        }
-        claim
-    }
-
-    // --- Guest writes -------------------------------------------------------------------------------------------
-
-    /// Whether nothing in the range has to be copied: its clusters are not in the set, or all blocks that it touches are
-    /// saved.
-    fn is_saved(&self, sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
-        sets.dirty.next_set(clusters.0, clusters.1).is_none_or(|cluster| {
-            let touched = self.blocks_in(cluster, bytes.0, bytes.1);
-            clusters.1 - clusters.0 == 1
-                && sets
-                    .saved
-                    .get(&cluster)
-                    .is_some_and(|saved| touched & !saved == 0)
-        })
-    }
-
-    /// Whether a guest may overwrite the range now: nothing in it has to be copied, is on its way or is being read.
-    fn is_free(&self, sets: &Sets, clusters: (u64, u64), bytes: (u64, u64)) -> bool {
-        self.is_saved(sets, clusters, bytes)
-            && !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
-            && !sets.readers.iter().any(|range| overlaps(*range, bytes))
-    }
-
-    /// Copies what a guest is about to overwrite, if that can be done without waiting. `None`: it cannot.
-    pub fn try_before_write(self: &Arc<Self>, offset: u64, len: u64) -> Option<Result<(), CopyError>> {
-        if self.is_retired() {
-            return Some(Ok(()));
-        }
-        let clusters = self.clusters(offset, len);
-        let claim = {
-            let mut sets = lock(&self.sets);
-            if self.is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
-                return Some(Ok(()));
-            }
-            if self.discards_source() || self.compress.load(Ordering::Relaxed) {
-                return None;
-            }
-            let first = sets.dirty.next_run(clusters.0, clusters.1, u64::MAX);
-            let alone = !sets.in_flight.iter().any(|range| overlaps(*range, clusters))
-                && !sets
-                    .readers
-                    .iter()
-                    .any(|range| overlaps(*range, (offset, offset.saturating_add(len))));
-            // One run of few clusters; anything else is left to the path that may wait.
-            let (start, end) =
-                first.filter(|(start, end)| alone && (end - start) * self.cluster <= BUFFER_BYTES)?;
-            if sets.dirty.next_set(end, clusters.1).is_some() {
-                return None;
-            }
-            self.guest_claim(
-                &mut sets,
-                (start, end),
-                clusters,
-                (offset, offset.saturating_add(len)),
-            )
-        };
-        let started = Instant::now();
-        let mut result = Ok(());
-        for (at, len) in self.pieces(&claim) {
-            result = with_buffer(usize::try_from(len).ok()?, |buf| {
-                if let Err(error) = self.source.try_read(at, buf)? {
-                    return Some(Err(CopyError::read(error)));
-                }
-                if is_zero(buf) {
-                    // Finding out whether the target is zero already may wait.
-                    return None;
-                }
-                self.target
-                    .try_write(at, buf, WriteFlags::default())
-                    .map(|result| result.map_err(CopyError::write))
-            })?;
-            if result.is_err() {
-                break;
-            }
-        }
-        self.note_delay(started);
-        if result.is_ok() {
-            claim.done();
-        }
-        Some(result)
-    }
-
-    /// Copies what a guest is about to overwrite, and waits for whoever copies or reads parts of it already.
-    pub async fn before_write(self: &Arc<Self>, offset: u64, len: u64) -> Result<(), CopyError> {
-        let started = Instant::now();
-        let mut waited = false;
-        let mut buffer = Vec::new();
-        let clusters = self.clusters(offset, len);
-        let result = loop {
-            let changed = self.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            if self.is_retired() {
-                break Ok(());
-            }
-            let claim = {
-                let mut sets = lock(&self.sets);
-                if self.is_free(&sets, clusters, (offset, offset.saturating_add(len))) {
-                    break Ok(());
-                }
-                let chunk = (BUFFER_BYTES / self.cluster).max(1);
-                let bytes = (offset, offset.saturating_add(len));
-                let run = sets.dirty.next_run(clusters.0, clusters.1, chunk);
-                // What is saved and only still being read is waited for.
-                run.filter(|_| !self.is_saved(&sets, clusters, bytes))
-                    .map(|run| self.guest_claim(&mut sets, run, clusters, bytes))
-            };
-            waited = true;
-            match claim {
-                None => changed.await,
-                Some(claim) => {
-                    let retired = self.retire.notified();
-                    tokio::select! {
-                        result = self.transfer(claim, &mut buffer) => {
-                            if result.is_err() && !self.is_retired() {
-                                break result;
-                            }
-                        }
-                        () = retired => {}
-                    }
-                }
-            }
-        };
-        if waited {
-            self.note_delay(started);
-        }
-        result
-    }
-
-    fn note_delay(&self, started: Instant) {
-        let delay = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.guest_delay_max_ns.fetch_max(delay, Ordering::Relaxed);
     }
 
     // --- The background copier ----------------------------------------------------------------------------------
 
     /// Takes the next clusters, at most `longest` bytes of data; zeroes are taken in one piece unless `pace` asks for
     /// pieces of the same size. `None`: nothing is left that nobody has taken.
-    pub async fn next_claim(self: &Arc<Self>, longest: u64, pace: bool) -> Result<Option<Claim>, CopyError> {
+    pub async fn next_claim(self: &Arc<Self>, longest: u64, pace: bool) -> Option<Claim> {
         // Held across the question below, so that of many copiers only one asks about the same area.
         let mut plan = self.plan.lock().await;
         loop {
-            let Some((start, end)) = lock(&self.sets).dirty.next_run(0, u64::MAX, u64::MAX) else {
-                return Ok(None);
-            };
+            let (start, end) = lock(&self.sets).dirty.next_run(0, u64::MAX, u64::MAX)?;
             let offset = start * self.cluster;
             let known = match plan
                 .take()
@@ -657,16 +537,7 @@ impl BlockCopy {
                 None => {
                     // Asked beyond this run: what is still to be copied does not change, so that a long answer stays
                     // true where it matters; and a file system may walk to the end of its data for each answer.
-                    let span = self.length - offset;
-                    let status = self
-                        .source
-                        .block_status(
-                            offset,
-                            span.min(LOOKAHEAD_BYTES),
-                            self.offload.load(Ordering::Relaxed),
-                        )
-                        .await
-                        .map_err(CopyError::read)?;
+                    let status = self.source_status(offset, (end - start) * self.cluster).await;
                     Known {
                         start: offset,
                         end: offset.saturating_add(status.len.max(1)),
@@ -719,7 +590,27 @@ impl BlockCopy {
                 Way::Host(_) if (stop - start) * self.cluster < OFFLOAD_LEAST_BYTES => Way::Buffer,
                 way => way,
             };
-            return Ok(Some(self.claim(&mut sets, start, stop, way)));
+            return Some(self.claim(&mut sets, start, stop, way));
+        }
+    }
+
+    /// What the source holds at `offset`, where a run of `run` bytes has to be copied. A source that cannot say is read.
+    async fn source_status(&self, offset: u64, run: u64) -> BlockStatus {
+        let most = self.length - offset;
+        let offload = self.offload.load(Ordering::Relaxed);
+        // Somebody may be kept from what lies behind the run, or behind its first cluster.
+        for span in [most.min(LOOKAHEAD_BYTES), most.min(run), most.min(self.cluster)] {
+            if let Ok(status) = self.source.block_status(offset, span, offload).await {
+                return status;
+            }
+        }
+        BlockStatus {
+            len: most.min(self.cluster),
+            allocated: true,
+            zero: false,
+            data: true,
+            compressed: false,
+            host: None,
         }
     }
 
@@ -748,8 +639,8 @@ impl BlockCopy {
     }
 
     /// Copies a claim.
-    pub async fn transfer(&self, claim: Claim, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
-        let (offset, len) = claim.range();
+    pub async fn transfer(&self, mut claim: Claim, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
+        let (offset, mut len) = claim.range();
         match claim.way.clone() {
             Way::Zero => self.zero_target(offset, len).await.map_err(CopyError::write)?,
             Way::Host(host) => {
@@ -758,6 +649,11 @@ impl BlockCopy {
                 } else {
                     0
                 };
+                if copied == 0 {
+                    // The kernel does not do it: pieces that go through memory are shorter, so that each is soon there.
+                    claim.shrink(BUFFER_BYTES);
+                    len = claim.range().1;
+                }
                 if copied < len {
                     self.copy_by_buffer(offset + copied, len - copied, buffer).await?;
                 }
@@ -916,37 +812,4 @@ impl BlockCopy {
     pub fn ends(&self) -> (&Arc<Child>, &Arc<Child>) {
         (&self.source, &self.target)
     }
-
-    /// Waits at most this long for a guest write's copy; `None` waits for ever.
-    pub async fn before_write_within(
-        self: &Arc<Self>,
-        offset: u64,
-        len: u64,
-        within: Option<Duration>,
-    ) -> Result<(), CopyError> {
-        match within {
-            None => self.before_write(offset, len).await,
-            Some(within) => tokio::time::timeout(within, self.before_write(offset, len))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(CopyError::write(BlockError::from_errno(
-                        110,
-                        "Connection timed out",
-                    )))
-                }),
-        }
-    }
-}
-
-/// Runs with a buffer that each thread keeps for itself.
-fn with_buffer<T>(len: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
-    thread_local! {
-        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        run(buffer.get_mut(..len).unwrap_or_default())
-    })
 }

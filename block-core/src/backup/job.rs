@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::copy::{BlockCopy, CopyError};
+use super::copy::{self, BlockCopy, CopyError};
 use super::plan::{self, OnError, Plan, SyncMode};
 use crate::bitmap::{BitmapHandle, BitmapMode};
 use crate::driver::IoFuture;
@@ -267,6 +267,9 @@ async fn set_up(
     if options.device.length() != options.target.length() {
         return Err(invalid("Source and target image have different sizes"));
     }
+    if let Some(bytes) = options.perf.min_cluster_size {
+        copy::check_min_cluster(bytes)?;
+    }
     let filter_options = NodeOptions {
         node_name: options.filter_node_name.as_deref().map(Into::into),
         // Guests' discards do not pass, as clients know it: what they give up may still have to be copied.
@@ -278,6 +281,7 @@ async fn set_up(
             on_cbw_error: options.on_cbw_error,
             cbw_timeout: options.cbw_timeout,
             min_cluster_size: options.perf.min_cluster_size,
+            discard_source: options.discard_source,
         }),
         ..NodeOptions::default()
     };
@@ -338,7 +342,6 @@ fn attach(
     let id = options.job_id.clone().unwrap_or_default();
     jobs.check_id(&id)?;
     copy.set_compress(options.compress);
-    copy.set_discard_source(options.discard_source);
     copy.set_offload(options.perf.use_copy_range != Some(false));
     // The job copies the rest; without one the target holds whole clusters, as clients know it.
     if plan.sync != SyncMode::None && !options.compress && !options.discard_source {
@@ -352,9 +355,20 @@ fn attach(
         name: id.to_string(),
         edge: edge.to_owned(),
     };
-    let target = Backend::new(graph, &options.target, user("target"), Perm::NONE, Perm::ALL)?;
+    let spec = JobSpec {
+        id: id.as_str().into(),
+        kind: JobKind::Backup,
+        auto_finalize: options.auto_finalize,
+        auto_dismiss: options.auto_dismiss,
+        speed: options.speed,
+        group: group.map(JobGroup::id),
+    };
+    // The job is there before its nodes are asked.
+    let refused = |error: BlockError| jobs.create_refused(&spec).err().unwrap_or(error);
+    let target =
+        Backend::new(graph, &options.target, user("target"), Perm::NONE, Perm::ALL).map_err(refused)?;
     setup.target = Some(Arc::clone(&target));
-    let backend = Backend::new(graph, &filter, user("main node"), Perm::NONE, Perm::ALL)?;
+    let backend = Backend::new(graph, &filter, user("main node"), Perm::NONE, Perm::ALL).map_err(refused)?;
 
     match plan.sync {
         SyncMode::Bitmap | SyncMode::Incremental => {
@@ -387,14 +401,6 @@ fn attach(
             blocks,
         })),
     });
-    let spec = JobSpec {
-        id: id.as_str().into(),
-        kind: JobKind::Backup,
-        auto_finalize: options.auto_finalize,
-        auto_dismiss: options.auto_dismiss,
-        speed: options.speed,
-        group: group.map(JobGroup::id),
-    };
     match jobs.create(&spec, driver.clone()) {
         Ok(handle) => {
             if let Some(progress) = handle.progress() {
@@ -514,8 +520,8 @@ impl BackupJob {
                 () = context.changed() => continue,
             };
             let claim = match self.copy.next_claim(self.chunk(speed), speed > 0).await {
-                Ok(Some(claim)) => claim,
-                Ok(None) => {
+                Some(claim) => claim,
+                None => {
                     drop(entered);
                     if !copiers.is_empty() {
                         tokio::select! {
@@ -545,10 +551,6 @@ impl BackupJob {
                         context.sleep(delay.min(LAST_PAYMENT)).await;
                         continue;
                     }
-                    break;
-                }
-                Err(error) => {
-                    failure = Some(error);
                     break;
                 }
             };
@@ -628,11 +630,8 @@ impl BackupJob {
             let entered = backend.enter().await;
             let result = self.copy.skip_unallocated(|| context.wants_attention()).await;
             drop(entered);
-            if let Err(failure) = result {
-                self.handle(context, &failure).await?;
-                context.check().await?;
-                continue;
-            }
+            // Error policies are about reading and writing; this has done neither.
+            result.map_err(|failure| plain(&failure.error))?;
             if context.wants_attention() {
                 context.check().await?;
                 continue;

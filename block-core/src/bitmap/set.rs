@@ -625,6 +625,12 @@ impl BitmapHandle {
         });
     }
 
+    /// Whether its bits can be read for something of this length.
+    pub fn check_source_of(&self, length: u64) -> Result<()> {
+        self.read(|bitmap| bitmap.check_source(length))
+            .unwrap_or_else(|| Err(gone()))
+    }
+
     /// Whether the bits of `source` can be added to it, before anything is added.
     pub fn check_merge(&self, source: &Self) -> Result<()> {
         let length = self

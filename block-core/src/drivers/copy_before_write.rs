@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::backup::{BlockCopy, CopyError, CopyOptions, Located};
-use crate::bitmap::{BitmapUse, HBitmap};
+use crate::bitmap::{BitmapInfo, BitmapUse, HBitmap};
 use crate::driver::{
     BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
 };
@@ -32,7 +32,14 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
                 .find(node)
                 .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Node '{node}' not found")))?;
             let bitmap = node.bitmaps().get(name)?;
-            bitmap.check(BitmapUse::Read)?;
+            // One that is in use is found later, when its bits are wanted.
+            bitmap.check(BitmapUse::Read).or_else(|error| {
+                if error.kind() == ErrorKind::Busy {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
             Some(bitmap)
         }
         None => None,
@@ -40,13 +47,22 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     let copy_options = CopyOptions {
         min_cluster_bytes: options.min_cluster_size.unwrap_or(0),
         compress: false,
-        discard_source: false,
+        discard_source: options.discard_source,
     };
     let copy = BlockCopy::new(&file, &target, copy_options)
         .map_err(|error| error.context("Cannot create block-copy-state"))?;
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
     if let Some(bitmap) = bitmap {
+        let unfit = bitmap
+            .check(BitmapUse::Read)
+            .and_then(|()| bitmap.check_source_of(copy.length()));
+        unfit.map_err(|error| {
+            error.context(format!(
+                "Cannot create block-copy-state: Failed to merge bitmap '{}' to internal copy-bitmap",
+                options.bitmap.as_ref().map_or("", |(_, name)| name)
+            ))
+        })?;
         let ranges = bitmap.dirty_ranges();
         for (offset, len) in &ranges {
             access.set(offset / cluster, (offset + len).div_ceil(cluster));
@@ -173,7 +189,8 @@ impl CopyBeforeWrite {
 
     /// What the point in time holds at `offset`.
     pub async fn snapshot_status(&self, offset: u64, len: u64) -> Result<BlockStatus> {
-        self.check_access(offset, 1)?;
+        // All of it, as clients know it: who asks for the state of what it may not read is told so.
+        self.check_access(offset, len)?;
         let located = self.copy.locate(offset, len).await;
         let mut status = match &located {
             Located::Target(len) => self.copy.ends().1.block_status(offset, *len, false).await?,
@@ -183,17 +200,25 @@ impl CopyBeforeWrite {
         Ok(status)
     }
 
-    /// The reader will not ask for this range again.
-    pub fn discard_snapshot(&self, offset: u64, len: u64) {
+    /// The reader will not ask for this range again: its whole clusters are not saved any more, and what was saved of
+    /// them is given back by the target.
+    pub async fn discard_snapshot(&self, offset: u64, len: u64) -> Result<()> {
         let cluster = self.copy.cluster_bytes();
+        let first = offset.div_ceil(cluster);
         let end = offset.saturating_add(len);
         let last = if end >= self.copy.length() {
-            u64::MAX
+            self.copy.length().div_ceil(cluster)
         } else {
             end / cluster
         };
-        lock(&self.access).clear(offset.div_ceil(cluster), last);
-        self.copy.forget(offset, len);
+        if first >= last {
+            return Ok(());
+        }
+        lock(&self.access).clear(first, last);
+        self.copy.forget(first, last);
+        let start = first * cluster;
+        let end = (last * cluster).min(self.copy.length());
+        self.copy.ends().1.discard(start, end - start).await
     }
 
     /// The length of the point in time.
@@ -265,13 +290,9 @@ impl Driver for CopyBeforeWrite {
         Box::pin(self.file.block_status(offset, len, want_host))
     }
 
-    fn truncate(&self, _length: u64, _preallocation: Preallocation) -> IoFuture<'_> {
-        Box::pin(async {
-            Err(BlockError::new(
-                ErrorKind::Unsupported,
-                "Cannot resize a node whose point in time is kept",
-            ))
-        })
+    fn truncate(&self, length: u64, preallocation: Preallocation) -> IoFuture<'_> {
+        // The point in time keeps its length: what is added later is not part of it.
+        Box::pin(self.file.truncate(length, preallocation))
     }
 
     fn close(&self) -> IoFuture<'_> {
@@ -292,6 +313,22 @@ impl Driver for CopyBeforeWrite {
             shared = shared.without(Perm::WRITE).without(Perm::RESIZE);
         }
         (perm, shared)
+    }
+
+    fn own_bitmaps(&self) -> Vec<BitmapInfo> {
+        let cluster = self.copy.cluster_bytes();
+        let shown = |clusters: u64| BitmapInfo {
+            name: None,
+            granularity_bytes: u32::try_from(cluster).unwrap_or(u32::MAX),
+            dirty_bytes: clusters.saturating_mul(cluster),
+            recording: false,
+            busy: false,
+            persistent: false,
+            inconsistent: false,
+        };
+        let (saved, remaining) = self.copy.counts();
+        let readable = lock(&self.access).count();
+        vec![shown(readable), shown(saved), shown(remaining)]
     }
 
     fn debug_event(&self, event: &str) {

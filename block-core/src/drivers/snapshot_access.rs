@@ -72,8 +72,10 @@ impl Driver for SnapshotAccess {
     fn discard(&self, offset: u64, len: u64) -> IoFuture<'_> {
         Box::pin(async move {
             let node = self.file.node();
-            keeper(&node).ok_or_else(not_kept)?.discard_snapshot(offset, len);
-            Ok(())
+            keeper(&node)
+                .ok_or_else(not_kept)?
+                .discard_snapshot(offset, len)
+                .await
         })
     }
 

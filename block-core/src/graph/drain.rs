@@ -92,6 +92,14 @@ impl Graph {
         guard
     }
 
+    /// The program ends: limits of throughput hold nothing up any more, also what waits for them already.
+    pub fn lift_limits(&self) {
+        for node in self.nodes() {
+            // Never ended, so that it is as in a drain for good.
+            node.driver().drain_begin();
+        }
+    }
+
     /// As [`drain`](Self::drain), for every node.
     pub async fn drain_all(self: &Arc<Self>) -> DrainGuard {
         let nodes = self.nodes();

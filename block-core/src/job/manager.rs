@@ -184,6 +184,8 @@ pub struct JobInfo {
     pub is_block_job: bool,
     /// How its I/O fared.
     pub io_status: IoStatus,
+    /// It was told to stand still or to give up, and still works.
+    pub busy: bool,
     /// Someone holds it.
     pub paused: bool,
     /// A client (or an error policy) holds it.
@@ -377,6 +379,18 @@ impl JobManager {
             manager: Arc::clone(self),
             serial,
         })
+    }
+
+    /// Tells of a job that came and went: its nodes refused it. Fails where the job would have been refused before.
+    pub fn create_refused(self: &Arc<Self>, spec: &JobSpec) -> Result<()> {
+        let mut state = lock(&self.state);
+        let mut effects = Vec::new();
+        let result = state
+            .table
+            .create(spec, &mut effects)
+            .map(|serial| state.table.withdraw(serial, &mut effects));
+        self.perform(&mut state, effects);
+        result
     }
 
     fn apply(self: &Arc<Self>, input: Input) {
@@ -624,6 +638,7 @@ impl JobManager {
             error: job.error().map(ToString::to_string),
             is_block_job: job.is_block_job(),
             io_status: job.io_status,
+            busy: job.is_busy(),
             paused: job.pause_count > 0,
             user_paused: job.user_paused,
             ready: job.status == JobStatus::Ready,
@@ -653,7 +668,11 @@ impl JobManager {
             speed: 0,
             group: None,
         };
-        self.create(&spec, driver)?.start();
+        let job = self.create(&spec, driver)?;
+        if let Some(progress) = job.progress() {
+            progress.set_remaining(1);
+        }
+        job.start();
         Ok(())
     }
 

@@ -268,6 +268,12 @@ impl JobRecord {
         self.kind != JobKind::Create
     }
 
+    /// It was told to stand still or to give up, and still works.
+    pub fn is_busy(&self) -> bool {
+        let working = matches!(self.status, JobStatus::Running | JobStatus::Ready) && !self.done;
+        working && (self.pause_count > 0 || self.cancelled)
+    }
+
     /// What went wrong, if it did.
     pub fn error(&self) -> Option<&BlockError> {
         match &self.result {
@@ -428,11 +434,16 @@ impl Table {
         self.enter(serial, JobStatus::Created, effects);
         if spec.speed < 0 {
             // The job exists before its speed is looked at; clients see it come and go.
-            self.enter(serial, JobStatus::Null, effects);
-            self.forget(serial, effects);
+            self.withdraw(serial, effects);
             return Err(negative_speed());
         }
         Ok(serial)
+    }
+
+    /// A job that was created is not to be, for a reason that is not its own.
+    pub fn withdraw(&mut self, serial: JobSerial, effects: &mut Vec<Effect>) {
+        self.enter(serial, JobStatus::Null, effects);
+        self.forget(serial, effects);
     }
 
     /// The job of this id.

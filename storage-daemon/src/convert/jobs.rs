@@ -35,8 +35,7 @@ pub fn block_job_info(job: JobInfo) -> Option<schema::BlockJobInfo> {
         device: job.id.as_str().to_owned(),
         len: signed(job.total),
         offset: signed(job.current),
-        // Work goes on in the background all the time; there is no loop that could be seen at it.
-        busy: false,
+        busy: job.busy,
         paused: job.paused,
         speed: signed(job.speed),
         io_status: match job.io_status {
@@ -104,11 +103,13 @@ pub fn deadline(milliseconds: Option<u32>) -> Option<Duration> {
     milliseconds.map(|milliseconds| Duration::from_millis(u64::from(milliseconds)))
 }
 
-/// A node's bitmaps, newest first.
+/// A node's bitmaps, newest first; those of its driver are as old as the node itself.
 pub fn dirty_bitmaps(node: &Arc<Node>) -> Vec<schema::BlockDirtyInfo> {
+    let own = node.driver().own_bitmaps();
     node.bitmaps()
         .infos()
         .into_iter()
+        .chain(own)
         .map(|bitmap| schema::BlockDirtyInfo {
             name: bitmap.name.map(|name| name.as_str().to_owned()),
             count: signed(bitmap.dirty_bytes),

@@ -165,6 +165,7 @@ fn driver(branch: Branch, depth: u32) -> Result<DriverOptions, Error> {
             on_cbw_error: cbw.on_cbw_error.map(on_cbw_error).unwrap_or_default(),
             cbw_timeout: cbw.cbw_timeout,
             min_cluster_size: cbw.min_cluster_size,
+            discard_source: false,
         }),
         Branch::SnapshotAccess(generic) => DriverOptions::SnapshotAccess {
             file: reference(generic.file, depth)?,

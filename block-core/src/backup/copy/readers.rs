@@ -69,19 +69,9 @@ impl BlockCopy {
         }
     }
 
-    /// Nobody will ask for this range of the point in time again: it does not have to be copied.
-    pub fn forget(&self, offset: u64, len: u64) {
-        let first = offset.div_ceil(self.cluster);
-        let end = offset.saturating_add(len);
-        let last = if end >= self.length {
-            self.length.div_ceil(self.cluster)
-        } else {
-            end / self.cluster
-        };
-        if first < last {
-            let mut sets = lock(&self.sets);
-            sets.dirty.clear(first, last);
-        }
+    /// Nobody will ask for these clusters of the point in time again: they do not have to be copied.
+    pub fn forget(&self, first: u64, last: u64) {
+        lock(&self.sets).dirty.clear(first, last);
     }
 }
 

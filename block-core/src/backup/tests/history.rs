@@ -363,6 +363,7 @@ async fn fleecing_reads_the_point_in_time() {
             on_cbw_error: OnCbwError::BreakGuestWrite,
             cbw_timeout: None,
             min_cluster_size: None,
+            discard_source: false,
         }),
         ..NodeOptions::default()
     };
@@ -415,7 +416,7 @@ async fn fleecing_reads_the_point_in_time() {
         .as_any()
         .downcast_ref::<crate::drivers::copy_before_write::CopyBeforeWrite>()
     {
-        driver.discard_snapshot(MIB, K64);
+        driver.discard_snapshot(MIB, K64).await.unwrap();
     }
     assert_eq!(reader.read(MIB, &mut buf).await.unwrap_err().errno(), 13);
     reader.read(MIB + K64, &mut buf).await.unwrap();

@@ -20,6 +20,8 @@ pub struct Memory {
     pub fail_writes: AtomicI32,
     /// Errno that reads fail with; 0 is none.
     pub fail_reads: AtomicI32,
+    /// Errno that questions for block status fail with that reach beyond a cluster; 0 is none.
+    pub fail_status: AtomicI32,
     /// So many writes fail, then no more; 0 is all.
     pub failures: AtomicU32,
     /// Requests wait.
@@ -38,6 +40,7 @@ impl Memory {
             length: AtomicU64::new(length),
             fail_writes: AtomicI32::new(0),
             fail_reads: AtomicI32::new(0),
+            fail_status: AtomicI32::new(0),
             failures: AtomicU32::new(0),
             hold: AtomicBool::new(false),
             released: Notify::new(),
@@ -132,6 +135,9 @@ impl Driver for Memory {
     }
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
+            if len > 65536 {
+                self.fault(&self.fail_status)?;
+            }
             let len = if self.granule > 0 {
                 len.min(self.granule)
             } else {

@@ -237,6 +237,29 @@ async fn a_failed_group_keeps_every_bitmap() {
     assert_eq!(bench.graph.nodes().len(), 6);
 }
 
+/// A source that cannot tell what it holds is read, and no error policy is asked; where the answer decides what is
+/// copied, the job fails with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn block_status_is_no_reading() {
+    let bench = Bench::new();
+    let (source, memory) = bench.node("s", Memory::new(MIB, 1)).await;
+    let (target, copy) = bench.node("t", Memory::new(MIB, 0)).await;
+    memory.fail_status.store(13, Ordering::SeqCst);
+    let mut backup = options("j", &source, &target, SyncMode::Full);
+    backup.on_source_error = OnError::Stop;
+    bench.prepare(backup.clone()).await.unwrap().start();
+    bench.ended("j").await;
+    assert_eq!(copy.content(), memory.content());
+    assert!(bench.take_log().contains("j:COMPLETED(1048576/1048576,ok)"));
+    backup.sync = SyncMode::Top;
+    bench.prepare(backup).await.unwrap().start();
+    bench.ended("j").await;
+    assert_eq!(
+        bench.take_log(),
+        "j:created j:running j:aborting j:COMPLETED(0/1048576,Permission denied) j:concluded j:null"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_and_resume_finishes_the_copy() {
     let bench = Bench::new();
@@ -497,6 +520,10 @@ async fn refusals_in_the_words_that_clients_know() {
     assert_eq!(
         text(&|o| o.perf.max_chunk = 1000).await,
         "Required max-chunk (1000) is less than backup cluster size (65536)"
+    );
+    assert_eq!(
+        text(&|o| o.perf.min_cluster_size = Some(u64::MAX)).await,
+        "min-cluster-size too large: 18446744073709551615 > 9223372036854775807"
     );
     assert_eq!(
         text(&|o| o.perf.min_cluster_size = Some(1000)).await,
