@@ -50,7 +50,8 @@ pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, CliError> {
         all.extend(addresses.iter().map(|found| SocketAddr::new(found.ip(), number)));
     }
     if all.is_empty() {
-        Err(fail("No address associated with hostname"))
+        // There are addresses, all of the family that is not wanted.
+        Err(fail("Address family for hostname not supported"))
     } else {
         Ok(all)
     }

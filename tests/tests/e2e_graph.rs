@@ -268,3 +268,115 @@ fn a_name_tells_that_the_header_names_another_backing_file() {
     client.ok("change-backing-file", change(base));
     assert_eq!(shown(&mut client), top);
 }
+
+/// What the job that makes an image ends with.
+fn created(client: &mut Qmp, options: &Value) -> String {
+    client.ok("blockdev-create", json!({"job-id": "c", "options": options}));
+    client.event("JOB_STATUS_CHANGE", |data| {
+        data["id"] == "c" && data["status"] == "concluded"
+    });
+    let jobs = client.ok("query-jobs", json!({}));
+    let error = jobs[0]["error"].as_str().unwrap_or_default().to_owned();
+    client.ok("job-dismiss", json!({"id": "c"}));
+    error
+}
+
+#[test]
+fn options_of_an_image_are_looked_at_before_its_node_is_used() {
+    let Some(daemon) = with_images() else { return };
+    let mut client = daemon.client();
+    let mut inline = file(&daemon, "a.qcow2");
+    inline["node-name"] = json!("f");
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "qcow2", "node-name": "a", "file": inline}),
+    );
+    let mut make = |node: &str, more: Value| {
+        let mut options = json!({"driver": "qcow2", "file": node, "size": 1 << 20});
+        for (name, value) in more.as_object().expect("an object") {
+            options[name] = value.clone();
+        }
+        created(&mut client, &options)
+    };
+    let whole = "Image size must be a multiple of 512 bytes";
+    assert_eq!(
+        make("none", json!({"size": 1})),
+        "Cannot find device='none' nor node-name='none'"
+    );
+    assert_eq!(
+        make("f", json!({"size": 1, "version": "v2", "data-file": "f"})),
+        whole
+    );
+    assert_eq!(
+        make("f", json!({"version": "v2", "data-file": "f"})),
+        "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+    );
+    assert_eq!(
+        make("f", json!({"version": "v2", "extended-l2": true})),
+        "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+    );
+    assert!(make("f", json!({})).starts_with("Permission conflict on node 'f': permissions 'write"));
+}
+
+#[test]
+fn faults_come_from_files_too() {
+    let Some(daemon) = with_images() else { return };
+    let mut client = daemon.client();
+    let config = daemon.folder().join("rules");
+    let config = config.to_str().expect("a plain path");
+    let image = daemon.folder().join("raw.img");
+    let options = json!({"driver": "blkdebug", "node-name": "d", "config": config,
+        "image": {"driver": "file", "filename": image}});
+    for (text, error) in [
+        ("event = \"read_aio\"\n", "no group defined"),
+        ("[warp]\n", "There is no option group 'warp'"),
+        (
+            "[inject-error]\nevent=\"read_aio\"\n",
+            "Invalid parameter 'event=\"read_aio\"'",
+        ),
+        (
+            "[inject-error]\nevent = \"read_aio\"\niotype = \"zap\"\n",
+            "invalid parameter value: zap",
+        ),
+        (
+            "[inject-error]\nevent = \"read_aio\"\nsector = \"18446744073709551616\"\n",
+            "Value '18446744073709551616' is too large for parameter 'sector'",
+        ),
+    ] {
+        std::fs::write(config, text).expect("a file of rules");
+        assert_eq!(client.fails("blockdev-add", options.clone()), error, "{text}");
+    }
+    std::fs::write(
+        config,
+        "[inject-error \"x\"]\nevent = \"read_aio\"\nerrno = \"0x5\"\nonce = \"yes\"\n",
+    )
+    .expect("a file of rules");
+    client.ok("blockdev-add", options);
+    // The newest is the image, which was opened for it.
+    let nodes = state(&mut client);
+    let name = nodes[1]["file"].as_str().expect("a name");
+    assert!(name.starts_with(&format!("blkdebug:{config}:")), "{name}");
+}
+
+#[test]
+fn who_cannot_resize_needs_a_whole_number_of_units() {
+    let Some(daemon) = with_images() else { return };
+    let mut client = daemon.client();
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "blkdebug", "node-name": "d", "align": 4096,
+            "image": {"driver": "null-co", "size": (1 << 20) + 512, "read-zeroes": true}}),
+    );
+    let path = daemon.folder().join("nbd.sock");
+    let mut export = json!({"type": "nbd", "id": "e", "node-name": "d", "writable": true});
+    let _ = client.call(
+        "nbd-server-start",
+        json!({"addr": {"type": "unix", "data": {"path": path}}}),
+    );
+    assert_eq!(
+        client.fails("block-export-add", export.clone()),
+        "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment"
+    );
+    export["writable"] = json!(false);
+    client.ok("block-export-add", export);
+}

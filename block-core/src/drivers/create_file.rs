@@ -74,8 +74,8 @@ fn create_now(options: &CreateFile) -> Result<()> {
             "Unsupported preallocation mode: metadata",
         )),
         _ if size > i64::MAX.unsigned_abs() => Err(BlockError::from_errno(
-            27,
-            "Could not resize file: File too large",
+            22,
+            "Could not resize file: Invalid argument",
         )),
         _ => {
             file.set_len(size)

@@ -32,7 +32,11 @@ impl Node {
     /// The same, by the node's options: they are copied once for each question, not for each part of the answer.
     fn plain_filename_by(self: &Arc<Self>, options: &NodeOptions) -> Option<String> {
         let strong = strong_options(&options.driver);
-        let given = options.given.iter().any(|(name, _)| listed(strong, name));
+        // A file with rules has its place in the short form.
+        let given = options
+            .given
+            .iter()
+            .any(|(name, _)| listed(strong, name) && name != "config");
         // A format's file must be a protocol's: formats on formats are told in full.
         let below = || {
             let node = self.child("file")?.node();
@@ -58,9 +62,10 @@ impl Node {
             DriverOptions::CopyBeforeWrite(_) | DriverOptions::SnapshotAccess { .. } => {
                 self.child("file")?.node().plain_filename()
             }
-            DriverOptions::Blkdebug(_) => {
+            DriverOptions::Blkdebug(blkdebug) => {
                 let image = self.child("image")?.node().plain_filename()?;
-                Some(format!("blkdebug::{image}"))
+                let config = blkdebug.config.as_deref().unwrap_or_default();
+                Some(format!("blkdebug:{config}:{image}"))
             }
             DriverOptions::NullCo(_)
             | DriverOptions::NullAio(_)

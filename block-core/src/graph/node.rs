@@ -216,6 +216,11 @@ impl Node {
         self.driver.length().next_multiple_of(SECTOR_BYTES)
     }
 
+    /// Whether the length is a whole number of the units in which requests are made.
+    pub(super) fn is_length_aligned(&self) -> bool {
+        self.length().is_multiple_of(self.alignment())
+    }
+
     fn alignment(&self) -> u64 {
         self.alignment.load(Ordering::Relaxed)
     }

@@ -225,6 +225,16 @@ fn work_out(start: &[Arc<Node>], writable: &dyn Fn(&Arc<Node>) -> bool, keep: bo
             };
             return Err(BlockError::new(ErrorKind::ReadOnly, text));
         }
+        if perm.intersects(Perm::WRITE | Perm::WRITE_UNCHANGED)
+            && !perm.contains(Perm::RESIZE)
+            && !node.is_length_aligned()
+        {
+            // Its last request would be rounded up to beyond the end.
+            return Err(BlockError::new(
+                ErrorKind::Permission,
+                "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment",
+            ));
+        }
         let needs = Needs {
             writable,
             has_parents: !node.parents().is_empty(),

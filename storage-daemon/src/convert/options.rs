@@ -362,9 +362,11 @@ pub fn nbd_address(address: schema::SocketAddress) -> Result<NbdAddress, Error> 
             host: inet.base.host,
             port: inet.base.port,
         }),
-        schema::SocketAddress::Vsock(_) | schema::SocketAddress::Fd(_) => Err(Error::generic(
+        schema::SocketAddress::Vsock(_) => Err(Error::generic(
             "Only 'inet' and 'unix' sockets are supported here",
         )),
+        // No client can pass one.
+        schema::SocketAddress::Fd(_) => Err(Error::generic("only QEMU supports file descriptor passing")),
     }
 }
 

@@ -46,14 +46,14 @@ pub fn read(path: &str) -> Result<Rules> {
 fn parse(text: &str) -> Result<Rules> {
     let mut rules = Rules::default();
     let mut section: Option<(Kind, Vec<(&str, &str)>)> = None;
-    for line in text.lines() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+    // With the ends of lines: what is not closed goes up to and with them.
+    for line in text.split_inclusive('\n') {
+        if line == "\n" || line.starts_with('#') {
             continue;
         }
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = section_name(line) {
             finish(section.take(), &mut rules)?;
-            let kind = match name.trim() {
+            let kind = match name {
                 "inject-error" => Kind::InjectError,
                 "set-state" => Kind::SetState,
                 other => return Err(invalid(format!("There is no option group '{other}'"))),
@@ -61,21 +61,46 @@ fn parse(text: &str) -> Result<Rules> {
             section = Some((kind, Vec::new()));
             continue;
         }
-        let Some((_, members)) = &mut section else {
-            return Err(invalid("no group defined"));
-        };
-        let (name, value) = line
-            .split_once('=')
-            .map(|(name, value)| (name.trim(), value.trim()))
-            .ok_or_else(|| invalid("parse error"))?;
-        let value = value
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .ok_or_else(|| invalid("parse error"))?;
-        members.push((name, value));
+        let member = member(line).ok_or_else(|| invalid("parse error"))?;
+        match &mut section {
+            Some((_, members)) => members.push(member),
+            None => return Err(invalid("no group defined")),
+        }
     }
     finish(section, &mut rules)?;
     Ok(rules)
+}
+
+/// The name in brackets; with an id in quotes behind it, the id does not matter.
+fn section_name(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix('[')?;
+    if let Some((name, id)) = rest.split_once(char::is_whitespace)
+        && let Some(id) = id.trim_start().strip_prefix('"')
+        && !id.is_empty()
+        && !id.starts_with('"')
+    {
+        return Some(name);
+    }
+    let name = rest.split(']').next().unwrap_or(rest);
+    (!name.is_empty()).then_some(name)
+}
+
+/// Name and value of a line `name = "value"`. Files are read leniently, as they always were: the name goes up to the
+/// next blank, and what is no value behind it is none.
+fn member(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim_start();
+    let end = line.find(char::is_whitespace).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    if name.is_empty() {
+        return None;
+    }
+    let value = rest
+        .trim_start()
+        .strip_prefix('=')
+        .and_then(|rest| rest.trim_start().strip_prefix('"'))
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or_default();
+    Some((name, value))
 }
 
 /// Makes a rule of a section's lines.
@@ -108,13 +133,11 @@ fn finish(section: Option<(Kind, Vec<(&str, &str)>)>, rules: &mut Rules) -> Resu
     };
     let number = |name: &str, default: i64| match text(name) {
         None => Ok(default),
-        Some(value) => value
-            .parse()
-            .map_err(|_| invalid(format!("Parameter '{name}' expects a number"))),
+        Some(value) => number(name, value),
     };
     let switch = |name: &str| match text(name) {
-        None | Some("off") => Ok(false),
-        Some("on") => Ok(true),
+        None | Some("off" | "no" | "false" | "n") => Ok(false),
+        Some("on" | "yes" | "true" | "y") => Ok(true),
         Some(_) => Err(invalid(format!("Parameter '{name}' expects 'on' or 'off'"))),
     };
     let event = match text("event") {
@@ -142,6 +165,28 @@ fn finish(section: Option<(Kind, Vec<(&str, &str)>)>, rules: &mut Rules) -> Resu
         }),
     }
     Ok(())
+}
+
+/// A number as C reads it: decimal, `0x...` or `0...`, of 64 bits with or without a sign.
+fn number(name: &str, value: &str) -> Result<i64> {
+    let no_number = || invalid(format!("Parameter '{name}' expects a number"));
+    let text = value.trim_start();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(digits) => (16, digits),
+        None if digits.len() > 1 && digits.starts_with('0') => (8, digits),
+        None => (10, digits),
+    };
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(no_number());
+    }
+    let number = u64::from_str_radix(digits, radix)
+        .map_err(|_| invalid(format!("Value '{value}' is too large for parameter '{name}'")))?
+        .cast_signed();
+    Ok(if negative { number.wrapping_neg() } else { number })
 }
 
 #[cfg(test)]
@@ -173,7 +218,11 @@ mod tests {
             ),
             ("event = \"read_aio\"\n", "no group defined"),
             ("\0\0", "no group defined"),
-            ("[inject-error]\n\0\0", "parse error"),
+            ("[inject-error]\n  \n", "parse error"),
+            (
+                "[inject-error]\nevent=\"read_aio\"\n",
+                "Invalid parameter 'event=\"read_aio\"'",
+            ),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message);
         }

@@ -209,7 +209,7 @@ impl Kind {
             _ => {
                 return Err(BlockError::new(
                     ErrorKind::Invalid,
-                    format!("Invalid parameter '{name}'"),
+                    format!("invalid parameter value: {name}"),
                 ));
             }
         })

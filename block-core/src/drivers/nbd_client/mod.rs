@@ -94,7 +94,23 @@ impl Endpoint {
             ),
             NbdAddress::Inet { host, port } => {
                 let place = format!("{host}:{port}");
-                let stream = tokio::net::TcpStream::connect(&place)
+                let unresolved = |why: &str| {
+                    BlockError::new(
+                        ErrorKind::Io,
+                        format!("address resolution failed for {place}: {why}"),
+                    )
+                };
+                let number: u16 = port
+                    .parse()
+                    .map_err(|_| unresolved("Servname not supported for ai_socktype"))?;
+                let found = tokio::net::lookup_host((host.as_str(), number))
+                    .await
+                    .map_err(|error| {
+                        let why = error.to_string();
+                        unresolved(why.trim_start_matches("failed to lookup address information: "))
+                    })?
+                    .collect::<Vec<_>>();
+                let stream = tokio::net::TcpStream::connect(found.as_slice())
                     .await
                     .map_err(|error| failed(&place, error))?;
                 stream.set_nodelay(true)?;

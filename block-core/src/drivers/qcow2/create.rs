@@ -6,6 +6,7 @@ use super::header::{Compression, Header, NewHeader};
 use super::storage::Storage;
 use super::{BlockError, ErrorKind, OpenOptions, Qcow2, Result, refcount};
 use crate::driver::{Driver, Preallocation, WriteFlags};
+use crate::types::MAX_LENGTH_BYTES;
 
 /// What a new image is to be.
 #[derive(Debug, Clone)]
@@ -51,7 +52,8 @@ fn invalid(message: impl Into<String>) -> BlockError {
 }
 
 impl CreateOptions {
-    fn check(&self) -> Result<()> {
+    /// Whether the options go together.
+    pub fn check(&self) -> Result<()> {
         let v3 = self.version >= 3;
         if !self.size.is_multiple_of(512) {
             return Err(invalid("Image size must be a multiple of 512 bytes"));
@@ -138,7 +140,14 @@ pub async fn create(file: Arc<dyn Storage>, options: &CreateOptions) -> Result<(
         .map_err(|error| error.context("Could not write qcow2 header"))?;
     file.flush().await?;
     let image = Qcow2::open(file, OpenOptions::default()).await?;
-    let grown = image.truncate(options.size, options.preallocation).await;
+    let grown = if options.size > MAX_LENGTH_BYTES {
+        Err(invalid(format!(
+            "offset({}) exceeds maximum({MAX_LENGTH_BYTES})",
+            options.size
+        )))
+    } else {
+        image.truncate(options.size, options.preallocation).await
+    };
     let closed = image.close().await;
     grown
         .map_err(|error| error.context("Could not resize image"))

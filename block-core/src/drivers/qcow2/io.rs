@@ -334,6 +334,7 @@ impl Qcow2 {
     pub(super) async fn take(&self, count: u64) -> Result<Taken<'_>> {
         let mut cursor = 0;
         self.file.event("cluster_alloc");
+        self.file.event("refblock_alloc");
         let (first, fresh) = self.step(|meta| meta.take_exact(count, &mut cursor)).await?;
         Ok(Taken {
             image: self,
@@ -596,6 +597,7 @@ impl Qcow2 {
                 }
                 Place::New { allocation, len } => {
                     self.file.event("cluster_alloc");
+                    self.file.event("refblock_alloc");
                     let hold = Hold::new(self, allocation);
                     let (data, after) = rest.split_at(to_usize(len)?);
                     self.fill_new(hold.get()?, at, data, flags).await?;
@@ -626,6 +628,9 @@ impl Qcow2 {
             head > 0 && !allocation.head_zero,
             tail > 0 && !allocation.tail_zero,
         );
+        if (head > 0 || tail > 0) && !read_head && !read_tail {
+            self.file.event("cluster_alloc_space");
+        }
         let silent = allocation.fresh || (head == 0 && tail == 0);
         if !read_head && !read_tail && silent {
             if (head > 0 || tail > 0) && self.file.wants_space() {

@@ -371,6 +371,7 @@ async fn load_tables(file: &dyn Storage, meta: &mut Meta) -> Result<()> {
     meta.l1 = decode_table(&l1);
     let reftable_bytes = u64::from(header.reftable_clusters) << header.cluster_bits;
     let mut reftable = vec![0u8; to_usize(reftable_bytes)?];
+    file.event("reftable_load");
     file.read(header.reftable_offset, &mut reftable)
         .await
         .map_err(|error| error.context("Could not initialize refcount handling"))?;

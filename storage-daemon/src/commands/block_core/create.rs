@@ -37,7 +37,6 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
         BlockdevCreateOptions::Qcow2(options) => {
             let reference = node_reference(options.file.clone())?;
             daemon.jobs.create_image(&args.job_id, async move {
-                let options = qcow2_options(&options)?;
                 match reference {
                     NodeRef::Name(name) => {
                         let node = graph.find(name.as_str()).ok_or_else(|| {
@@ -46,11 +45,14 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
                                 format!("Cannot find device='{name}' nor node-name='{name}'"),
                             )
                         })?;
-                        write_qcow2(&graph, &node, &options).await
+                        write_qcow2(&graph, &node, &qcow2_options(&options)?).await
                     }
                     NodeRef::Options(node) => {
                         let node = graph.open_temporary(*node).await?;
-                        let result = write_qcow2(&graph, &node, &options).await;
+                        let result = match qcow2_options(&options) {
+                            Ok(options) => write_qcow2(&graph, &node, &options).await,
+                            Err(error) => Err(error),
+                        };
                         graph.close_if_unused(node).await;
                         result
                     }
@@ -62,42 +64,21 @@ pub(super) async fn create(daemon: &Daemon, args: schema::BlockdevCreate) -> Res
     .map_err(generic)
 }
 
+/// What an image is made of. What is wrong in itself is told before what this program does not offer.
 fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, BlockError> {
-    let unsupported = |text: &str| Err(BlockError::new(ErrorKind::Unsupported, text));
-    if options.encrypt.is_some() {
-        return unsupported("Encrypted qcow2 images are not supported");
-    }
-    if options.data_file_raw == Some(true) && options.data_file.is_none() {
-        return unsupported("data-file-raw requires data-file");
-    }
-    if options.data_file.is_some() {
-        return unsupported("External data files are not supported");
-    }
-    if options.extended_l2 == Some(true) {
-        let cluster = options
-            .cluster_size
-            .unwrap_or(CreateOptions::default().cluster_bytes);
-        if cluster < 16 << 10 {
-            return unsupported(
-                "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
-            );
-        }
-        return unsupported("Extended L2 entries are not supported");
-    }
     let defaults = CreateOptions::default();
-    let cluster_bytes = options.cluster_size.unwrap_or(defaults.cluster_bytes);
     // No width is negative: it is refused as any other that does not exist.
     let refcount_bits = options
         .refcount_bits
         .map_or(defaults.refcount_bits, |bits| u64::try_from(bits).unwrap_or(0));
-    Ok(CreateOptions {
+    let created = CreateOptions {
         size: options.size,
         version: if options.version == Some(schema::BlockdevQcow2Version::V2) {
             2
         } else {
             3
         },
-        cluster_bytes,
+        cluster_bytes: options.cluster_size.unwrap_or(defaults.cluster_bytes),
         refcount_bits,
         backing_file: options.backing_file.clone(),
         backing_format: options.backing_fmt.map(|format| format.as_str().to_owned()),
@@ -107,7 +88,38 @@ fn qcow2_options(options: &BlockdevCreateOptionsQcow2) -> Result<CreateOptions, 
             Some(schema::Qcow2CompressionType::Zstd) => qcow2::Compression::Zstd,
             Some(schema::Qcow2CompressionType::Zlib) | None => qcow2::Compression::Zlib,
         },
-    })
+    };
+    created.check()?;
+    match refusal(options, &created) {
+        Some(text) => Err(BlockError::new(ErrorKind::Unsupported, text)),
+        None => Ok(created),
+    }
+}
+
+fn refusal(options: &BlockdevCreateOptionsQcow2, created: &CreateOptions) -> Option<&'static str> {
+    if options.data_file.is_some() {
+        return Some(if created.version < 3 {
+            "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        } else {
+            "External data files are not supported"
+        });
+    }
+    if options.data_file_raw == Some(true) {
+        return Some("data-file-raw requires data-file");
+    }
+    if options.extended_l2 == Some(true) {
+        return Some(if created.version < 3 {
+            "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        } else if created.cluster_bytes < 16 << 10 {
+            "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes"
+        } else {
+            "Extended L2 entries are not supported"
+        });
+    }
+    options
+        .encrypt
+        .is_some()
+        .then_some("Encrypted qcow2 images are not supported")
 }
 
 /// Writes an empty qcow2 image to a node.
