@@ -5,16 +5,17 @@
 use crate::audit::AuditLog;
 use crate::dispatch::CommandTable;
 use crate::event::EventHub;
+use crate::introspect;
 use crate::listen::{Accepted, Listener};
 use crate::output::Total;
 use crate::peer::Peer;
-use crate::policy::Policy;
+use crate::policy::{Policy, Special};
 use crate::scanner::Limits;
 use crate::service::Service;
 use crate::session::{Session, Stream};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -106,7 +107,9 @@ pub(crate) struct Shared {
     pub(crate) service: Service,
     pub(crate) hub: Arc<EventHub>,
     pub(crate) greeting: Bytes,
-    pub(crate) introspection: Bytes,
+    introspection: Bytes,
+    /// The same without what is deprecated in it; made when the first client asks whose policy hides that.
+    modern_introspection: OnceLock<Bytes>,
     pub(crate) limits: ServerLimits,
     pub(crate) audit: Option<AuditLog>,
     pub(crate) stop: Stop,
@@ -119,6 +122,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The return value of `query-qmp-schema` under a policy.
+    pub(crate) fn introspection(&self, policy: Policy) -> Bytes {
+        if policy.hides(Special::DEPRECATED) {
+            let modern = || Bytes::from(introspect::without_deprecated(&self.introspection));
+            self.modern_introspection.get_or_init(modern).clone()
+        } else {
+            self.introspection.clone()
+        }
+    }
+
     pub(crate) fn session_ended(&self) {
         if self.sessions.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.deserted.notify_waiters();
@@ -196,6 +209,7 @@ impl ServerBuilder {
                 hub: self.hub,
                 greeting: Bytes::from(greeting),
                 introspection: self.introspection,
+                modern_introspection: OnceLock::new(),
                 limits: self.limits,
                 audit: self.audit,
                 stop: self.stop,

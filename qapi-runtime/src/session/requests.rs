@@ -258,7 +258,7 @@ impl Requests {
                 Reply::Encoded(names)
             }),
             Target::Schema => service::no_arguments(request.arguments)
-                .map(|()| Reply::Shared(self.shared.introspection.clone())),
+                .map(|()| Reply::Shared(self.shared.introspection(self.policy))),
             Target::Capabilities => self.negotiate(request.arguments),
         };
         let negotiated = command.target == Target::Capabilities && outcome.is_ok();

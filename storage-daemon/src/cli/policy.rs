@@ -28,8 +28,8 @@ pub fn apply(policy: &mut Policy, text: &str) -> Result<(), CliError> {
 fn input(key: &str, value: &str) -> Result<InputPolicy, CliError> {
     match value {
         "accept" => Ok(InputPolicy::Accept),
-        // A daemon with guests' disks open does not crash on request: the input is refused all the same.
-        "reject" | "crash" => Ok(InputPolicy::Reject),
+        "reject" => Ok(InputPolicy::Reject),
+        "crash" => Ok(InputPolicy::Crash),
         _ => Err(refused(key, value)),
     }
 }
@@ -57,6 +57,8 @@ mod tests {
         assert_eq!(policy.deprecated_input, InputPolicy::Reject);
         assert_eq!(policy.unstable_output, OutputPolicy::Hide);
         assert_eq!(policy.unstable_input, InputPolicy::Accept);
+        apply(&mut policy, "unstable-input=crash").unwrap();
+        assert_eq!(policy.unstable_input, InputPolicy::Crash);
         for (text, message) in [
             (
                 "deprecated-input=hide",
