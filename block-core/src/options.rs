@@ -474,6 +474,13 @@ pub struct NbdOptions {
 pub enum NbdAddress {
     /// A unix socket.
     Unix(String),
+    /// A unix socket without a file.
+    AbstractUnix {
+        /// Its name.
+        name: String,
+        /// Nothing but the name belongs to the address.
+        tight: bool,
+    },
     /// Host and port.
     Inet {
         /// Host name or address.

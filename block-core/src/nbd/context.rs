@@ -55,15 +55,15 @@ impl Context {
     }
 
     /// Whether a query names this context. `listing` lets a query end after a namespace and give all in it.
-    pub fn matches(&self, export: &Export, query: &str, listing: bool) -> bool {
-        if self.name(export) == query {
+    pub fn matches(&self, export: &Export, query: &[u8], listing: bool) -> bool {
+        if self.name(export).as_bytes() == query {
             return true;
         }
         listing
             && match self {
-                Self::Allocation => query == "base:",
-                Self::AllocationDepth => query == "qemu:",
-                Self::DirtyBitmap(_) => query == "qemu:" || query == "qemu:dirty-bitmap:",
+                Self::Allocation => query == b"base:",
+                Self::AllocationDepth => query == b"qemu:",
+                Self::DirtyBitmap(_) => query == b"qemu:" || query == b"qemu:dirty-bitmap:",
             }
     }
 

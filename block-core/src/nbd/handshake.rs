@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Stream;
 use super::context::Context;
 use super::export::{Client, Export};
-use super::proto::{self, Cursor, ReplyMode, handshake, info, option, reply};
+use super::proto::{self, Cursor, Malformed, ReplyMode, handshake, info, option, reply};
 use super::server::Server;
 
 /// What a client and the server agreed on.
@@ -23,6 +23,8 @@ struct Negotiation<'a> {
     server: &'a Arc<Server>,
     stream: Box<dyn Stream>,
     no_zeroes: bool,
+    /// The client knows the fixed form of the negotiation, in which options can be refused.
+    fixed: bool,
     /// TLS is in force.
     secure: bool,
     mode: ReplyMode,
@@ -55,6 +57,7 @@ pub(super) async fn negotiate(
     let mut negotiation = Negotiation {
         server,
         stream,
+        fixed: flags & u32::from(handshake::FIXED_NEWSTYLE) != 0,
         no_zeroes: flags & u32::from(handshake::NO_ZEROES) != 0,
         secure: false,
         mode: ReplyMode::Simple,
@@ -100,14 +103,25 @@ impl Negotiation<'_> {
         {
             return Err(invalid("option too long"));
         }
-        if len > proto::MAX_OPTION_BYTES {
-            self.skip(len).await?;
-            self.reply(option, reply::ERR_TOO_BIG, b"option payload is too long")
-                .await?;
-            return Ok(Next::More);
+        if !self.fixed && option != option::EXPORT_NAME {
+            return Err(invalid("a client of the old negotiation sent an option"));
         }
-        let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
+        // Nobody needs so much data; what is left of it serves to say what is wrong.
+        let kept = len.min(proto::MAX_OPTION_BYTES);
+        let mut data = vec![0; usize::try_from(kept).unwrap_or(0)];
         self.stream.read_exact(&mut data).await?;
+        if len > kept {
+            self.skip(len - kept).await?;
+            let takes_data = matches!(
+                option,
+                option::INFO | option::GO | option::LIST_META_CONTEXT | option::SET_META_CONTEXT
+            );
+            if takes_data {
+                return self
+                    .refuse(option, reply::ERR_TOO_BIG, b"option payload is too long")
+                    .await;
+            }
+        }
         if self.server.config().tls.is_some() && !self.secure {
             return self.before_tls(option, &data).await;
         }
@@ -119,9 +133,10 @@ impl Negotiation<'_> {
             }
             option::LIST => self.list(&data).await,
             option::STARTTLS => {
-                let (kind, text): (_, &[u8]) = if !data.is_empty() {
-                    (reply::ERR_INVALID, b"option 'starttls' has unexpected length")
-                } else if self.secure {
+                if !data.is_empty() {
+                    return self.malformed(option, Malformed::Trailing).await;
+                }
+                let (kind, text): (_, &[u8]) = if self.secure {
                     (reply::ERR_INVALID, b"TLS already enabled")
                 } else {
                     (reply::ERR_POLICY, b"TLS not configured")
@@ -133,7 +148,7 @@ impl Negotiation<'_> {
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => self.meta(option, &data).await,
             option::EXTENDED_HEADERS => self.extended(&data).await,
             other => {
-                let text = format!("Unsupported option {other}");
+                let text = format!("Unsupported option {other} ({})", proto::option_name(other));
                 self.refuse(option, reply::ERR_UNSUP, text.as_bytes()).await
             }
         }
@@ -165,6 +180,20 @@ impl Negotiation<'_> {
         Ok(Next::More)
     }
 
+    async fn malformed(&mut self, option: u32, why: Malformed) -> io::Result<Next> {
+        self.refuse(option, reply::ERR_INVALID, why.text(option).as_bytes())
+            .await
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
+        self.server.find(std::str::from_utf8(name).ok()?)
+    }
+
+    async fn not_present(&mut self, option: u32, name: &[u8]) -> io::Result<Next> {
+        let text = format!("export '{}' not present", String::from_utf8_lossy(name));
+        self.refuse(option, reply::ERR_UNKNOWN, text.as_bytes()).await
+    }
+
     async fn before_tls(&mut self, option: u32, data: &[u8]) -> io::Result<Next> {
         match option {
             option::STARTTLS if data.is_empty() => {
@@ -181,14 +210,7 @@ impl Negotiation<'_> {
                 self.contexts = None;
                 Ok(Next::More)
             }
-            option::STARTTLS => {
-                self.refuse(
-                    option,
-                    reply::ERR_INVALID,
-                    b"option 'starttls' has unexpected length",
-                )
-                .await
-            }
+            option::STARTTLS => self.malformed(option, Malformed::Trailing).await,
             option::ABORT => {
                 self.reply(option, reply::ACK, b"").await?;
                 Ok(Next::Leave)
@@ -225,13 +247,7 @@ impl Negotiation<'_> {
 
     async fn list(&mut self, data: &[u8]) -> io::Result<Next> {
         if !data.is_empty() {
-            return self
-                .refuse(
-                    option::LIST,
-                    reply::ERR_INVALID,
-                    b"option 'list' has unexpected length",
-                )
-                .await;
+            return self.malformed(option::LIST, Malformed::Trailing).await;
         }
         let mut out = Vec::new();
         for export in self.server.exports() {
@@ -248,14 +264,12 @@ impl Negotiation<'_> {
     }
 
     async fn info(&mut self, option: u32, data: &[u8]) -> io::Result<Next> {
-        let Some(request) = proto::parse_info(data) else {
-            return self
-                .refuse(option, reply::ERR_INVALID, b"malformed request")
-                .await;
+        let request = match proto::parse_info(data) {
+            Ok(request) => request,
+            Err(why) => return self.malformed(option, why).await,
         };
-        let Some(export) = self.server.find(request.name) else {
-            let text = format!("export '{}' not present", request.name);
-            return self.refuse(option, reply::ERR_UNKNOWN, text.as_bytes()).await;
+        let Some(export) = self.find(request.name) else {
+            return self.not_present(option, request.name).await;
         };
         let mut out = Vec::new();
         let mut piece = |kind: u16, data: &[u8]| {
@@ -305,9 +319,7 @@ impl Negotiation<'_> {
     async fn structured(&mut self, data: &[u8]) -> io::Result<Next> {
         let option = option::STRUCTURED_REPLY;
         if !data.is_empty() {
-            return self
-                .refuse(option, reply::ERR_INVALID, b"option has unexpected length")
-                .await;
+            return self.malformed(option, Malformed::Trailing).await;
         }
         match self.mode {
             ReplyMode::Extended => {
@@ -333,9 +345,7 @@ impl Negotiation<'_> {
     async fn extended(&mut self, data: &[u8]) -> io::Result<Next> {
         let option = option::EXTENDED_HEADERS;
         if !data.is_empty() {
-            return self
-                .refuse(option, reply::ERR_INVALID, b"option has unexpected length")
-                .await;
+            return self.malformed(option, Malformed::Trailing).await;
         }
         if self.mode == ReplyMode::Extended {
             return self
@@ -356,16 +366,18 @@ impl Negotiation<'_> {
         if setting {
             self.contexts = None;
         }
-        let Some(request) = proto::parse_contexts(data) else {
-            return self
-                .refuse(option, reply::ERR_INVALID, b"malformed request")
-                .await;
+        let request = match proto::parse_contexts(data) {
+            Ok(request) => request,
+            Err(why) => return self.malformed(option, why).await,
         };
-        let Some(export) = self.server.find(request.name) else {
-            let text = format!("export '{}' not present", request.name);
-            return self.refuse(option, reply::ERR_UNKNOWN, text.as_bytes()).await;
+        let Some(export) = self.find(request.name) else {
+            return self.not_present(option, request.name).await;
         };
-        let chosen = choose(&export, &request.queries, !setting);
+        let queries = match request.queries {
+            Ok(queries) => queries,
+            Err(why) => return self.malformed(option, why).await,
+        };
+        let chosen = choose(&export, &queries, !setting);
         let mut out = Vec::new();
         for context in &chosen {
             // The id is reserved (zero) while listing.
@@ -383,7 +395,7 @@ impl Negotiation<'_> {
     }
 }
 
-fn choose(export: &Export, queries: &[&str], listing: bool) -> Vec<Context> {
+fn choose(export: &Export, queries: &[&[u8]], listing: bool) -> Vec<Context> {
     let mut all = Context::all(export);
     // A list request without queries asks for everything.
     if !(listing && queries.is_empty()) {

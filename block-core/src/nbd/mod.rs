@@ -6,6 +6,7 @@
 mod context;
 mod export;
 mod handshake;
+mod lookout;
 pub mod proto;
 mod server;
 mod session;

@@ -6,6 +6,8 @@
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
 /// Second: `IHAVEOPT`; also starts every option of a client.
 pub const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
+/// Second, from servers that know no options.
+pub const OLD_MAGIC: u64 = 0x0000_4202_8186_1253;
 /// Starts every reply to an option.
 pub const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// Starts a compact request.
@@ -79,12 +81,16 @@ pub mod reply {
     pub const ERR_POLICY: u32 = 2 | 1 << 31;
     /// Not understood.
     pub const ERR_INVALID: u32 = 3 | 1 << 31;
+    /// Not possible here.
+    pub const ERR_PLATFORM: u32 = 4 | 1 << 31;
     /// TLS first.
     pub const ERR_TLS_REQD: u32 = 5 | 1 << 31;
     /// No such export.
     pub const ERR_UNKNOWN: u32 = 6 | 1 << 31;
     /// The server goes away.
     pub const ERR_SHUTDOWN: u32 = 7 | 1 << 31;
+    /// The client must ask for block sizes.
+    pub const ERR_BLOCK_SIZE_REQD: u32 = 8 | 1 << 31;
     /// Too long.
     pub const ERR_TOO_BIG: u32 = 9 | 1 << 31;
     /// Extended headers are in force already.
@@ -258,7 +264,14 @@ pub fn parse_status_payload(payload: &[u8]) -> Option<(u64, Vec<u32>)> {
 
 /// The stream does not hold a request where one must be: nothing after it can be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadMagic(pub u32);
+pub struct BadMagic {
+    /// What stands there.
+    pub got: u32,
+    /// What should.
+    pub expected: u32,
+    /// What would be the request, for the answer.
+    pub request: Request,
+}
 
 impl Request {
     /// Reads a request's header from the start of `bytes`; `None` when more bytes are needed.
@@ -267,15 +280,11 @@ impl Request {
         let Some(magic) = cursor.u32() else {
             return Ok(None);
         };
-        if magic
-            != (if extended {
-                EXTENDED_REQUEST_MAGIC
-            } else {
-                REQUEST_MAGIC
-            })
-        {
-            return Err(BadMagic(magic));
-        }
+        let expected = if extended {
+            EXTENDED_REQUEST_MAGIC
+        } else {
+            REQUEST_MAGIC
+        };
         let size = if extended {
             EXTENDED_REQUEST_BYTES
         } else {
@@ -297,7 +306,15 @@ impl Request {
                 len,
             })
         })();
-        Ok(request.map(|request| (request, size)))
+        match request {
+            None => Ok(None),
+            Some(request) if magic == expected => Ok(Some((request, size))),
+            Some(request) => Err(BadMagic {
+                got: magic,
+                expected,
+                request,
+            }),
+        }
     }
 
     /// Appends the request as it goes over the wire.
@@ -572,12 +589,81 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A string with its length in 32 bits before it.
-    pub fn string(&mut self) -> Option<&'a str> {
-        let len = usize::try_from(self.u32()?)
-            .ok()
-            .filter(|len| *len <= MAX_STRING_BYTES)?;
-        std::str::from_utf8(self.take(len)?).ok()
+    /// Bytes with their length in 32 bits before them.
+    fn counted(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        self.take(len)
+    }
+
+    /// The name of an export, its length before it.
+    fn name(&mut self) -> Result<&'a [u8], Malformed> {
+        let mut ahead = *self;
+        let len = ahead.u32().ok_or(Malformed::Lengths)?;
+        if usize::try_from(len).is_ok_and(|len| len > MAX_STRING_BYTES) {
+            return Err(Malformed::LongName(len));
+        }
+        self.counted().ok_or(Malformed::Lengths)
+    }
+}
+
+/// Why the data of an option cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// A length in it leads beyond its end.
+    Lengths,
+    /// The name of the export is too long.
+    LongName(u32),
+    /// There is more of it than it should have.
+    Trailing,
+}
+
+impl Malformed {
+    /// What the client is told.
+    pub fn text(self, option: u32) -> String {
+        let option = option_name(option);
+        match self {
+            Self::Lengths => format!("Inconsistent lengths in option {option}"),
+            Self::LongName(len) => format!("Invalid name length: {len}"),
+            Self::Trailing => format!("option '{option}' has unexpected length"),
+        }
+    }
+}
+
+/// The name of an option in messages.
+pub fn option_name(option: u32) -> &'static str {
+    match option {
+        option::EXPORT_NAME => "export name",
+        option::ABORT => "abort",
+        option::LIST => "list",
+        option::STARTTLS => "starttls",
+        option::INFO => "info",
+        option::GO => "go",
+        option::STRUCTURED_REPLY => "structured reply",
+        option::LIST_META_CONTEXT => "list meta context",
+        option::SET_META_CONTEXT => "set meta context",
+        option::EXTENDED_HEADERS => "extended headers",
+        _ => "<unknown>",
+    }
+}
+
+/// The name of a reply in messages.
+pub fn reply_name(reply: u32) -> &'static str {
+    match reply {
+        reply::ACK => "ack",
+        reply::SERVER => "server",
+        reply::INFO => "info",
+        reply::META_CONTEXT => "meta context",
+        reply::ERR_UNSUP => "unsupported",
+        reply::ERR_POLICY => "denied by policy",
+        reply::ERR_INVALID => "invalid",
+        reply::ERR_PLATFORM => "platform lacks support",
+        reply::ERR_TLS_REQD => "TLS required",
+        reply::ERR_UNKNOWN => "export unknown",
+        reply::ERR_SHUTDOWN => "server shutting down",
+        reply::ERR_BLOCK_SIZE_REQD => "block size required",
+        reply::ERR_TOO_BIG => "option payload too big",
+        reply::ERR_EXT_HEADER_REQD => "extended headers required",
+        _ => "<unknown>",
     }
 }
 
@@ -585,40 +671,56 @@ impl<'a> Cursor<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct InfoRequest<'a> {
     /// The export; empty is the default one.
-    pub name: &'a str,
+    pub name: &'a [u8],
     /// Kinds of information.
     pub kinds: Vec<u16>,
 }
 
 /// Reads the data of INFO and GO.
-pub fn parse_info(data: &[u8]) -> Option<InfoRequest<'_>> {
+pub fn parse_info(data: &[u8]) -> Result<InfoRequest<'_>, Malformed> {
     let mut cursor = Cursor(data);
-    let name = cursor.string()?;
-    let count = cursor.u16()?;
-    let kinds = (0..count).map(|_| cursor.u16()).collect::<Option<Vec<_>>>()?;
-    cursor.0.is_empty().then_some(InfoRequest { name, kinds })
+    let name = cursor.name()?;
+    let count = cursor.u16().ok_or(Malformed::Lengths)?;
+    let kinds = (0..count).map(|_| cursor.u16()).collect::<Option<Vec<_>>>();
+    let kinds = kinds.ok_or(Malformed::Lengths)?;
+    if cursor.0.is_empty() {
+        Ok(InfoRequest { name, kinds })
+    } else {
+        Err(Malformed::Trailing)
+    }
 }
 
 /// What LIST_META_CONTEXT and SET_META_CONTEXT ask.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ContextRequest<'a> {
     /// The export.
-    pub name: &'a str,
-    /// Queries, such as `base:allocation` or `qemu:`.
-    pub queries: Vec<&'a str>,
+    pub name: &'a [u8],
+    /// Queries, such as `base:allocation` or `qemu:`, or why there are none. That an export is not there is told first.
+    pub queries: Result<Vec<&'a [u8]>, Malformed>,
 }
 
 /// Reads the data of the metadata context options.
-pub fn parse_contexts(data: &[u8]) -> Option<ContextRequest<'_>> {
+pub fn parse_contexts(data: &[u8]) -> Result<ContextRequest<'_>, Malformed> {
     let mut cursor = Cursor(data);
-    let name = cursor.string()?;
-    let count = cursor.u32()?;
-    // Every query takes at least four bytes, so that the count cannot make us allocate more than was sent.
-    if u64::from(count) * 4 > cursor.0.len() as u64 {
-        return None;
-    }
-    let queries = (0..count).map(|_| cursor.string()).collect::<Option<Vec<_>>>()?;
-    cursor.0.is_empty().then_some(ContextRequest { name, queries })
+    let name = cursor.name()?;
+    let mut queries = || {
+        let count = cursor.u32().ok_or(Malformed::Lengths)?;
+        // Every query takes at least four bytes, so that the count cannot make us allocate more than was sent.
+        if u64::from(count) * 4 > cursor.0.len() as u64 {
+            return Err(Malformed::Lengths);
+        }
+        let queries = (0..count).map(|_| cursor.counted()).collect::<Option<Vec<_>>>();
+        let queries = queries.ok_or(Malformed::Lengths)?;
+        if cursor.0.is_empty() {
+            Ok(queries)
+        } else {
+            Err(Malformed::Trailing)
+        }
+    };
+    Ok(ContextRequest {
+        name,
+        queries: queries(),
+    })
 }
 
 #[cfg(test)]
@@ -643,6 +745,7 @@ mod tests {
                 let parsed = Request::parse(&bytes[..short], extended);
                 assert_eq!(parsed, Ok(None), "{short} bytes");
             }
+            bytes.resize(EXTENDED_REQUEST_BYTES, 0);
             assert!(Request::parse(&bytes, !extended).is_err());
         }
     }
@@ -651,13 +754,16 @@ mod tests {
     fn context_queries_cannot_claim_more_than_was_sent() {
         let mut data = vec![0, 0, 0, 1, b'x'];
         data.extend_from_slice(&u32::MAX.to_be_bytes());
-        assert_eq!(parse_contexts(&data), None);
+        assert_eq!(parse_contexts(&data).unwrap().queries, Err(Malformed::Lengths));
         let mut data = vec![0, 0, 0, 1, b'x', 0, 0, 0, 1, 0, 0, 0, 5];
         data.extend_from_slice(b"qemu:");
         let parsed = parse_contexts(&data).unwrap();
-        assert_eq!((parsed.name, parsed.queries), ("x", vec!["qemu:"]));
+        assert_eq!(
+            (parsed.name, parsed.queries),
+            (&b"x"[..], Ok(vec![&b"qemu:"[..]]))
+        );
         data.push(0);
-        assert_eq!(parse_contexts(&data), None);
+        assert_eq!(parse_contexts(&data).unwrap().queries, Err(Malformed::Trailing));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::export::Export;
+use super::lookout::Lookouts;
 use super::{Stream, TlsUpgrade, handshake, session};
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::sync::lock;
@@ -33,6 +34,7 @@ pub struct Server {
     closing: AtomicBool,
     /// Woken when a connection ends and when the server closes.
     changed: Notify,
+    lookouts: Arc<Lookouts>,
 }
 
 /// A server, shared.
@@ -43,6 +45,7 @@ impl Server {
     pub fn new(config: ServerConfig, handle: tokio::runtime::Handle) -> Arc<Self> {
         Arc::new(Self {
             config,
+            lookouts: Lookouts::new(handle.metrics().num_workers()),
             handle,
             exports: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -185,7 +188,7 @@ async fn serve_one(server: &Arc<Server>, stream: Box<dyn Stream>) -> std::io::Re
         () = server.closed() => return Ok(()),
     };
     match agreed {
-        Some(agreed) => session::run(agreed, server.handle.clone()).await,
+        Some(agreed) => session::run(agreed, server.handle.clone(), Arc::clone(&server.lookouts)).await,
         None => Ok(()),
     }
 }

@@ -9,14 +9,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Stream;
 use super::context::Context;
 use super::export::Export;
 use super::handshake::Agreed;
+use super::lookout::{self, Arrival, Lookout, Lookouts};
 use super::proto::{self, MAX_PAYLOAD_BYTES, ReplyMode, Request, command, command_flag};
 use crate::driver::{WriteFlags, ZeroFlags};
 use crate::error::BlockError;
@@ -51,10 +53,20 @@ struct Session {
     done: (UnboundedSender<Done>, UnboundedReceiver<Done>),
     waiting: usize,
     waiting_bytes: usize,
+    /// Requests taken since the session last waited with none in flight.
+    served: u32,
+    /// When requests came last.
+    came: Instant,
+    lookout: Lookout,
+    lookouts: Arc<Lookouts>,
 }
 
 /// Serves a client until it leaves, the connection breaks or the export closes.
-pub(super) async fn run(agreed: Agreed, handle: tokio::runtime::Handle) -> io::Result<()> {
+pub(super) async fn run(
+    agreed: Agreed,
+    handle: tokio::runtime::Handle,
+    lookouts: Arc<Lookouts>,
+) -> io::Result<()> {
     let Agreed {
         stream,
         client,
@@ -73,6 +85,10 @@ pub(super) async fn run(agreed: Agreed, handle: tokio::runtime::Handle) -> io::R
         done: unbounded_channel(),
         waiting: 0,
         waiting_bytes: 0,
+        served: 0,
+        came: Instant::now(),
+        lookout: Lookout::new(),
+        lookouts,
     };
     let result = tokio::select! {
         result = session.serve() => result,
@@ -100,7 +116,7 @@ impl Session {
             }
             let room = self.waiting < MAX_WAITING && self.waiting_bytes < MAX_WAITING_BYTES;
             if self.waiting == 0 {
-                if self.input.fill(&mut self.stream).await? == 0 {
+                if self.wait().await? == 0 {
                     return Ok(());
                 }
                 continue;
@@ -116,6 +132,42 @@ impl Session {
                 },
             }
         }
+    }
+
+    /// Waits for more requests when none is being served; 0 is the end of the stream.
+    async fn wait(&mut self) -> io::Result<usize> {
+        let served = std::mem::take(&mut self.served);
+        let start = Instant::now();
+        let mut looked = None;
+        let mut seen = None;
+        // With more than one in flight the next ones are mostly there already, or come while others are served.
+        if served == 1
+            && self.lookout.is_on()
+            && let Some(_permit) = self.lookouts.take()
+        {
+            loop {
+                seen = self.input.try_fill(&mut self.stream).await?;
+                if seen.is_some() || start.elapsed() >= lookout::LONGEST {
+                    break;
+                }
+                // The runtime looks at all its sockets and runs whatever else is ready.
+                tokio::task::yield_now().await;
+            }
+            looked = Some(seen.is_some());
+        }
+        let count = match seen {
+            Some(count) => count,
+            None => self.input.fill(&mut self.stream).await?,
+        };
+        let now = Instant::now();
+        self.lookout.came(Arrival {
+            served,
+            cycle: now.duration_since(self.came),
+            wait: now.duration_since(start),
+            looked,
+        });
+        self.came = now;
+        Ok(count)
     }
 
     async fn finish(&mut self, done: Done) -> io::Result<()> {
@@ -137,17 +189,28 @@ impl Session {
                 return Ok(true);
             }
             let extended = self.mode == ReplyMode::Extended;
-            let parsed = Request::parse(self.input.ready(), extended)
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bad request magic"))?;
-            let Some((request, header)) = parsed else {
-                return Ok(true);
+            let (request, header) = match Request::parse(self.input.ready(), extended) {
+                Ok(Some(parsed)) => parsed,
+                Ok(None) => return Ok(true),
+                Err(bad) => {
+                    let text = format!(
+                        "invalid magic (got 0x{:x}, expected 0x{:x})",
+                        bad.got, bad.expected
+                    );
+                    // Nothing after it can be understood.
+                    self.refuse(&bad.request, &BlockError::from_errno(22, text));
+                    return Ok(false);
+                }
             };
+            self.served = self.served.saturating_add(1);
             if request.command == command::DISC {
                 return Ok(false);
             }
             let payload = request.payload_bytes(extended);
             if payload > u64::from(MAX_PAYLOAD_BYTES) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "payload too long"));
+                // The payload is not waited for, so that the next request cannot be found.
+                self.refuse(&request, &too_long(&request));
+                return Ok(false);
             }
             let payload = usize::try_from(payload).unwrap_or(usize::MAX);
             if payload > PIECE_BYTES {
@@ -373,7 +436,8 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
         return Err(BlockError::from_errno(22, "Export is read-only"));
     }
     let allowed = match request.command {
-        command::READ => command_flag::DF | command_flag::FUA,
+        command::READ if mode.is_chunked() => command_flag::DF | command_flag::FUA,
+        command::READ => command_flag::FUA,
         command::WRITE if mode == ReplyMode::Extended => command_flag::FUA | command_flag::PAYLOAD_LEN,
         command::WRITE | command::TRIM | command::FLUSH | command::CACHE => command_flag::FUA,
         command::WRITE_ZEROES => command_flag::FUA | command_flag::NO_HOLE | command_flag::FAST_ZERO,
@@ -399,15 +463,9 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
             ),
         ));
     }
-    if matches!(request.command, command::READ | command::WRITE) && request.len > u64::from(MAX_PAYLOAD_BYTES)
-    {
-        return Err(BlockError::from_errno(
-            22,
-            format!(
-                "len ({}) is larger than max len ({MAX_PAYLOAD_BYTES})",
-                request.len
-            ),
-        ));
+    let moves_data = matches!(request.command, command::READ | command::WRITE | command::CACHE);
+    if moves_data && request.len > u64::from(MAX_PAYLOAD_BYTES) {
+        return Err(too_long(request));
     }
     if request.command == command::FLUSH {
         return Ok(());
@@ -425,6 +483,14 @@ fn check(export: &Export, mode: ReplyMode, request: &Request) -> Result<(), Bloc
         return Ok(());
     }
     check_range(export, request)
+}
+
+fn too_long(request: &Request) -> BlockError {
+    let text = format!(
+        "len ({}) is larger than max len ({MAX_PAYLOAD_BYTES})",
+        request.len
+    );
+    BlockError::from_errno(22, text)
 }
 
 /// Whether the range of a request lies inside the export.
@@ -613,9 +679,13 @@ async fn status(
     let mut request = *request;
     let mut chosen: Vec<&Context> = contexts.iter().collect();
     if request.has(command_flag::PAYLOAD_LEN) {
-        let invalid = || BlockError::from_errno(22, "invalid payload of block status");
-        let (len, ids) = proto::parse_status_payload(payload).ok_or_else(invalid)?;
-        if ids.is_empty() || ids.iter().any(|id| contexts.iter().all(|one| one.id() != *id)) {
+        let invalid = || BlockError::from_errno(22, "CMD_BLOCK_STATUS payload not valid");
+        let (len, mut ids) = proto::parse_status_payload(payload).ok_or_else(invalid)?;
+        let asked = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        let known = |id: &u32| contexts.iter().any(|one| one.id() == *id);
+        if ids.is_empty() || ids.len() < asked || !ids.iter().all(known) {
             return Err(invalid());
         }
         chosen.retain(|context| ids.contains(&context.id()));
@@ -670,16 +740,40 @@ impl Input {
         }
     }
 
+    /// Takes what has come; `None` when that is nothing.
+    async fn try_fill(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<Option<usize>> {
+        self.make_room();
+        let mut room = tokio::io::ReadBuf::new(&mut self.bytes[self.end..]);
+        let read = poll_fn(|cx| match Pin::new(&mut *stream).poll_read(cx, &mut room) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+        match read {
+            None => Ok(None),
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) => {
+                let count = room.filled().len();
+                self.end += count;
+                Ok(Some(count))
+            }
+        }
+    }
+
     /// Waits for more bytes; 0 is the end of the stream. Nothing is lost when the future is dropped.
     async fn fill(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<usize> {
+        self.make_room();
+        let count = stream.read(&mut self.bytes[self.end..]).await?;
+        self.end += count;
+        Ok(count)
+    }
+
+    fn make_room(&mut self) {
         if self.end == self.bytes.len() || self.start > self.bytes.len() / 2 {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        let count = stream.read(&mut self.bytes[self.end..]).await?;
-        self.end += count;
-        Ok(count)
     }
 }
 

@@ -324,6 +324,113 @@ async fn options_that_are_wrong_leave_the_negotiation_alive() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_an_option_is_told() {
+    let setup = setup(1 << 20).await;
+    let mut wire = Wire::connect(&setup);
+    wire.hello().await;
+    let cases: [(u32, &[u8], &str); 12] = [
+        (4, b"", "Unsupported option 4 (<unknown>)"),
+        (6, b"", "Inconsistent lengths in option info"),
+        (6, b"\0\0\0\x05d", "Inconsistent lengths in option info"),
+        (6, b"\0\0\x20\0d\0\0", "Invalid name length: 8192"),
+        (6, b"\0\0\0\x04disk\0\0\0", "option 'info' has unexpected length"),
+        (
+            7,
+            b"\0\0\0\x02\xff\xfe\0\0",
+            "export '\u{fffd}\u{fffd}' not present",
+        ),
+        (8, b"x", "option 'structured reply' has unexpected length"),
+        (9, b"\0\0\0\x02no", "export 'no' not present"),
+        (
+            9,
+            b"\0\0\0\x04disk\0\0\0\x02\0\0\0\0",
+            "Inconsistent lengths in option list meta context",
+        ),
+        (
+            9,
+            b"\0\0\0\x04disk\xff\xff\xff\xff",
+            "Inconsistent lengths in option list meta context",
+        ),
+        (
+            10,
+            b"\0\0\0\x04disk\0\0\0\0",
+            "request option 'set meta context' when structured reply is not negotiated",
+        ),
+        (11, b"x", "option 'extended headers' has unexpected length"),
+    ];
+    for (option, data, text) in cases {
+        let (kind, said) = wire.option(option, data).await.pop().unwrap();
+        assert_eq!(kind >> 31, 1, "{option} {data:?}");
+        assert_eq!(String::from_utf8_lossy(&said), text, "{option} {data:?}");
+    }
+    // Queries may be of any length and any bytes; unknown ones are passed over.
+    let mut odd = b"\0\0\0\x04disk\0\0\0\x02\0\0\x20\0".to_vec();
+    odd.extend_from_slice(&[0xff; 0x2000]);
+    odd.extend_from_slice(b"\0\0\0\x0fbase:allocation");
+    let listed = wire.option(9, &odd).await;
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[0].1, b"\0\0\0\0base:allocation");
+}
+
+#[tokio::test]
+async fn an_old_client_may_only_name_its_export() {
+    let setup = setup(1 << 20).await;
+    for (option, allowed) in [(proto::option::LIST, false), (proto::option::EXPORT_NAME, true)] {
+        let mut wire = Wire::connect(&setup);
+        let mut hello = [0; 18];
+        wire.stream.read_exact(&mut hello).await.unwrap();
+        wire.stream.write_all(&0u32.to_be_bytes()).await.unwrap();
+        let name: &[u8] = if allowed { b"disk" } else { b"" };
+        let mut request = proto::OPTION_MAGIC.to_be_bytes().to_vec();
+        request.extend_from_slice(&option.to_be_bytes());
+        request.extend_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
+        request.extend_from_slice(name);
+        wire.stream.write_all(&request).await.unwrap();
+        let mut answer = [0; 134];
+        let read = wire.stream.read_exact(&mut answer).await;
+        assert_eq!(read.is_ok(), allowed);
+        if allowed {
+            assert_eq!(answer[..8], (1u64 << 20).to_be_bytes());
+            assert_eq!(answer[10..], [0; 124]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_out_of_step_is_answered_once_and_closed() {
+    let setup = setup(1 << 20).await;
+    let request = Request {
+        flags: 0,
+        command: command::WRITE,
+        cookie: 7,
+        offset: 0,
+        len: (32 << 20) + 1,
+    };
+    for bad_magic in [false, true] {
+        let mut wire = Wire::connect(&setup);
+        wire.hello().await;
+        wire.option(proto::option::STRUCTURED_REPLY, b"").await;
+        wire.go("disk").await;
+        let mut bytes = Vec::new();
+        request.encode(false, &mut bytes);
+        if bad_magic {
+            bytes[0] ^= 1;
+        }
+        wire.stream.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        wire.stream.read_to_end(&mut answer).await.unwrap();
+        let text = if bad_magic {
+            "invalid magic (got 0x24609513, expected 0x25609513)"
+        } else {
+            "len (33554433) is larger than max len (33554432)"
+        };
+        assert_eq!(answer[8..16], 7u64.to_be_bytes());
+        assert_eq!(answer[20..24], 22u32.to_be_bytes());
+        assert_eq!(String::from_utf8_lossy(&answer[26..]), text);
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_says_nothing_is_sent_away() {
     let config = ServerConfig {
         handshake_timeout: Some(Duration::from_millis(50)),

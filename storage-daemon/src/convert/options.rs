@@ -357,16 +357,27 @@ pub fn node_reference(given: schema::BlockdevRef) -> Result<NodeRef, Error> {
 /// Where an NBD server is.
 pub fn nbd_address(address: schema::SocketAddress) -> Result<NbdAddress, Error> {
     match address {
+        schema::SocketAddress::Unix(unix) if unix.r#abstract == Some(true) => Ok(NbdAddress::AbstractUnix {
+            name: unix.path,
+            tight: unix.tight.unwrap_or(true),
+        }),
         schema::SocketAddress::Unix(unix) => Ok(NbdAddress::Unix(unix.path)),
         schema::SocketAddress::Inet(inet) => Ok(NbdAddress::Inet {
             host: inet.base.host,
             port: inet.base.port,
         }),
-        schema::SocketAddress::Vsock(_) => Err(Error::generic(
-            "Only 'inet' and 'unix' sockets are supported here",
-        )),
-        // No client can pass one.
         schema::SocketAddress::Fd(_) => Err(Error::generic("only QEMU supports file descriptor passing")),
+        schema::SocketAddress::Vsock(vsock) => {
+            let number = |what: &str, text: &str| match text.parse::<u32>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Error::generic(format!("Failed to parse {what} '{text}'"))),
+            };
+            number("cid", &vsock.cid)?;
+            number("port", &vsock.port)?;
+            Err(Error::generic(
+                "Only 'inet' and 'unix' sockets are supported here",
+            ))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A lost connection is made anew in the background. Requests wait for it for `reconnect-delay` seconds and are then
 //! sent again (each request of NBD may be repeated); without a delay they fail at once.
 
+mod connect;
 mod handshake;
 mod link;
 #[cfg(test)]
@@ -20,8 +21,8 @@ use crate::driver::{
 };
 use crate::error::{BlockError, ErrorKind, Result};
 use crate::graph::OpenContext;
+use crate::nbd::TlsUpgrade;
 use crate::nbd::proto::{self, Request, command, command_flag, export_flag};
-use crate::nbd::{Stream, TlsUpgrade};
 use crate::options::{NbdAddress, NbdOptions};
 use crate::sync::lock;
 use handshake::ExportInfo;
@@ -36,6 +37,14 @@ pub async fn open(context: &OpenContext<'_>, options: &NbdOptions) -> Result<Arc
         None => None,
         Some(id) => Some(context.graph().tls_client(id, tls_hostname(options))?),
     };
+    let too_long = |text: Option<&String>| text.is_some_and(|text| text.len() > handshake::MAX_TEXT_BYTES);
+    let refuse = |text: &str| Err(BlockError::new(ErrorKind::Invalid, text));
+    if too_long(options.export.as_ref()) {
+        return refuse("export name too long to send to server");
+    }
+    if too_long(options.x_dirty_bitmap.as_ref()) {
+        return refuse("x-dirty-bitmap query too long to send to server");
+    }
     let handle = context.graph().handle().clone();
     let endpoint = Endpoint {
         options: options.clone(),
@@ -52,9 +61,9 @@ pub async fn open(context: &OpenContext<'_>, options: &NbdOptions) -> Result<Arc
     let info = link.info().clone();
     if info.has(export_flag::READ_ONLY) && !context.read_only() {
         if context.options().auto_read_only != Some(true) {
-            return Err(BlockError::new(
-                ErrorKind::ReadOnly,
-                "request on write denied without write permission",
+            return Err(BlockError::from_errno(
+                libc::EACCES,
+                "Could not open image: Permission denied",
             ));
         }
         context.force_read_only();
@@ -72,7 +81,7 @@ pub async fn open(context: &OpenContext<'_>, options: &NbdOptions) -> Result<Arc
 fn tls_hostname(options: &NbdOptions) -> Option<&str> {
     options.tls_hostname.as_deref().or(match &options.server {
         NbdAddress::Inet { host, .. } => Some(host),
-        NbdAddress::Unix(_) => None,
+        NbdAddress::Unix(_) | NbdAddress::AbstractUnix { .. } => None,
     })
 }
 
@@ -83,40 +92,7 @@ struct Endpoint {
 
 impl Endpoint {
     async fn connect(&self, handle: &tokio::runtime::Handle) -> Result<Link> {
-        let failed = |place: &str, error: std::io::Error| {
-            BlockError::from(error).context(format_args!("Failed to connect to '{place}'"))
-        };
-        let stream: Box<dyn Stream> = match &self.options.server {
-            NbdAddress::Unix(path) => Box::new(
-                tokio::net::UnixStream::connect(path)
-                    .await
-                    .map_err(|error| failed(path, error))?,
-            ),
-            NbdAddress::Inet { host, port } => {
-                let place = format!("{host}:{port}");
-                let unresolved = |why: &str| {
-                    BlockError::new(
-                        ErrorKind::Io,
-                        format!("address resolution failed for {place}: {why}"),
-                    )
-                };
-                let number: u16 = port
-                    .parse()
-                    .map_err(|_| unresolved("Servname not supported for ai_socktype"))?;
-                let found = tokio::net::lookup_host((host.as_str(), number))
-                    .await
-                    .map_err(|error| {
-                        let why = error.to_string();
-                        unresolved(why.trim_start_matches("failed to lookup address information: "))
-                    })?
-                    .collect::<Vec<_>>();
-                let stream = tokio::net::TcpStream::connect(found.as_slice())
-                    .await
-                    .map_err(|error| failed(&place, error))?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
-            }
-        };
+        let stream = connect::connect(&self.options.server).await?;
         let export = self.options.export.as_deref().unwrap_or("");
         let context = self
             .options
@@ -125,9 +101,10 @@ impl Endpoint {
             .unwrap_or("base:allocation");
         let (stream, info) = handshake::negotiate(stream, export, context, self.tls.as_deref()).await?;
         if self.options.x_dirty_bitmap.is_some() && info.context.is_none() {
-            return Err(BlockError::new(
-                ErrorKind::NotFound,
-                format!("requested x-dirty-bitmap {context} not found"),
+            // Nothing says more than this in QEMU either.
+            return Err(BlockError::from_errno(
+                libc::EINVAL,
+                "Could not open image: Invalid argument",
             ));
         }
         Ok(Link::new(stream, info, handle))
@@ -437,6 +414,10 @@ impl Driver for Nbd {
         let options = &self.shared.endpoint.options;
         let export = options.export.as_deref().unwrap_or("");
         let filename = match &options.server {
+            NbdAddress::AbstractUnix { name, .. } if export.is_empty() => {
+                format!("nbd+unix://?socket={name}")
+            }
+            NbdAddress::AbstractUnix { name, .. } => format!("nbd+unix:///{export}?socket={name}"),
             NbdAddress::Unix(path) if export.is_empty() => format!("nbd+unix://?socket={path}"),
             NbdAddress::Unix(path) => format!("nbd+unix:///{export}?socket={path}"),
             NbdAddress::Inet { host, port } if export.is_empty() => format!("nbd://{host}:{port}"),
