@@ -1,7 +1,7 @@
 //! `throttle`: I/O limits that nodes share by group.
 //!
 //! Each limit is a bucket that requests fill and time drains. A request waits while a bucket that it fills is over
-//! its brim; requests of one direction of a group go in the order in which they came.
+//! its brim; the nodes of a group take turns, and requests of one node and direction go in the order in which they came.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -231,13 +231,32 @@ impl State {
     }
 }
 
+/// A queue for each direction: tokio's locks are fair.
+type Turns = [tokio::sync::Mutex<()>; 2];
+
+/// A node's part in its group.
+#[derive(Debug, Default)]
+struct Member {
+    /// Its own requests in order. Only the first of them stands in the group's queue, so that a node with many in
+    /// flight gets no more turns than one with few.
+    turns: Turns,
+    /// Drains in force: what is in flight must not wait for its turn then.
+    bypass: AtomicUsize,
+}
+
+impl Member {
+    fn is_bypassed(&self) -> bool {
+        self.bypass.load(Ordering::SeqCst) != 0
+    }
+}
+
 /// A group: nodes that share limits.
 #[derive(Debug)]
 pub struct ThrottleGroup {
     name: String,
     state: Mutex<State>,
-    /// Who waits, in order: the first of each direction sleeps with the lock held, the others wait for the lock.
-    queues: [tokio::sync::Mutex<()>; 2],
+    /// The members that wait, in order: the first of each direction sleeps with the lock held, the others wait for it.
+    queues: Turns,
     /// Limits or drains have changed.
     changed: Notify,
 }
@@ -265,21 +284,31 @@ impl ThrottleGroup {
         Ok(())
     }
 
-    async fn wait(&self, direction: Direction, len: u64, bypass: &AtomicUsize) {
-        if bypass.load(Ordering::SeqCst) != 0 {
+    /// Waits until a request of the member may go. The locks are held across the sleep on purpose: they are the queues.
+    async fn wait(&self, direction: Direction, len: u64, member: &Member) {
+        if member.is_bypassed() {
             return;
         }
-        // Held across the sleep on purpose: this lock is the queue, and tokio's is fair.
-        let queue = match direction {
-            Direction::Read => &self.queues[0],
-            Direction::Write => &self.queues[1],
+        let index = match direction {
+            Direction::Read => 0,
+            Direction::Write => 1,
         };
-        let _turn = queue.lock().await;
+        // Whoever is ahead in it leaves at once when the member is drained.
+        let _own_turn = member.turns[index].lock().await;
+        let mut group_turn = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if bypass.load(Ordering::SeqCst) != 0 {
+            if member.is_bypassed() {
                 return;
+            }
+            if group_turn.is_none() {
+                tokio::select! {
+                    turn = self.queues[index].lock() => group_turn = Some(turn),
+                    // The turn is another member's, who may sleep for long.
+                    () = changed => {}
+                }
+                continue;
             }
             let delay = lock(&self.state).admit(direction, len, Instant::now());
             let Some(delay) = delay else { return };
@@ -360,7 +389,7 @@ pub async fn open(context: &OpenContext<'_>, file: &NodeRef, group: &str) -> Res
         graph: Arc::downgrade(context.graph()),
         child,
         group: Mutex::new(Some(group)),
-        bypass: AtomicUsize::new(0),
+        member: Member::default(),
     }))
 }
 
@@ -380,15 +409,14 @@ struct Throttle {
     child: Arc<Child>,
     /// Given up at close, so that the group can be removed.
     group: Mutex<Option<Arc<ThrottleGroup>>>,
-    /// Drains in force: what is in flight must not wait for its turn then.
-    bypass: AtomicUsize,
+    member: Member,
 }
 
 impl Throttle {
     async fn wait(&self, direction: Direction, len: u64) {
         let group = lock(&self.group).clone();
         if let Some(group) = group {
-            group.wait(direction, len, &self.bypass).await;
+            group.wait(direction, len, &self.member).await;
         }
     }
 }
@@ -459,7 +487,7 @@ impl Driver for Throttle {
     }
 
     fn drain_begin(&self) {
-        self.bypass.fetch_add(1, Ordering::SeqCst);
+        self.member.bypass.fetch_add(1, Ordering::SeqCst);
         let group = lock(&self.group).clone();
         if let Some(group) = group {
             group.changed.notify_waiters();
@@ -467,7 +495,7 @@ impl Driver for Throttle {
     }
 
     fn drain_end(&self) {
-        self.bypass.fetch_sub(1, Ordering::SeqCst);
+        self.member.bypass.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn debug_event(&self, event: &str) {
@@ -532,7 +560,7 @@ mod tests {
             ..ThrottleLimits::default()
         });
         let start = Instant::now();
-        let free = AtomicUsize::new(0);
+        let free = Member::default();
         for at in 0..500 {
             let direction = if at % 2 == 0 {
                 Direction::Read
@@ -557,7 +585,7 @@ mod tests {
             ..ThrottleLimits::default()
         });
         let start = Instant::now();
-        let free = AtomicUsize::new(0);
+        let free = Member::default();
         for _ in 0..20 {
             group.wait(Direction::Write, 100, &free).await;
         }
@@ -579,20 +607,53 @@ mod tests {
             bps_total: rate(1),
             ..ThrottleLimits::default()
         });
-        let bypass = Arc::new(AtomicUsize::new(0));
-        group.wait(Direction::Read, 1 << 20, &bypass).await;
-        let waiter = {
-            let (group, bypass) = (Arc::clone(&group), Arc::clone(&bypass));
-            tokio::spawn(async move { group.wait(Direction::Read, 1, &bypass).await })
+        let (drained, other) = (Arc::new(Member::default()), Arc::new(Member::default()));
+        group.wait(Direction::Read, 1 << 20, &drained).await;
+        let ask = |member: &Arc<Member>| {
+            let (group, member) = (Arc::clone(&group), Arc::clone(member));
+            tokio::spawn(async move { group.wait(Direction::Read, 1, &member).await })
         };
+        // Another member is first in the queue of the group, and stays there.
+        let stays = ask(&other);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(!waiter.is_finished());
-        bypass.store(1, Ordering::SeqCst);
+        let waiters = [ask(&drained), ask(&drained)];
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
+        drained.bypass.store(1, Ordering::SeqCst);
         group.changed.notify_waiters();
-        tokio::time::timeout(Duration::from_millis(10), waiter)
-            .await
-            .unwrap()
-            .unwrap();
+        for waiter in waiters {
+            tokio::time::timeout(Duration::from_millis(10), waiter)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        assert!(!stays.is_finished());
+        stays.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_take_turns_whatever_they_have_in_flight() {
+        let group = group(ThrottleLimits {
+            iops_total: rate(100),
+            ..ThrottleLimits::default()
+        });
+        let (many, few) = (Arc::new(Member::default()), Arc::new(Member::default()));
+        let done = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
+        for (member, count, in_flight) in [(&many, &done[0], 32), (&few, &done[1], 2)] {
+            for _ in 0..in_flight {
+                let (group, member, count) = (Arc::clone(&group), Arc::clone(member), Arc::clone(count));
+                tokio::spawn(async move {
+                    loop {
+                        group.wait(Direction::Read, 4096, &member).await;
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let [many, few] = done.map(|count| count.load(Ordering::SeqCst));
+        assert!((980..1030).contains(&(many + few)), "{many} {few}");
+        assert!(few * 10 > many * 9, "{many} {few}");
     }
 
     #[test]

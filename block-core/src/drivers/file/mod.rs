@@ -52,10 +52,20 @@ pub enum Kind {
     Device,
 }
 
+impl Kind {
+    /// The name of the driver.
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Regular => "file",
+            Self::Device => "host_device",
+        }
+    }
+}
+
 /// Opens a host file.
 pub async fn open(context: &OpenContext<'_>, options: &FileOptions, kind: Kind) -> Result<Arc<dyn Driver>> {
     let direct = context.options().cache.direct == Some(true);
-    check_aio(options, direct)?;
+    check_options(options, kind, direct)?;
     let engines = context.graph().engines();
     let engine = engines.choose(options.aio);
     let (filename, read_only) = (options.filename.clone(), context.read_only());
@@ -97,12 +107,24 @@ pub async fn open(context: &OpenContext<'_>, options: &FileOptions, kind: Kind) 
     }))
 }
 
-fn check_aio(options: &FileOptions, direct: bool) -> Result<()> {
-    if options.filename.is_empty() {
+fn check_options(options: &FileOptions, kind: Kind, direct: bool) -> Result<()> {
+    let filename = &options.filename;
+    if filename.is_empty() {
         return Err(BlockError::new(
             ErrorKind::Invalid,
-            "The 'file' block driver requires a file name",
+            format!("The '{}' block driver requires a file name", kind.driver()),
         ));
+    }
+    if let Some(number) = filename.strip_prefix("/dev/fdset/") {
+        // Such names stand for descriptors that were passed to a monitor, which is not offered.
+        return Err(if number.parse::<i64>().is_ok() {
+            BlockError::from_errno(
+                libc::ENOSYS,
+                format!("Could not open '{filename}': Function not implemented"),
+            )
+        } else {
+            BlockError::new(ErrorKind::Invalid, format!("Could not parse fdset {filename}"))
+        });
     }
     if options.aio == Some(AioBackend::Native) && !direct {
         return Err(BlockError::new(
@@ -161,7 +183,8 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
         }
         Kind::Regular | Kind::Device => {}
     }
-    let length = seek(&file, SeekFrom::End(0)).map_err(|error| could_not(error.into()))?;
+    let length = seek(&file, SeekFrom::End(0))
+        .map_err(|error| BlockError::from(error).context("Could not refresh total sector count"))?;
     let alignment = if direct { probe_alignment(&file) } else { 1 };
     let inline = !direct && space::is_memory(&file);
     Ok((
@@ -179,6 +202,10 @@ fn open_file(filename: &str, kind: Kind, read_only: bool, direct: bool) -> Resul
 /// The smallest unit in which the file can be read directly.
 fn probe_alignment(file: &OwnedFd) -> u32 {
     let mut buffer = Buffer::new(4096);
+    if rustix::io::pread(file, &mut buffer[..1], 0).is_ok() {
+        // Where a single byte can be read (from a hole, or past the end) nothing is learned.
+        return 4096;
+    }
     [512u16, 1024, 2048]
         .into_iter()
         .find(|unit| rustix::io::pread(file, &mut buffer[..usize::from(*unit)], 0).is_ok())
@@ -327,10 +354,7 @@ impl HostFile {
 
 impl Driver for HostFile {
     fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Regular => "file",
-            Kind::Device => "host_device",
-        }
+        self.kind.driver()
     }
 
     fn length(&self) -> u64 {
@@ -596,7 +620,7 @@ impl Driver for HostFile {
             }
             let read_only = options.read_only == Some(true);
             let direct = options.cache.direct == Some(true);
-            check_aio(file, direct)?;
+            check_options(file, self.kind, direct)?;
             {
                 let open = self.open.load();
                 if open.read_only == read_only && open.direct == direct {

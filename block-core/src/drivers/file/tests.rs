@@ -268,3 +268,51 @@ async fn a_qemu_on_the_same_image_is_refused_and_the_reverse() {
     assert!(text.starts_with("Failed to get "), "{text}");
     writer(&graph).unwrap();
 }
+
+#[tokio::test]
+async fn an_image_that_ends_within_a_block_is_not_written_without_leave_to_grow() {
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let path = folder.path().join("disk");
+    for (length, refused) in [(1_000_000, true), (1 << 20, false)] {
+        // All of it is a hole, in which a read of any size tells nothing of the device's blocks.
+        std::fs::File::create(&path).unwrap().set_len(length).unwrap();
+        let graph = graph();
+        let mut options = file(&path);
+        options.cache.direct = Some(true);
+        let node = match graph.add(options).await {
+            Ok(node) => node,
+            Err(error) => {
+                eprintln!("SKIPPED: {error}");
+                return;
+            }
+        };
+        if refused && node.limits().request_alignment < 4096 {
+            eprintln!("SKIPPED: this file system tells the size of its blocks");
+            return;
+        }
+        let error = writer(&graph).err().map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            refused.then_some(
+                "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment"
+            )
+        );
+        let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
+        Backend::new(&graph, &node, BackendUser::unnamed(), perm, Perm::ALL).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn names_of_passed_descriptors_are_refused() {
+    let graph = graph();
+    for (name, text) in [
+        (
+            "/dev/fdset/1",
+            "Could not open '/dev/fdset/1': Function not implemented",
+        ),
+        ("/dev/fdset/x", "Could not parse fdset /dev/fdset/x"),
+    ] {
+        let error = graph.add(file(Path::new(name))).await.unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+}

@@ -367,10 +367,18 @@ impl Driver for Nbd {
                 data: true,
                 ..BlockStatus::default()
             };
+            let Some(inside) = self.info.length.checked_sub(offset).filter(|rest| *rest > 0) else {
+                // What rounds the length up to whole sectors is not the server's.
+                return Ok(BlockStatus {
+                    data: false,
+                    zero: true,
+                    ..whole
+                });
+            };
             if self.info.context.is_none() {
                 return Ok(whole);
             }
-            let asked = len.min(MAX_RANGE);
+            let asked = len.min(inside).min(MAX_RANGE);
             let reply = self
                 .ask(command::BLOCK_STATUS, command_flag::REQ_ONE, offset, asked, &[])
                 .await?;
