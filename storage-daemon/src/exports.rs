@@ -206,15 +206,13 @@ impl Exports {
             // It may have been removed by hand.
             let _ = std::fs::remove_file(path);
         }
+        // Those that nobody uses go first, newest first, and then the others as their clients were there: as in QEMU.
         let ids: Vec<String> = {
             let state = self.lock();
-            state
-                .exports
-                .iter()
-                .rev()
-                .filter(|export| export.server == server.id)
-                .map(|one| one.id.clone())
-                .collect()
+            let of_server = || state.exports.iter().filter(|export| export.server == server.id);
+            let idle = of_server().rev().filter(|export| export.export.clients() == 0);
+            let used = of_server().filter(|export| export.export.clients() > 0);
+            idle.chain(used).map(|export| export.id.clone()).collect()
         };
         for id in ids {
             self.close(&id).await;
@@ -269,7 +267,11 @@ impl Exports {
             writethrough: new.writethrough,
             bitmaps: bitmaps()?,
             allocation_depth: new.allocation_depth,
-            multi_conn: MultiConn::Auto,
+            // Nobody can have a second connection to a server that takes one at a time.
+            multi_conn: match server.config().max_connections {
+                1 => MultiConn::Off,
+                _ => MultiConn::Auto,
+            },
         };
         let export = Export::on(backend, options).map_err(generic)?;
         if let Err(error) = server.add(Arc::clone(&export)) {
