@@ -16,7 +16,6 @@ use crate::sync::lock;
 
 const FLAG_IN_USE: u32 = 1;
 const FLAG_AUTO: u32 = 1 << 1;
-const FLAG_EXTRA_DATA_COMPATIBLE: u32 = 1 << 2;
 const TYPE_DIRTY_TRACKING: u8 = 1;
 const MAX_NAME: usize = 1023;
 /// Most bytes of one bitmap's bits.
@@ -32,13 +31,12 @@ pub(super) struct Entry {
     table_entries: u32,
     flags: u32,
     granularity_bits: u8,
-    extra: Vec<u8>,
     name: String,
 }
 
 impl Entry {
     fn bytes(&self) -> u64 {
-        to_u64((24 + self.extra.len() + self.name.len()).next_multiple_of(8))
+        to_u64((24 + self.name.len()).next_multiple_of(8))
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -48,15 +46,9 @@ impl Entry {
         out.extend_from_slice(&self.flags.to_be_bytes());
         out.extend_from_slice(&[TYPE_DIRTY_TRACKING, self.granularity_bits]);
         out.extend_from_slice(&u16::try_from(self.name.len()).unwrap_or(0).to_be_bytes());
-        out.extend_from_slice(&u32::try_from(self.extra.len()).unwrap_or(0).to_be_bytes());
-        out.extend_from_slice(&self.extra);
+        out.extend_from_slice(&0u32.to_be_bytes());
         out.extend_from_slice(self.name.as_bytes());
         out.resize(start + (out.len() - start).next_multiple_of(8), 0);
-    }
-
-    /// Whether we may use it: data that we do not know may change what the bits mean.
-    fn usable(&self) -> bool {
-        self.extra.is_empty() || self.flags & FLAG_EXTRA_DATA_COMPATIBLE != 0
     }
 }
 
@@ -101,7 +93,7 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
         }
         let name_len = usize::from(be16(bytes, at + 18).map_err(broken)?);
         let extra_len = to_usize(u64::from(be32(bytes, at + 20).map_err(broken)?))?;
-        let extra = part(bytes, at + 24, extra_len).map_err(broken)?.to_vec();
+        part(bytes, at + 24, extra_len).map_err(broken)?;
         let name = part(bytes, at + 24 + extra_len, name_len).map_err(broken)?;
         let name = String::from_utf8_lossy(name).into_owned();
         let (kind, granularity_bits) = match part(bytes, at + 16, 2).map_err(broken)? {
@@ -113,12 +105,18 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
             table_entries: be32(bytes, at + 8).map_err(broken)?,
             flags: be32(bytes, at + 12).map_err(broken)?,
             granularity_bits,
-            extra,
             name,
         };
+        if extra_len > 0 {
+            // It may change what the bits mean.
+            return Err(BlockError::new(
+                ErrorKind::Unsupported,
+                "Bitmap extra data is not supported",
+            ));
+        }
         let constraints = invalid(format!("Bitmap '{}' doesn't satisfy the constraints", entry.name));
         let cluster = 1u64 << header.cluster_bits;
-        let known = FLAG_IN_USE | FLAG_AUTO | FLAG_EXTRA_DATA_COMPATIBLE;
+        let known = FLAG_IN_USE | FLAG_AUTO;
         let well_formed = kind == TYPE_DIRTY_TRACKING
             && entry.flags & !known == 0
             && (9..=31).contains(&granularity_bits)
@@ -295,7 +293,7 @@ impl Qcow2 {
         let _operation = self.operations.lock().await;
         let entries = lock(&self.directory).clone();
         let mut bitmaps = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.usable()) {
+        for entry in &entries {
             let inconsistent = entry.flags & FLAG_IN_USE != 0;
             let dirty = if inconsistent {
                 Vec::new()
@@ -310,12 +308,10 @@ impl Qcow2 {
                 dirty,
             });
         }
-        let marks = entries
-            .iter()
-            .any(|entry| entry.usable() && entry.flags & FLAG_IN_USE == 0);
+        let marks = entries.iter().any(|entry| entry.flags & FLAG_IN_USE == 0);
         if marks && !self.read_only.load(Ordering::Acquire) {
             let mut entries = entries;
-            for entry in entries.iter_mut().filter(|entry| entry.usable()) {
+            for entry in &mut entries {
                 entry.flags |= FLAG_IN_USE;
             }
             self.rewrite_flags(&entries).await?;
@@ -456,7 +452,7 @@ impl Qcow2 {
             .filter(|bitmap| bitmap.inconsistent)
             .map(|bitmap| bitmap.name.as_str())
             .collect();
-        let stays = |entry: &Entry| !entry.usable() || keeps.contains(entry.name.as_str());
+        let stays = |entry: &Entry| keeps.contains(entry.name.as_str());
         let mut entries: Vec<Entry> = old.iter().filter(|entry| stays(entry)).cloned().collect();
         let mut gone = Vec::new();
         for entry in old.iter().filter(|entry| !stays(entry)) {
@@ -509,7 +505,6 @@ impl Qcow2 {
                 table_entries: u32::try_from(table_entries).map_err(|_| invalid("Bitmap is too big"))?,
                 flags: if bitmap.auto { FLAG_AUTO } else { 0 },
                 granularity_bits,
-                extra: Vec::new(),
                 name: bitmap.name.clone(),
             });
         }

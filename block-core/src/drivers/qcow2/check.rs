@@ -147,6 +147,10 @@ impl Qcow2 {
             snapshots.table_bytes(),
         );
         for snapshot in snapshots.list() {
+            if snapshot.check_l1(1 << bits).is_err() {
+                report.broken += 1;
+                continue;
+            }
             let bytes = u64::from(snapshot.l1_size) * 8;
             span(&mut counts, report, snapshot.l1_offset, bytes);
             let mut table = vec![0u8; to_usize(bytes)?];
@@ -287,6 +291,11 @@ impl Qcow2 {
                         };
                         for (at, should) in &wrong {
                             refcount::set(bytes, *at, order, *should);
+                        }
+                        for (at, _) in wrong.iter().filter(|(_, should)| *should == 0) {
+                            let cluster = block * entries + to_u64(*at);
+                            meta.metadata.remove(&cluster);
+                            meta.free_hint = meta.free_hint.min(cluster);
                         }
                     }
                     Ok((wrong.len(), leaks, low))

@@ -18,6 +18,8 @@ pub(super) const MAX_BITMAPS: u32 = 65535;
 pub(super) const MAX_BITMAP_DIRECTORY_BYTES: u64 = 64 << 20;
 /// Most bytes of the backing file's name.
 const MAX_BACKING_NAME: u32 = 1023;
+/// No format's name is as long as this.
+const MAX_FORMAT_NAME: usize = 16;
 /// The header and its extensions stay inside this if they can: one sector is written as a whole or not at all.
 const SECTOR: usize = 512;
 
@@ -28,9 +30,11 @@ pub(super) const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
 const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 pub(super) const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
 pub(super) const AUTOCLEAR_BITMAPS: u64 = 1;
+pub(super) const AUTOCLEAR_RAW_DATA: u64 = 1 << 1;
 
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
+const EXTENSION_CRYPTO: u32 = 0x0537_be77;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 
 /// Features as (set, bit, name): set 0 incompatible, 1 compatible, 2 autoclear.
@@ -249,13 +253,25 @@ impl Header {
                     "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators",
                 ));
             }
+            2 if !header
+                .unknown_extensions
+                .iter()
+                .any(|(kind, _)| *kind == EXTENSION_CRYPTO) =>
+            {
+                return Err(invalid("Missing CRYPTO header for crypt method 2"));
+            }
             2 => {
                 return Err(refuse(
                     ErrorKind::Unsupported,
                     "Unsupported qcow2 feature(s): LUKS encryption",
                 ));
             }
-            other => return Err(invalid(format!("Unsupported encryption method {other}"))),
+            other => {
+                return Err(invalid(format!(
+                    "Unsupported encryption method {}",
+                    other.cast_signed()
+                )));
+            }
         }
         header.check_tables()?;
         if backing_offset != 0 {
@@ -269,7 +285,9 @@ impl Header {
                 to_usize(u64::from(backing_bytes))?,
             )
             .map_err(|_| invalid("Could not read backing file name"))?;
-            header.backing_file = Some(String::from_utf8_lossy(name).into_owned());
+            // It ends with its first zero; one that is nothing is none.
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            header.backing_file = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
         }
         Ok(header)
     }
@@ -325,25 +343,36 @@ impl Header {
     fn parse_extensions(&mut self, bytes: &[u8], start: usize, end: usize) -> Result<Vec<u8>> {
         let mut at = start;
         let mut names = Vec::new();
+        let method = be32(bytes, 32)?;
         // Each round moves on by at least the 8 bytes of an extension's own header.
         while at < end {
             let Ok(kind) = be32(bytes, at) else { break };
             let Ok(len) = be32(bytes, at + 4) else { break };
-            if kind == 0 {
-                break;
-            }
             at += 8;
             let len = to_usize(u64::from(len))?;
             if len > end.saturating_sub(at) {
                 return Err(invalid("Header extension too large"));
             }
+            if kind == 0 {
+                break;
+            }
             let body = part(bytes, at, len)?;
             match kind {
+                EXTENSION_BACKING_FORMAT if len >= MAX_FORMAT_NAME => {
+                    return Err(invalid(format!(
+                        "ERROR: ext_backing_format: len={len} too large (>={MAX_FORMAT_NAME})"
+                    )));
+                }
                 EXTENSION_BACKING_FORMAT => {
                     self.backing_format = Some(String::from_utf8_lossy(body).into_owned());
                 }
                 EXTENSION_FEATURE_NAMES => names = body.to_vec(),
                 EXTENSION_BITMAPS => self.parse_bitmaps(body)?,
+                EXTENSION_CRYPTO if method != 2 => {
+                    return Err(invalid(
+                        "CRYPTO header extension only expected with LUKS encryption method",
+                    ));
+                }
                 _ => self.unknown_extensions.push((kind, body.to_vec())),
             }
             at += len.next_multiple_of(8);

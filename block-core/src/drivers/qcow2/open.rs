@@ -11,7 +11,8 @@ use super::bitmaps::read_directory;
 use super::bytes::{be32, decode_table, to_u64, to_usize};
 use super::entry::OFFSET_MASK;
 use super::header::{
-    AUTOCLEAR_BITMAPS, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY,
+    AUTOCLEAR_BITMAPS, AUTOCLEAR_RAW_DATA, COMPATIBLE_LAZY_REFCOUNTS, Header, INCOMPATIBLE_CORRUPT,
+    INCOMPATIBLE_DIRTY,
 };
 use super::meta::Meta;
 use super::snapshots::{Snapshots, read_snapshots};
@@ -178,6 +179,9 @@ fn check_options(options: &OpenOptions, header: &Header) -> Result<()> {
             "No encryption in image header, but options specified format '{format}'"
         )));
     }
+    if header.autoclear & AUTOCLEAR_RAW_DATA != 0 {
+        return Err(invalid("data-file-raw requires a data file"));
+    }
     if options.data_file {
         return Err(invalid(
             "'data-file' can only be set for images with an external data file",
@@ -235,7 +239,8 @@ impl Qcow2 {
         meta.mark_snapshots(&snapshots);
         let image = Arc::new(Self {
             backing: ArcSwapOption::empty(),
-            length: AtomicU64::new(header.size),
+            // Whole sectors: what is left over is nobody's.
+            length: AtomicU64::new(header.size & !511),
             read_only: AtomicBool::new(true),
             meta: Mutex::new(meta),
             disk_header: tokio::sync::Mutex::new(DiskHeader { header, tail: None }),
@@ -401,6 +406,9 @@ impl Meta {
         self.mark_metadata(self.header.snapshots_offset, snapshots.table_bytes());
         let mut guarded = 0;
         for snapshot in snapshots.list() {
+            if snapshot.check_l1(cluster).is_err() {
+                continue;
+            }
             let bytes = u64::from(snapshot.l1_size) * 8;
             guarded += bytes.div_ceil(cluster);
             if guarded > MAX_GUARDED_CLUSTERS {

@@ -14,6 +14,27 @@ fn invalid(message: &str) -> BlockError {
     BlockError::new(ErrorKind::Invalid, message)
 }
 
+/// Takes the new size back out of memory if it did not come to be.
+struct Growing<'a> {
+    image: &'a Qcow2,
+    old: u64,
+    done: bool,
+}
+
+impl Growing<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Growing<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            lock(&self.image.meta).header.size = self.old;
+        }
+    }
+}
+
 impl Qcow2 {
     pub(super) async fn resize(&self, length: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable()?;
@@ -83,8 +104,9 @@ impl Qcow2 {
         }
         self.write_back(true).await?;
         self.update_header(|header| header.size = new).await?;
-        self.file.flush().await?;
+        // At once: a request that is dropped below must not leave the two apart.
         self.length.store(new, Ordering::Release);
+        self.file.flush().await?;
         self.write_back(true).await?;
         self.cut_tail().await
     }
@@ -140,6 +162,11 @@ impl Qcow2 {
                 self.write_inside(old, &zeroes, WriteFlags::default()).await?;
             }
         }
+        let growing = Growing {
+            image: self,
+            old: lock(&self.meta).header.size,
+            done: false,
+        };
         let backing = self.backing.load().as_ref().map_or(0, |backing| backing.length());
         if edge < new.min(backing) {
             // What the backing file has there must not show through.
@@ -156,19 +183,15 @@ impl Qcow2 {
         }
         if preallocation != Preallocation::Off {
             lock(&self.meta).header.size = new;
-            let done = self.preallocate(old, new, preallocation).await;
-            if let Err(error) = done {
-                lock(&self.meta).header.size = old;
-                return Err(error);
-            }
+            self.preallocate(old, new, preallocation).await?;
         }
         self.write_back(true).await?;
         self.update_header(|header| header.size = new)
             .await
             .map_err(|error| error.context("Failed to update the image size"))?;
-        self.file.flush().await?;
+        growing.done();
         self.length.store(new, Ordering::Release);
-        Ok(())
+        self.file.flush().await
     }
 
     /// Moves the L1 table to a place with room for `entries`.

@@ -27,6 +27,22 @@ pub(super) struct Snapshot {
     more: Vec<u8>,
 }
 
+impl Snapshot {
+    /// Whether its L1 table can lie where it is said to. One that cannot harms nobody who does not use it.
+    pub(super) fn check_l1(&self, cluster: u64) -> Result<()> {
+        if u64::from(self.l1_size) * 8 > MAX_L1_BYTES {
+            Err(BlockError::new(ErrorKind::Invalid, "Snapshot L1 table too large"))
+        } else if !self.l1_offset.is_multiple_of(cluster) || self.l1_offset > 1 << 56 {
+            Err(BlockError::new(
+                ErrorKind::Invalid,
+                "Snapshot L1 table offset invalid",
+            ))
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// The table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Snapshots {
@@ -88,8 +104,7 @@ fn unreadable() -> BlockError {
 pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Result<Snapshots> {
     let mut list = Vec::new();
     let mut at = header.snapshots_offset;
-    let cluster = 1u64 << header.cluster_bits;
-    for _ in 0..header.snapshot_count {
+    for nth in 0..header.snapshot_count {
         let mut fixed = [0u8; 40];
         // Entries beyond the file's end would be all zeroes: none is, so the count is wrong.
         if at.saturating_add(40) > file.length() || at - header.snapshots_offset > MAX_TABLE_BYTES {
@@ -102,7 +117,10 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
         let name_len = usize::from(be16(&fixed, 14)?);
         let extra_len = be32(&fixed, 36)?;
         if extra_len > MAX_EXTRA {
-            return Err(unreadable());
+            return Err(BlockError::new(
+                ErrorKind::Invalid,
+                format!("Too much extra metadata in snapshot table entry {nth}"),
+            ));
         }
         let extra_len = to_usize(u64::from(extra_len))?;
         let mut rest = vec![0u8; extra_len + id_len + name_len];
@@ -131,16 +149,6 @@ pub(super) async fn read_snapshots(file: &dyn Storage, header: &Header) -> Resul
             },
             more: part(&rest, 24.min(extra_len), extra_len.saturating_sub(24))?.to_vec(),
         };
-        let l1_bytes = u64::from(snapshot.l1_size) * 8;
-        if !snapshot.l1_offset.is_multiple_of(cluster)
-            || l1_bytes > MAX_L1_BYTES
-            || snapshot.l1_offset > 1 << 62
-        {
-            return Err(BlockError::new(
-                ErrorKind::Invalid,
-                "Snapshot L1 table offset invalid",
-            ));
-        }
         list.push(snapshot);
         at += to_u64((40 + rest.len()).next_multiple_of(8));
     }
@@ -233,6 +241,7 @@ impl Qcow2 {
     async fn drop_snapshot_at_rest(&self, old: &Snapshots, at: usize) -> Result<()> {
         let mut new = old.clone();
         let gone = new.list.remove(at);
+        gone.check_l1(lock(&self.meta).geometry.cluster())?;
         self.switch_over(old, new, Sharing::Loss(gone.l1_offset, gone.l1_size))
             .await?;
         self.clean().await
