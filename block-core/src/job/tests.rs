@@ -241,6 +241,31 @@ fn grouped(ids: &[&str], change: impl Fn(&mut JobSpec)) -> (Bench, Vec<JobSerial
     (bench, jobs)
 }
 
+/// QEMU's 7eaa8fb57d: groups were of block jobs only; a job of another kind stood outside of all of them.
+#[test]
+fn jobs_of_different_kinds_share_the_fate_of_their_group() {
+    for fails in [false, true] {
+        let mut bench = Bench::default();
+        let group = bench.table.new_group();
+        let backup = bench.create("a", Some(group), |_| {});
+        let create = bench.create("b", Some(group), |spec| spec.kind = JobKind::Create);
+        for job in [create, backup] {
+            bench.input(Input::Start(job));
+        }
+        bench.done(backup);
+        assert_eq!(bench.table.get(backup).unwrap().status, JobStatus::Waiting);
+        if fails {
+            bench.fail(create);
+        } else {
+            bench.done(create);
+        }
+        assert!(bench.table.get(backup).is_none() && bench.table.get(create).is_none());
+        let log = bench.take();
+        assert_eq!(log.contains("a:CANCELLED"), fails, "{log}");
+        assert_eq!(log.contains("a:COMPLETED"), !fails, "{log}");
+    }
+}
+
 #[test]
 fn a_group_takes_effect_together() {
     let (mut bench, jobs) = grouped(&["a", "b", "c"], |_| {});

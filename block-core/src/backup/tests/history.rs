@@ -323,6 +323,80 @@ async fn a_whole_group_keeps_to_the_deadline() {
     assert_eq!(bench.graph.nodes().len(), 4);
 }
 
+/// b660a84bbb: each job of a group has its own lock; whoever took a group down held one while it waited for another's,
+/// which a drain or a guest's write held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_group_comes_down_while_each_member_is_drained_and_written() {
+    const MEMBERS: u64 = 8;
+    for round in 0..10 {
+        let bench = Bench::new();
+        let group = bench.jobs.new_group();
+        let mut disks = Vec::new();
+        for number in 0..MEMBERS {
+            let (source, _) = bench
+                .node(&format!("s{number}"), Memory::new(MIB, 1).slow())
+                .await;
+            let (target, copy) = bench
+                .node(&format!("t{number}"), Memory::new(MIB, 0).slow())
+                .await;
+            let guest = bench.guest(&source);
+            disks.push((source, target, copy, guest));
+        }
+        let mut jobs = Vec::new();
+        for (number, (source, target, ..)) in disks.iter().enumerate() {
+            let backup = BackupOptions {
+                // One runs until it is taken down.
+                speed: if number == 0 { 1 } else { 0 },
+                ..options(&format!("j{number}"), source, target, SyncMode::Full)
+            };
+            jobs.push(
+                prepare(&bench.jobs, &bench.graph, backup, Some(&group))
+                    .await
+                    .unwrap(),
+            );
+        }
+        for job in jobs.into_iter().rev() {
+            job.start();
+        }
+        let mut users = tokio::task::JoinSet::new();
+        for (source, _, _, guest) in &disks {
+            let (graph, source, guest) = (Arc::clone(&bench.graph), Arc::clone(source), Arc::clone(guest));
+            users.spawn(async move {
+                for at in 0..16 {
+                    drop(graph.drain(std::slice::from_ref(&source)).await);
+                    let _ = write(&guest, at * K64, 4096, 7).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        let victim = format!("j{}", round % MEMBERS);
+        // Cancelled, or taken down from inside.
+        if round % 2 == 0 {
+            bench.jobs.cancel(&victim, true, None).await.unwrap();
+        } else {
+            let (_, _, copy, guest) = &disks[0];
+            copy.fail_writes.store(5, Ordering::SeqCst);
+            let _ = write(guest, MIB - K64, 4096, 8).await;
+            bench.jobs.cancel("j0", true, None).await.unwrap();
+        }
+        let all_done = async {
+            for number in 0..MEMBERS {
+                bench.ended(&format!("j{number}")).await;
+            }
+            while let Some(user) = users.join_next().await {
+                let _ = user;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all_done)
+            .await
+            .expect("the group hangs");
+        let log = bench.take_log();
+        assert!(!log.contains(",ok)"), "round {round}: {log}");
+        assert_eq!(bench.graph.nodes().len() as u64, 2 * MEMBERS);
+        assert_eq!(bench.jobs.infos().len(), 0);
+    }
+}
+
 /// The end of the program with jobs in every state.
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_ends_jobs_in_every_state() {

@@ -31,7 +31,20 @@ pub struct Memory {
     pub slow: bool,
     /// Length of each block-status answer; 0 is all that was asked.
     pub granule: u64,
+    /// An overlay whose backing file is not open.
+    below: Mutex<Option<Below>>,
 }
+
+/// What an overlay hides, and will show when its backing file is opened.
+#[derive(Debug)]
+struct Below {
+    content: Vec<u8>,
+    /// Which units the overlay holds itself.
+    held: Vec<bool>,
+}
+
+/// Bytes of an overlay that it holds or does not.
+const OVERLAY_UNIT: usize = 4096;
 
 impl Memory {
     pub fn new(length: u64, fill: u8) -> Self {
@@ -46,6 +59,7 @@ impl Memory {
             released: Notify::new(),
             slow: false,
             granule: 0,
+            below: Mutex::new(None),
         }
     }
 
@@ -55,12 +69,45 @@ impl Memory {
         self
     }
 
-    pub fn replace(&self, content: &[u8]) {
-        lock(&self.data).copy_from_slice(content);
+    /// An overlay without its backing file: what it does not hold reads as zeroes for now.
+    pub fn overlay(self) -> Self {
+        let content = self.content();
+        *lock(&self.below) = Some(Below {
+            held: vec![false; content.len().div_ceil(OVERLAY_UNIT)],
+            content,
+        });
+        self
     }
 
+    pub fn replace(&self, content: &[u8]) {
+        if let Some(below) = &mut *lock(&self.below) {
+            below.content.copy_from_slice(content);
+            below.held.fill(false);
+            lock(&self.data).fill(0);
+        } else {
+            lock(&self.data).copy_from_slice(content);
+        }
+    }
+
+    /// What it shows; an overlay with its backing file opened.
     pub fn content(&self) -> Vec<u8> {
-        lock(&self.data).clone()
+        let mut content = lock(&self.data).clone();
+        if let Some(below) = &*lock(&self.below) {
+            let units = content.chunks_mut(OVERLAY_UNIT);
+            for ((here, there), held) in units.zip(below.content.chunks(OVERLAY_UNIT)).zip(&below.held) {
+                if !held {
+                    here.copy_from_slice(there);
+                }
+            }
+        }
+        content
+    }
+
+    fn hold_range(&self, offset: u64, len: usize) {
+        if let Some(below) = &mut *lock(&self.below) {
+            let range = at(offset, len);
+            below.held[range.start / OVERLAY_UNIT..range.end.div_ceil(OVERLAY_UNIT)].fill(true);
+        }
     }
 
     async fn pass(&self) {
@@ -116,6 +163,7 @@ impl Driver for Memory {
             self.pass().await;
             self.fault(&self.fail_writes)?;
             lock(&self.data)[at(offset, buf.len())].copy_from_slice(buf);
+            self.hold_range(offset, buf.len());
             Ok(())
         })
     }
@@ -123,7 +171,9 @@ impl Driver for Memory {
         Box::pin(async move {
             self.pass().await;
             self.fault(&self.fail_writes)?;
-            lock(&self.data)[at(offset, usize::try_from(len).unwrap())].fill(0);
+            let len = usize::try_from(len).unwrap();
+            lock(&self.data)[at(offset, len)].fill(0);
+            self.hold_range(offset, len);
             Ok(())
         })
     }
@@ -143,6 +193,19 @@ impl Driver for Memory {
             } else {
                 len
             };
+            if let Some(below) = &*lock(&self.below) {
+                let units = &below.held[usize::try_from(offset).unwrap() / OVERLAY_UNIT..];
+                if units.first() == Some(&false) {
+                    let run = units.iter().position(|held| *held).unwrap_or(units.len());
+                    let end =
+                        offset / OVERLAY_UNIT as u64 * OVERLAY_UNIT as u64 + (run * OVERLAY_UNIT) as u64;
+                    return Ok(BlockStatus {
+                        len: (end - offset).min(len),
+                        zero: true,
+                        ..BlockStatus::default()
+                    });
+                }
+            }
             let data = lock(&self.data);
             let bytes = &data[at(offset, usize::try_from(len).unwrap())];
             let zero = bytes.first() == Some(&0);

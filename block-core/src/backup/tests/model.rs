@@ -105,6 +105,12 @@ impl History {
         let drained = self.drain(disk).await;
         let content = self.disks[disk].memory.content();
         let copy = Memory::new(LENGTH, 0).slow();
+        // An image that holds everything, or an overlay whose backing file is opened only when the backup is over.
+        let copy = if self.random.one_in(2) {
+            copy.overlay()
+        } else {
+            copy
+        };
         copy.replace(&content);
         let (target, copy) = self.bench.node(&format!("t{name}"), copy).await;
         let granularity_bytes = 4096 << self.random.below(6);
@@ -306,18 +312,23 @@ impl History {
         }
     }
 
-    /// One bitmap takes in another of its disk, for good or taken back: it covers more than it must, never less.
+    /// One bitmap takes in another of its disk or of the other, for good or taken back: it covers more than it must,
+    /// never less.
     async fn merge(&mut self, disk: usize) {
         let _drained = self.drain(disk).await;
-        let disk = &self.disks[disk];
-        let (Some(first), Some(last)) = (disk.bitmaps.first(), disk.bitmaps.last()) else {
+        let elsewhere = self.random.one_in(3);
+        let swapped = self.random.one_in(2);
+        let from = if elsewhere { 1 - disk } else { disk };
+        let (Some(first), Some(last)) = (self.disks[disk].bitmaps.first(), self.disks[from].bitmaps.last())
+        else {
             return;
         };
-        let (target, source) = if self.random.one_in(2) {
-            (first, last)
-        } else {
+        let (target, source) = if swapped && !elsewhere {
             (last, first)
+        } else {
+            (first, last)
         };
+        let disk = &self.disks[disk];
         // Refused while a job holds either.
         if let Ok(merged) = action::merge(
             disk.node.bitmaps(),
