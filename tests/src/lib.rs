@@ -343,10 +343,10 @@ impl Qmp {
     /// When it does not come in time.
     pub fn event(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let fits = |event: &Value| event["event"] == name && wanted(&event["data"]);
+        if let Some(at) = self.events.iter().position(&fits) {
+            return self.events.remove(at).unwrap_or_default();
+        }
         loop {
-            if let Some(at) = self.events.iter().position(&fits) {
-                return self.events.remove(at).unwrap_or_default();
-            }
             let message = self
                 .read()
                 .unwrap_or_else(|| panic!("{name}: the connection was closed"));
@@ -354,6 +354,9 @@ impl Qmp {
                 message.get("event").is_some(),
                 "a reply that nobody waits for: {message}"
             );
+            if fits(&message) {
+                return message;
+            }
             self.events.push_back(message);
         }
     }
