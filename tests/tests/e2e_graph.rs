@@ -380,3 +380,95 @@ fn who_cannot_resize_needs_a_whole_number_of_units() {
     export["writable"] = json!(false);
     client.ok("block-export-add", export);
 }
+
+fn is_read_only(client: &mut Qmp, name: &str) -> bool {
+    let nodes = state(client);
+    let node = nodes
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|node| node["node-name"] == name)
+        .expect("the node");
+    node["ro"] == json!(true)
+}
+
+#[test]
+fn children_follow_their_parents() {
+    let Some(daemon) = with_images() else { return };
+    let mut client = daemon.client();
+    let mut inline = file(&daemon, "raw.img");
+    inline["node-name"] = json!("f");
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "blkdebug", "node-name": "d", "image": inline, "read-only": true}),
+    );
+    assert!(is_read_only(&mut client, "f"));
+    client.ok(
+        "blockdev-reopen",
+        json!({"options": [{"driver": "blkdebug", "node-name": "d", "image": "f", "read-only": false}]}),
+    );
+    assert!(!is_read_only(&mut client, "f"));
+
+    // What was taken over from a parent once cannot be left out by the child itself.
+    let mut inline = file(&daemon, "a.qcow2");
+    inline["node-name"] = json!("shared");
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "raw", "node-name": "r", "file": inline.clone(), "read-only": true, "force-share": true}),
+    );
+    refused(
+        &mut client,
+        "blockdev-reopen",
+        vec![(
+            json!({"options": [inline]}),
+            "Option 'force-share' cannot be reset to its default value",
+        )],
+    );
+}
+
+#[test]
+fn copy_before_write_reads_what_it_keeps() {
+    let Some(daemon) = with_images() else { return };
+    let mut client = daemon.client();
+    for (name, size) in [("source", 1 << 20), ("target", 1 << 20), ("small", 1 << 19)] {
+        client.ok(
+            "blockdev-add",
+            json!({"driver": "null-co", "node-name": name, "size": size}),
+        );
+    }
+    client.ok("block-dirty-bitmap-add", json!({"node": "small", "name": "b"}));
+    let keeper =
+        json!({"driver": "copy-before-write", "node-name": "c", "file": "source", "target": "target"});
+    let mut with_bitmap = keeper.clone();
+    with_bitmap["bitmap"] = json!({"node": "small", "name": "b"});
+    refused(
+        &mut client,
+        "blockdev-add",
+        vec![(
+            with_bitmap,
+            "Cannot create block-copy-state: Failed to merge bitmap 'b' to internal copy-bitmap: Bitmaps are of different \
+             sizes (destination size is 1048576, source size is 524288) and can't be merged",
+        )],
+    );
+    client.ok("blockdev-add", keeper);
+    let needed = |client: &mut Qmp| {
+        let graph = client.ok("x-debug-query-block-graph", json!({}));
+        let nodes = graph["nodes"].as_array().expect("nodes").clone();
+        let id = |name: &str| {
+            let node = nodes.iter().find(|node| node["name"] == name);
+            node.expect("the node")["id"].clone()
+        };
+        let edges = graph["edges"].as_array().expect("edges");
+        let edge = edges
+            .iter()
+            .find(|edge| edge["parent"] == id("c") && edge["child"] == id("source"));
+        edge.expect("the edge")["perm"].clone()
+    };
+    assert_eq!(needed(&mut client), json!([]));
+    // As soon as it has a parent.
+    client.ok(
+        "blockdev-add",
+        json!({"driver": "raw", "node-name": "r", "file": "c"}),
+    );
+    assert_eq!(needed(&mut client), json!(["consistent-read"]));
+}

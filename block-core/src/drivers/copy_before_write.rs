@@ -51,6 +51,14 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     };
     let copy = BlockCopy::new(&file, &target, copy_options)
         .map_err(|error| error.context("Cannot create block-copy-state"))?;
+    if let (Some(bitmap), Some((_, name))) = (&bitmap, &options.bitmap)
+        && let Err(error) = bitmap.check_source_of(copy.length())
+        && error.kind() != ErrorKind::Busy
+    {
+        return Err(error.context(format!(
+            "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap"
+        )));
+    }
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
     if let Some(bitmap) = bitmap {
@@ -303,10 +311,8 @@ impl Driver for CopyBeforeWrite {
     fn child_permissions(&self, _name: &str, role: ChildRole, needs: &Needs) -> (Perm, Perm) {
         let (mut perm, mut shared) = default_child_permissions(role, needs);
         if role == ChildRole::Filtered && needs.has_parents {
-            // Whoever wrote past this node would overwrite what has not been saved.
-            if perm.contains(Perm::WRITE) {
-                perm = perm | Perm::CONSISTENT_READ;
-            }
+            // Old data is read as soon as somebody may write; whoever wrote past this node would overwrite it unsaved.
+            perm = perm | Perm::CONSISTENT_READ;
             if self.copy.discards_source() {
                 perm = perm | Perm::WRITE;
             }

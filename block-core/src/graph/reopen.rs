@@ -284,11 +284,16 @@ impl Graph {
                 options.detect_zeroes = before.detect_zeroes;
             }
         }
+        // Taken over from a parent once, this one has to be given from then on.
+        let before = node.options();
+        if before.force_share == Some(true) && options.force_share.is_none() && options.refused.is_none() {
+            options.refused = Some("Option 'force-share' cannot be reset to its default value".to_owned());
+        }
         options.read_only.get_or_insert(false);
         options.auto_read_only.get_or_insert(false);
         options.force_share.get_or_insert(false);
         // This one setting stays as it is when it is not given.
-        options.discard_unmap = options.discard_unmap.or(node.options().discard_unmap);
+        options.discard_unmap = options.discard_unmap.or(before.discard_unmap);
         let mut below = Vec::new();
         let mut edges = Vec::new();
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
@@ -315,11 +320,15 @@ impl Graph {
             }
         }
         for (name, reference) in references(&options.driver) {
-            // Only these two can lead elsewhere; any other child is compared as an option.
-            if !matches!(reference, NodeRef::Options(_)) && name != "file" {
+            let child = node.child(name);
+            // Only a `file` can be another node; any other child that is named is compared as an option.
+            if let NodeRef::Name(named) = reference
+                && name != "file"
+                && child.as_ref().is_none_or(|child| child.node().name() != named)
+            {
                 continue;
             }
-            match node.child(name) {
+            match child {
                 Some(child) => self.plan_child(&child, reference, &given, &mut edges, &mut below),
                 None => edges.push(Err(self.no_such_child(node, name, reference))),
             }
