@@ -76,9 +76,12 @@ pub struct NewExport {
     pub writethrough: bool,
     /// Offer the depth of allocation.
     pub allocation_depth: bool,
+    /// The thread that was asked for.
+    pub iothread: Option<String>,
 }
 
 struct RunningExport {
+    iothread: Option<String>,
     id: String,
     server: String,
     export: Arc<Export>,
@@ -279,6 +282,7 @@ impl Exports {
             return Err(generic(error));
         }
         self.lock().exports.push(RunningExport {
+            iothread: new.iothread,
             id: new.id,
             server: new.server,
             export,
@@ -375,6 +379,16 @@ impl Exports {
                 shutting_down: export.shutting_down,
             })
             .collect()
+    }
+
+    /// The thread that was last asked for, for exports of this node that are still there.
+    pub fn iothread_of(&self, node: &Arc<Node>) -> Option<String> {
+        self.lock()
+            .exports
+            .iter()
+            .rev()
+            .filter(|export| Arc::ptr_eq(&export.export.backend().node(), node))
+            .find_map(|export| export.iothread.clone())
     }
 
     /// Takes everything away: the end of the program.

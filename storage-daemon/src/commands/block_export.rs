@@ -56,6 +56,7 @@ impl BlockExportCommands for Daemon {
             writable,
             writethrough: false,
             allocation_depth: false,
+            iothread: None,
         };
         self.exports
             .add(&node, export, || self.bitmaps_to_show(&node, &bitmaps, writable))
@@ -188,6 +189,7 @@ impl Daemon {
         if args.iothread.is_some()
             && args.fixed_iothread == Some(true)
             && node.parents().iter().any(|edge| edge.name() == "root")
+            && self.exports.iothread_of(&node) != args.iothread
         {
             return Err(Error::generic("Cannot change iothread of active block backend"));
         }
@@ -203,6 +205,7 @@ impl Daemon {
             writable,
             writethrough: args.writethrough.unwrap_or(false),
             allocation_depth: options.allocation_depth.unwrap_or(false),
+            iothread: args.iothread,
         };
         self.exports
             .add(&node, export, || self.bitmaps_to_show(&node, &bitmaps, writable))
