@@ -11,7 +11,8 @@ fn main() -> ExitCode {
         Ok(arguments) => ExitCode::from(storage_daemon::startup::run(&arguments)),
         Err(argument) => {
             eprintln!(
-                "storage-daemon: {}: Unexpected argument (not UTF-8)",
+                "{}: {}: Unexpected argument (not UTF-8)",
+                storage_daemon::process::program_name(),
                 argument.display()
             );
             ExitCode::from(1)

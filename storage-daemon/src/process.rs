@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -71,6 +71,15 @@ pub fn read_at_most(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((read as u64 <= most).then_some(bytes))
 }
 
+/// The name under which this program was started: messages begin with it, as whoever put it in the place of another
+/// program expects.
+pub fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .and_then(|path| Some(Path::new(&path).file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "storage-daemon".to_owned())
+}
+
 /// Starts this program again in the background and waits until it says that it is set up.
 ///
 /// A new process rather than a fork: nothing of this one (threads, locks) can be inherited half-way. Returns
@@ -80,6 +89,7 @@ pub fn start_in_background(arguments: &[String]) -> Result<u8, CliError> {
     let (reader, writer) = rustix::pipe::pipe().map_err(|error| fail(error.into()))?;
     let program = std::env::current_exe().map_err(fail)?;
     let mut child = Command::new(program)
+        .arg0(program_name())
         .args(arguments)
         .env(READY_PIPE, writer.as_raw_fd().to_string())
         .stdin(Stdio::null())

@@ -31,7 +31,7 @@ pub fn run(arguments: &[String]) -> u8 {
     match try_run(arguments) {
         Ok(status) => status,
         Err(CliError(text)) => {
-            eprintln!("storage-daemon: {text}");
+            eprintln!("{}: {text}", process::program_name());
             1
         }
     }
@@ -39,6 +39,16 @@ pub fn run(arguments: &[String]) -> u8 {
 
 fn try_run(arguments: &[String]) -> Result<u8, CliError> {
     let given = crate::cli::options::parse(arguments)?;
+    // Before anything else is looked at, as mistakes in other options are no reason to refuse help.
+    match given
+        .iter()
+        .map(|option| option.name)
+        .find(|name| name.is_question())
+    {
+        Some(Name::Version) => return print(&help::version()).map(|()| 0),
+        Some(_) => return print(help::HELP).map(|()| 0),
+        None => {}
+    }
     let early = Early::from(&given)?;
     let background = Background::enter()?;
     if early.daemonize && background.is_none() {
@@ -226,14 +236,6 @@ struct Startup {
 impl Startup {
     async fn apply(&mut self, option: &Given) -> Result<After, CliError> {
         match option.name {
-            Name::Help => {
-                print(help::HELP)?;
-                return Ok(After::Exit);
-            }
-            Name::Version => {
-                print(&help::version())?;
-                return Ok(After::Exit);
-            }
             Name::Chardev => {
                 if matches!(option.value.as_str(), "help" | "?") {
                     print("Available chardev backend types: \n  null\n  pipe\n  socket\n  stdio\n")?;
@@ -261,12 +263,19 @@ impl Startup {
                 }
                 Trace::Enable(names) => {
                     for warning in trace::unknown(&names) {
-                        eprintln!("storage-daemon: {}: {warning}", option.location);
+                        eprintln!("{}: {}: {warning}", process::program_name(), option.location);
                     }
                 }
             },
+            Name::Stray => return Err(CliError::new("Unexpected argument")),
             // Counted already.
-            Name::Daemonize | Name::Pidfile | Name::Log | Name::Audit | Name::Compat => {}
+            Name::Help
+            | Name::Version
+            | Name::Daemonize
+            | Name::Pidfile
+            | Name::Log
+            | Name::Audit
+            | Name::Compat => {}
         }
         Ok(After::Continue)
     }
@@ -274,6 +283,9 @@ impl Startup {
     fn monitor(&mut self, text: &str) -> Result<(), CliError> {
         let monitor = commands::startup::monitor(text)?;
         let end = self.channels.claim(&monitor.chardev)?;
+        if monitor.readline {
+            return Err(CliError::new("Only QMP is supported"));
+        }
         let options = ListenOptions {
             pretty: monitor.pretty,
             ..self.options

@@ -276,3 +276,38 @@ fn the_background() {
     client.ok("qmp_capabilities", json!({}));
     client.ok("quit", json!({}));
 }
+
+#[test]
+fn help_comes_before_mistakes_and_messages_begin_with_the_name_of_the_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("qemu-storage-daemon");
+    std::os::unix::fs::symlink(program("storage-daemon"), &link).expect("a link");
+    let says = |args: &[&str]| {
+        let output = Command::new(&link).args(args).output().expect("the program runs");
+        let error = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), error)
+    };
+    for args in [
+        &["--nbd-server={}", "-h"][..],
+        &["stray", "--version"],
+        &["-V", "--bogus"],
+    ] {
+        assert_eq!(says(args), (Some(0), String::new()), "{args:?}");
+    }
+    for (args, message) in [
+        (&["stray"][..], "stray: Unexpected argument"),
+        (&["--bogus", "-h"], "unrecognized option '--bogus'"),
+        (
+            &["--monitor", "none,mode=readline", "stray"],
+            "--monitor none,mode=readline: chardev \"none\" not found",
+        ),
+        (&["--daemonize", "stray"], "stray: Unexpected argument"),
+    ] {
+        let (code, error) = says(args);
+        assert_eq!(code, Some(1), "{args:?}");
+        assert!(
+            error.starts_with(&format!("qemu-storage-daemon: {message}\n")),
+            "{error}"
+        );
+    }
+}

@@ -239,6 +239,35 @@ fn a_server_takes_so_many_clients_and_waits_so_long() {
 }
 
 #[test]
+fn an_export_may_name_a_bitmap_twice_and_lets_it_go_once() {
+    let daemon = Daemon::start(|_| Vec::new());
+    let mut qmp = daemon.client();
+    qmp.ok(
+        "blockdev-add",
+        json!({"driver": "null-co", "node-name": "a", "size": 65536}),
+    );
+    qmp.ok("block-dirty-bitmap-add", json!({"node": "a", "name": "b"}));
+    qmp.ok(
+        "block-export-add",
+        json!({"type": "nbd", "id": "e", "node-name": "a", "writable": true, "bitmaps": ["b", {"node": "a", "name": "b"}]}),
+    );
+    let busy = qmp.fails("block-dirty-bitmap-clear", json!({"node": "a", "name": "b"}));
+    assert!(busy.contains("in use"), "{busy}");
+    qmp.ok("block-export-del", json!({"id": "e"}));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while qmp.ok("query-block-exports", json!({})) != json!([]) {
+        assert!(Instant::now() < deadline, "the export does not go");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    qmp.ok("block-dirty-bitmap-clear", json!({"node": "a", "name": "b"}));
+    // A new bitmap has a name: told before its node is looked for.
+    let nameless = qmp.fails("block-dirty-bitmap-add", json!({"node": "nobody", "name": ""}));
+    assert_eq!(nameless, "Bitmap name cannot be empty");
+    drop(qmp);
+    let _ = daemon.quit();
+}
+
+#[test]
 fn nonsense_ends_a_connection_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(|_| {

@@ -443,12 +443,13 @@ impl BitmapSet {
         });
     }
 
-    /// Follows the node's persistent bitmaps into and out of read-only mode.
+    /// Follows the node's persistent bitmaps into and out of read-only mode. One that cannot be trusted says that
+    /// of itself either way.
     pub fn set_read_only(&self, read_only: bool) {
         for bitmap in lock(&self.inner.state)
             .bitmaps
             .values_mut()
-            .filter(|bitmap| bitmap.persistent)
+            .filter(|bitmap| bitmap.persistent && !(read_only && bitmap.inconsistent))
         {
             bitmap.read_only = read_only;
         }

@@ -34,6 +34,15 @@ pub enum Name {
     Compat,
     /// `--log`
     Log,
+    /// An argument that is none
+    Stray,
+}
+
+impl Name {
+    /// Whether it asks about the program, which does nothing else then.
+    pub fn is_question(self) -> bool {
+        matches!(self, Name::Help | Name::Version)
+    }
 }
 
 /// One option as it was given.
@@ -113,14 +122,19 @@ pub fn parse(arguments: &[String]) -> Result<Vec<Given>, CliError> {
         } else if let Some(short) = argument.strip_prefix('-').filter(|short| !short.is_empty()) {
             shorts(argument, short, &mut rest, &mut given)?;
         } else {
-            return Err(unexpected(argument));
+            // Refused in its turn: a mistake in an option before it is the first thing to tell.
+            given.push(Given {
+                name: Name::Stray,
+                value: String::new(),
+                location: argument.clone(),
+            });
+        }
+        // Who asks for help gets it, whatever follows.
+        if given.last().is_some_and(|last| last.name.is_question()) {
+            break;
         }
     }
     Ok(given)
-}
-
-fn unexpected(argument: &str) -> CliError {
-    CliError::new(format!("{argument}: Unexpected argument"))
 }
 
 /// A bundle of one-letter options.
@@ -241,11 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_option_is_kept_for_its_turn_and_help_ends_the_reading() {
+        let names = |arguments: &[&str]| -> Vec<_> {
+            let given = split(arguments).unwrap();
+            given.iter().map(|one| one.name).collect()
+        };
+        assert_eq!(names(&["stray", "--daemonize"]), [Name::Stray, Name::Daemonize]);
+        assert_eq!(
+            names(&["--export", "x", "-h", "--bogus"]),
+            [Name::Export, Name::Help]
+        );
+    }
+
+    #[test]
     fn mistakes() {
         for (arguments, message) in [
             (&["--bogus"][..], "unrecognized option '--bogus'"),
             (&["-x"], "invalid option -- 'x'"),
-            (&["stray"], "stray: Unexpected argument"),
             (&["--blockdev"], "option '--blockdev' requires an argument"),
             (&["--pid"], "option '--pidfile' requires an argument"),
             (

@@ -218,45 +218,50 @@ impl Daemon {
         given: &[BlockDirtyBitmapOrStr],
         writable: bool,
     ) -> Result<Vec<(String, BitmapHandle)>, Error> {
-        given
-            .iter()
-            .map(|one| {
-                // A bitmap that is named with its node is taken as it is.
-                let mut records_here = false;
-                let (name, bitmap) = match one {
-                    BlockDirtyBitmapOrStr::External(external) => {
-                        let bitmaps = self.bitmap_node(&external.node)?;
-                        (
-                            &external.name,
-                            bitmaps.bitmaps().get(&external.name).map_err(generic)?,
-                        )
-                    }
-                    BlockDirtyBitmapOrStr::Local(name) => {
-                        let mut at = Some(Arc::clone(node));
-                        let mut found = None;
-                        while let Some(node) = at {
-                            found = node.bitmaps().find(name);
-                            at = match &found {
-                                Some(_) => None,
-                                None => child_below(&node).map(|child| child.node()),
-                            };
-                            records_here = !node.is_read_only();
-                        }
-                        (
-                            name,
-                            found.ok_or_else(|| Error::generic(format!("Bitmap '{name}' is not found")))?,
-                        )
-                    }
-                };
-                bitmap.check(BitmapUse::Read).map_err(generic)?;
-                let recording = bitmap.info().is_some_and(|info| info.recording);
-                if !writable && recording && records_here {
-                    return Err(Error::generic(format!(
-                        "Enabled bitmap '{name}' incompatible with readonly export"
-                    )));
+        let mut shown: Vec<(String, BitmapHandle)> = Vec::with_capacity(given.len());
+        for one in given {
+            // A bitmap that is named with its node is taken as it is.
+            let mut records_here = false;
+            let (name, bitmap) = match one {
+                BlockDirtyBitmapOrStr::External(external) => {
+                    let bitmaps = self.bitmap_node(&external.node)?;
+                    (
+                        &external.name,
+                        bitmaps.bitmaps().get(&external.name).map_err(generic)?,
+                    )
                 }
-                Ok((name.clone(), bitmap))
-            })
-            .collect()
+                BlockDirtyBitmapOrStr::Local(name) => {
+                    let mut at = Some(Arc::clone(node));
+                    let mut found = None;
+                    while let Some(node) = at {
+                        found = node.bitmaps().find(name);
+                        at = match &found {
+                            Some(_) => None,
+                            None => child_below(&node).map(|child| child.node()),
+                        };
+                        records_here = !node.is_read_only();
+                    }
+                    (
+                        name,
+                        found.ok_or_else(|| Error::generic(format!("Bitmap '{name}' is not found")))?,
+                    )
+                }
+            };
+            bitmap.check(BitmapUse::Read).map_err(generic)?;
+            let recording = bitmap.info().is_some_and(|info| info.recording);
+            if !writable && recording && records_here {
+                return Err(Error::generic(format!(
+                    "Enabled bitmap '{name}' incompatible with readonly export"
+                )));
+            }
+            // One that is named twice is shown and held once.
+            if !shown
+                .iter()
+                .any(|(known, other)| known == name && *other == bitmap)
+            {
+                shown.push((name.clone(), bitmap));
+            }
+        }
+        Ok(shown)
     }
 }

@@ -14,6 +14,8 @@ use crate::objects::properties;
 pub struct MonitorOptions {
     /// Id of the channel.
     pub chardev: String,
+    /// Talk to people, which this program does not; the channel is looked for first.
+    pub readline: bool,
     /// Lay messages out for people.
     pub pretty: bool,
 }
@@ -21,11 +23,9 @@ pub struct MonitorOptions {
 /// Reads the value of `--monitor`.
 pub fn monitor(text: &str) -> Result<MonitorOptions, CliError> {
     let options: schema::MonitorOptions = decode(text, Some("chardev"))?;
-    if options.mode == Some(schema::MonitorMode::Readline) {
-        return Err(CliError::new("Only QMP is supported"));
-    }
     Ok(MonitorOptions {
         chardev: options.chardev,
+        readline: options.mode == Some(schema::MonitorMode::Readline),
         pretty: options.pretty.unwrap_or(false),
     })
 }

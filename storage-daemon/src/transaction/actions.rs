@@ -64,6 +64,7 @@ impl Action for BitmapAdd {
 
     fn prepare(self: Box<Self>) -> Preparing {
         Box::pin(async move {
+            bitmaps::check_named(&self.data)?;
             let node = self.daemon.device(&self.data.node)?;
             let spec = bitmaps::spec(&node, &self.data)?;
             action::add(node.bitmaps(), node.length(), &spec)

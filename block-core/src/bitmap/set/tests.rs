@@ -187,6 +187,8 @@ fn an_inconsistent_bitmap_is_good_for_removal_only() {
     assert_eq!(a.enable().unwrap_err().to_string(), text);
     assert_eq!(a.freeze(BitmapMode::Never).unwrap_err().to_string(), text);
     assert_eq!(a.hold().unwrap_err().to_string(), text);
+    set.set_read_only(true);
+    assert_eq!(a.freeze(BitmapMode::Always).unwrap_err().to_string(), text);
     a.remove().unwrap();
 }
 

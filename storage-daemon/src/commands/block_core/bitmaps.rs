@@ -10,11 +10,17 @@ use schema::BlockDirtyBitmapOrStr;
 use crate::convert::error::generic;
 use crate::daemon::Daemon;
 
-/// What a new bitmap is like, checked against its node.
-pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<BitmapSpec, Error> {
+/// A new bitmap has a name; this is told before its node is looked for.
+pub fn check_named(args: &schema::BlockDirtyBitmapAdd) -> Result<(), Error> {
     if args.name.is_empty() {
         return Err(Error::generic("Bitmap name cannot be empty"));
     }
+    Ok(())
+}
+
+/// What a new bitmap is like, checked against its node.
+pub fn spec(node: &Arc<Node>, args: &schema::BlockDirtyBitmapAdd) -> Result<BitmapSpec, Error> {
+    check_named(args)?;
     let granularity_bytes = args
         .granularity
         .unwrap_or_else(|| default_granularity(node.driver().info().cluster_bytes));
@@ -73,6 +79,7 @@ pub fn sources(
 }
 
 pub(super) async fn add(daemon: &Daemon, args: schema::BlockDirtyBitmapAdd) -> Result<(), Error> {
+    check_named(&args)?;
     let node = daemon.device(&args.node)?;
     daemon
         .on_data(async move {
