@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::channels::{Channels, End};
-use crate::cli::chardev::Chardev;
+use crate::cli::chardev::{self, Chardev};
 use crate::cli::options::{Given, Name};
 use crate::cli::trace::{self, Trace};
 use crate::cli::{CliError, help, policy};
@@ -240,6 +240,9 @@ impl Startup {
                 if matches!(option.value.as_str(), "help" | "?") {
                     print("Available chardev backend types: \n  null\n  pipe\n  socket\n  stdio\n")?;
                     return Ok(After::Exit);
+                }
+                for warning in chardev::deprecations(&option.value)? {
+                    eprintln!("{}: {}: {warning}", process::program_name(), option.location);
                 }
                 let chardev = Chardev::parse(&option.value)?;
                 self.channels

@@ -260,6 +260,25 @@ fn an_export_may_name_a_bitmap_twice_and_lets_it_go_once() {
         std::thread::sleep(Duration::from_millis(5));
     }
     qmp.ok("block-dirty-bitmap-clear", json!({"node": "a", "name": "b"}));
+    // A bitmap of another disk says nothing about this one.
+    qmp.ok(
+        "blockdev-add",
+        json!({"driver": "null-co", "node-name": "longer", "size": 131_072}),
+    );
+    qmp.ok(
+        "blockdev-add",
+        json!({"driver": "null-co", "node-name": "target", "size": 131_072}),
+    );
+    let other = qmp.fails(
+        "blockdev-add",
+        json!({"driver": "copy-before-write", "node-name": "cbw", "file": "longer", "target": "target",
+            "bitmap": {"node": "a", "name": "b"}}),
+    );
+    assert_eq!(
+        other,
+        "Cannot create block-copy-state: Failed to merge bitmap 'b' to internal copy-bitmap: Bitmaps are of \
+         different sizes (destination size is 131072, source size is 65536) and can't be merged"
+    );
     // A new bitmap has a name: told before its node is looked for.
     let nameless = qmp.fails("block-dirty-bitmap-add", json!({"node": "nobody", "name": ""}));
     assert_eq!(nameless, "Bitmap name cannot be empty");

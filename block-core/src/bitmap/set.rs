@@ -443,13 +443,12 @@ impl BitmapSet {
         });
     }
 
-    /// Follows the node's persistent bitmaps into and out of read-only mode. One that cannot be trusted says that
-    /// of itself either way.
+    /// Follows the node's persistent bitmaps into and out of read-only mode.
     pub fn set_read_only(&self, read_only: bool) {
         for bitmap in lock(&self.inner.state)
             .bitmaps
             .values_mut()
-            .filter(|bitmap| bitmap.persistent && !(read_only && bitmap.inconsistent))
+            .filter(|bitmap| bitmap.persistent)
         {
             bitmap.read_only = read_only;
         }
@@ -690,6 +689,8 @@ impl BitmapHandle {
         let id = state.next_id;
         state.next_id += 1;
         let bitmap = state.bitmaps.get_mut(&self.id).ok_or_else(gone)?;
+        // What cannot even be read is told before what cannot be changed.
+        bitmap.check(BitmapUse::Read)?;
         bitmap.check(wanted)?;
         bitmap.users += 1;
         // It records exactly when the bitmap did, so that the count of what records stays.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::backup::{BlockCopy, CopyError, CopyOptions, Located};
-use crate::bitmap::{BitmapInfo, BitmapUse, HBitmap};
+use crate::bitmap::{BitmapInfo, HBitmap};
 use crate::driver::{
     BlockStatus, Driver, DriverInfo, IoFuture, Limits, Preallocation, WriteFlags, ZeroFlags,
 };
@@ -31,16 +31,7 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
                 .graph()
                 .find(node)
                 .ok_or_else(|| BlockError::new(ErrorKind::NotFound, format!("Node '{node}' not found")))?;
-            let bitmap = node.bitmaps().get(name)?;
-            // One that is in use is found later, when its bits are wanted.
-            bitmap.check(BitmapUse::Read).or_else(|error| {
-                if error.kind() == ErrorKind::Busy {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
-            })?;
-            Some(bitmap)
+            Some((name, node.bitmaps().get(name)?))
         }
         None => None,
     };
@@ -61,15 +52,11 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     }
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
-    if let Some(bitmap) = bitmap {
-        let unfit = bitmap
-            .check(BitmapUse::Read)
-            .and_then(|()| bitmap.check_source_of(copy.length()));
-        unfit.map_err(|error| {
-            error.context(format!(
-                "Cannot create block-copy-state: Failed to merge bitmap '{}' to internal copy-bitmap",
-                options.bitmap.as_ref().map_or("", |(_, name)| name)
-            ))
+    if let Some((name, bitmap)) = bitmap {
+        bitmap.check_source_of(copy.length()).map_err(|error| {
+            error
+                .context(format!("Failed to merge bitmap '{name}' to internal copy-bitmap"))
+                .context("Cannot create block-copy-state")
         })?;
         let ranges = bitmap.dirty_ranges();
         for (offset, len) in &ranges {

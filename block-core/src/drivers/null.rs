@@ -94,7 +94,8 @@ impl Driver for Null {
         Box::pin(async move {
             Ok(BlockStatus {
                 len,
-                allocated: true,
+                // Whose content is undefined holds nothing.
+                allocated: zero,
                 zero,
                 ..BlockStatus::default()
             })

@@ -171,9 +171,9 @@ impl Driver for Raw {
 
     fn block_status(&self, offset: u64, len: u64, _want_host: bool) -> IoFuture<'_, BlockStatus> {
         Box::pin(async move {
-            // Through the layers below: `raw` holds everything that it shows, whichever of them has it.
+            // Through the layers below: `raw` holds everything that it shows, whichever of them has it, if one has.
             let mut status = self.file.node().status_above(None, self.at(offset)?, len).await?;
-            status.allocated = true;
+            status.allocated |= status.zero || status.data;
             Ok(status)
         })
     }

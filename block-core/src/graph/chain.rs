@@ -30,7 +30,7 @@ impl Node {
     }
 
     /// As [`block_status`](Node::block_status), looking through layers that hold nothing, down to `base` (which is not
-    /// looked at any more). Without a layer that holds the range it is zero and not data.
+    /// looked at any more). Without a layer that holds the range it is no data.
     pub async fn status_above(
         self: &Arc<Self>,
         base: Option<&Arc<Node>>,
@@ -102,10 +102,10 @@ impl Node {
             match below {
                 Some(below) => node = below,
                 None => {
+                    // A format with nothing below says itself that what it does not hold is zero.
                     return Ok((
                         BlockStatus {
                             len,
-                            zero: true,
                             ..BlockStatus::default()
                         },
                         depth,

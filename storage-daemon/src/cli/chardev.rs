@@ -99,8 +99,8 @@ impl Chardev {
             items
                 .iter()
                 .rev()
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value.as_str())
+                .find(|item| item.name == key)
+                .map(|item| item.value.as_str())
         };
         let no_id = || CliError::new("chardev: no id specified");
         if get("id").is_some_and(|id| !crate::names::is_id(id)) {
@@ -122,7 +122,7 @@ impl Chardev {
             }
         };
         let id = get("id").ok_or_else(no_id)?;
-        for (name, _) in &items {
+        for Item { name, .. } in &items {
             if !keys.contains(&name.as_str()) && !COMMON_KEYS.contains(&name.as_str()) {
                 return Err(CliError::new(format!("Invalid parameter '{name}'")));
             }
@@ -240,9 +240,37 @@ fn number<T: std::str::FromStr>(key: &str, value: Option<&str>) -> Result<Option
         .transpose()
 }
 
+/// What is said of each switch that is written without a value.
+pub fn deprecations(text: &str) -> Result<Vec<String>, CliError> {
+    let warning = |Item { name, value, short }: Item| {
+        let short = short?;
+        // The switch is one that takes something away: `delay` is its opposite.
+        let (name, value) = match (name.as_str(), value.as_str()) {
+            ("delay", "on") => ("nodelay", "off"),
+            other => other,
+        };
+        Some(format!(
+            "warning: short-form boolean option '{short}' deprecated\nPlease use {name}={value} instead"
+        ))
+    };
+    Ok(items(text)?.into_iter().filter_map(warning).collect())
+}
+
+/// One name and its value, and how it was written when the value was left out.
+struct Item {
+    name: String,
+    value: String,
+    short: Option<String>,
+}
+
 /// Splits into names and values. The first item may be the backend alone; later ones without `=` are switches.
-fn items(text: &str) -> Result<Vec<(String, String)>, CliError> {
+fn items(text: &str) -> Result<Vec<Item>, CliError> {
     let mut items = Vec::new();
+    let given = |name: &str, value: &str| Item {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        short: None,
+    };
     let mut rest = text;
     let mut first = true;
     while !rest.is_empty() {
@@ -254,15 +282,19 @@ fn items(text: &str) -> Result<Vec<(String, String)>, CliError> {
             assigned => assigned,
         };
         match assigned {
-            Some((name, value)) => items.push((name.to_owned(), value.to_owned())),
-            None if first => items.push(("backend".to_owned(), item)),
-            None => match item.strip_prefix("no") {
-                // `nodelay` is a name of its own.
-                Some(name) if SOCKET_KEYS.contains(&name) && item != "nodelay" => {
-                    items.push((name.to_owned(), "off".to_owned()));
-                }
-                _ => items.push((item, "on".to_owned())),
-            },
+            Some((name, value)) => items.push(given(name, value)),
+            None if first => items.push(given("backend", &item)),
+            None => {
+                let (name, value) = match item.strip_prefix("no") {
+                    // `nodelay` is a name of its own.
+                    Some(name) if item != "nodelay" => (name, "off"),
+                    _ => (item.as_str(), "on"),
+                };
+                items.push(Item {
+                    short: Some(item.clone()),
+                    ..given(name, value)
+                });
+            }
         }
         first = false;
     }
@@ -293,6 +325,24 @@ fn take_item(text: &str) -> (String, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn switches_without_a_value_are_warned_of() {
+        let warned = deprecations("socket,id=a,path=x,server,nowait,nodelay,delay,x=y").unwrap();
+        let text = |short: &str, long: &str| {
+            format!("warning: short-form boolean option '{short}' deprecated\nPlease use {long} instead")
+        };
+        assert_eq!(
+            warned,
+            [
+                text("server", "server=on"),
+                text("nowait", "wait=off"),
+                text("nodelay", "nodelay=on"),
+                text("delay", "nodelay=off")
+            ]
+        );
+        assert_eq!(deprecations("null,id=a").unwrap(), [] as [String; 0]);
+    }
 
     #[test]
     fn sockets() {

@@ -167,9 +167,12 @@ fn check_key(key: &str) -> Result<(), CliError> {
     for name in key.split('.') {
         let bytes = name.as_bytes();
         let number = depth > 0 && !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
-        let word = bytes
-            .first()
-            .is_some_and(|&first| first.is_ascii_alphabetic() || first == b'_')
+        // What begins with two underscores has a vendor's name before the next one.
+        let start = match name.strip_prefix("__") {
+            Some(vendor) => vendor.split_once('_').map_or("", |(_, own)| own),
+            None => name,
+        };
+        let word = start.starts_with(|first: char| first.is_ascii_alphabetic())
             && bytes
                 .iter()
                 .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
@@ -331,6 +334,9 @@ mod tests {
             ("x,.a=1", "Invalid parameter '.a'"),
             ("x,a..b=1", "Invalid parameter 'a..b'"),
             ("x,1=a", "Invalid parameter '1'"),
+            ("x,_a=1", "Invalid parameter '_a'"),
+            ("x,__a=1", "Invalid parameter '__a'"),
+            ("x,__vendor_=1", "Invalid parameter '__vendor_'"),
             ("x,a%b=a", "Invalid parameter 'a%b'"),
             ("x,node-name", "Expected '=' after parameter 'node-name'"),
             ("x,file.a=1,file=2", "Parameters 'file.*' used inconsistently"),

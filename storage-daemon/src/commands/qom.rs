@@ -8,6 +8,7 @@ use schema::{
     QomListProperties, QomListTypes, QomSet,
 };
 
+use super::throttle;
 use crate::daemon::Daemon;
 use crate::objects::properties::{self, Property};
 use crate::objects::{Kind, Object};
@@ -226,9 +227,13 @@ impl QomCommands for Daemon {
 impl Daemon {
     /// Makes an object; the command line does it too.
     pub fn add_object(&self, options: &ObjectOptions) -> Result<(), Error> {
-        self.objects.add(options, || match &options.branch {
-            schema::ObjectOptionsBranch::ThrottleGroup(group) => self.add_throttle_group(&options.id, group),
-            _ => Ok(()),
+        let limits = || match &options.branch {
+            schema::ObjectOptionsBranch::ThrottleGroup(group) => throttle::limits(group).map(Some),
+            _ => Ok(None),
+        };
+        self.objects.add(options, limits, |limits| match limits {
+            Some(limits) => self.add_throttle_group(&options.id, limits),
+            None => Ok(()),
         })
     }
 

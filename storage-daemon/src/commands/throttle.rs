@@ -71,7 +71,7 @@ fn apply(
         if let Some(rate) = rate(limits, one.name) {
             set(&mut rate.average, one.average, negative)?;
             set(&mut rate.max, one.max, negative)?;
-            set_length(&mut rate.max_length_seconds, one.name, one.max_length)?;
+            set_length(&mut rate.max_length_seconds, one.name, one.max_length, negative)?;
         }
     }
     set(&mut limits.iops_size, given.iops_size, negative)
@@ -87,15 +87,21 @@ fn set(place: &mut u64, value: Option<i64>, negative: Negative) -> Result<(), Er
     Ok(())
 }
 
-/// Lengths are kept in 32 bits.
-fn set_length(place: &mut u64, name: &str, value: Option<i64>) -> Result<(), Error> {
+/// Lengths are kept in 32 bits. A negative one is as long as can be, which the check of the limits complains of.
+fn set_length(place: &mut u64, name: &str, value: Option<i64>, negative: Negative) -> Result<(), Error> {
     match value.map(u32::try_from) {
         None => Ok(()),
         Some(Ok(seconds)) => {
             *place = u64::from(seconds);
             Ok(())
         }
-        Some(Err(_)) if value < Some(0) => Err(Error::generic("Property values cannot be negative")),
+        Some(Err(_)) if value < Some(0) => {
+            if matches!(negative, Negative::Refuse) {
+                return Err(Error::generic("Property values cannot be negative"));
+            }
+            *place = value.unwrap_or_default().cast_unsigned();
+            Ok(())
+        }
         Some(Err(_)) => Err(Error::generic(format!(
             "{name}-max-length value must be in the range [0, {}]",
             u32::MAX
@@ -128,6 +134,18 @@ fn loose(group: &schema::ThrottleGroupProperties) -> schema::ThrottleLimits {
     }
 }
 
+/// The limits of a new group. `limits` have to make sense by themselves; those that stand alone do so with the rest,
+/// when the group is made.
+pub(super) fn limits(group: &schema::ThrottleGroupProperties) -> Result<ThrottleLimits, Error> {
+    let mut limits = ThrottleLimits::default();
+    if let Some(given) = &group.limits {
+        apply(&mut limits, given, Negative::CheckLater)?;
+        limits.check().map_err(generic)?;
+    }
+    apply(&mut limits, &loose(group), Negative::Refuse)?;
+    Ok(limits)
+}
+
 impl Daemon {
     fn throttle_group(
         &self,
@@ -147,7 +165,7 @@ impl Daemon {
                 shown.insert(format!("{name}-max-length"), json!(rate.max_length_seconds));
             }
         }
-        shown.insert("iops-size".to_owned(), json!(limits.iops_size));
+        shown.insert("iops-size".to_owned(), json!(limits.iops_size.cast_signed()));
         Ok(Value::Object(shown))
     }
 
@@ -172,16 +190,7 @@ impl Daemon {
         group.set_limits(limits).map_err(generic)
     }
 
-    pub(super) fn add_throttle_group(
-        &self,
-        id: &str,
-        group: &schema::ThrottleGroupProperties,
-    ) -> Result<(), Error> {
-        let mut limits = ThrottleLimits::default();
-        apply(&mut limits, &loose(group), Negative::Refuse)?;
-        if let Some(given) = &group.limits {
-            apply(&mut limits, given, Negative::CheckLater)?;
-        }
+    pub(super) fn add_throttle_group(&self, id: &str, limits: ThrottleLimits) -> Result<(), Error> {
         self.graph
             .throttle_groups()
             .create(id, limits)
@@ -214,6 +223,13 @@ mod tests {
             }
         );
         assert_eq!(limits.iops_size, 4096);
+        given = serde_json::from_value(json!({"iops-total-max-length": -1})).unwrap();
+        let mut burst = limits;
+        apply(&mut burst, &given, Negative::CheckLater).unwrap();
+        assert_eq!(
+            burst.check().unwrap_err().to_string(),
+            "burst length too high for this burst rate"
+        );
         given = serde_json::from_value(json!({"bps-read": -1})).unwrap();
         assert_eq!(
             apply(&mut limits, &given, Negative::Refuse)

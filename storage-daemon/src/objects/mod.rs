@@ -212,11 +212,12 @@ pub fn in_use(id: &str) -> Error {
 
 impl Objects {
     /// Makes the object that the options describe and adds it. Throttle groups are the block layer's to make: that is
-    /// done by `make_group`.
-    pub fn add(
+    /// done by `make_group`, with the limits that `check_group` has found to be right.
+    pub fn add<Group>(
         &self,
         options: &ObjectOptions,
-        make_group: impl FnOnce() -> Result<(), Error>,
+        check_group: impl FnOnce() -> Result<Group, Error>,
+        make_group: impl FnOnce(Group) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if !names::is_id(&options.id) {
             return Err(Error::generic("Parameter 'id' expects an identifier"));
@@ -230,10 +231,12 @@ impl Objects {
         let type_name = type_name.unwrap_or_default().to_owned();
         // In this order: what is wrong with one member, then with the id, then with all together.
         let properties = Properties::new(&type_name, given)?;
+        let group = check_group()?;
         self.check_new(&options.id)?;
+        properties.check_together()?;
         let kind = self.make(options)?;
         if matches!(kind, Kind::ThrottleGroup) {
-            make_group()?;
+            make_group(group)?;
         }
         self.insert(options.id.clone(), Object { kind, properties });
         Ok(())
@@ -249,11 +252,11 @@ impl Objects {
             }
             Branch::MainLoop(_) => Kind::MainLoop,
             Branch::Secret(secret) => {
-                let key = match &secret.base.keyid {
-                    Some(id) => Some(self.secret(id)?),
-                    None => None,
+                let key = || match &secret.base.keyid {
+                    Some(id) => self.secret(id).map(Some),
+                    None => Ok(None),
                 };
-                Kind::Secret(secret::load(secret, key.as_deref())?.into())
+                Kind::Secret(secret::load(secret, key)?.into())
             }
             Branch::ThrottleGroup(_) => Kind::ThrottleGroup,
             Branch::TlsCredsX509(x509) => Kind::TlsCreds(credentials(x509)?),

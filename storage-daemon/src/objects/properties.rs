@@ -155,9 +155,12 @@ impl Properties {
             };
             values.insert(property.name, value);
         }
-        let properties = Self(values);
-        properties.check_thread_pool()?;
-        Ok(properties)
+        Ok(Self(values))
+    }
+
+    /// Whether the properties fit together: looked at once an object has them all.
+    pub fn check_together(&self) -> Result<(), Error> {
+        self.check_thread_pool()
     }
 
     /// A property's value.

@@ -1,6 +1,7 @@
 //! The bytes of secrets: written down as text or base64, in the clear or encrypted with another secret.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aes::Aes256;
 use base64::Engine as _;
@@ -26,12 +27,15 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// Bytes of a cipher block, and so of an initialization vector.
 const BLOCK_BYTES: usize = 16;
 
-/// The bytes of a secret. `key` is the secret that it is encrypted with.
-pub fn load(secret: &schema::SecretProperties, key: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+/// The bytes of a secret. `key` finds the secret that it is encrypted with, once there is something to decrypt.
+pub fn load(
+    secret: &schema::SecretProperties,
+    key: impl FnOnce() -> Result<Option<Arc<[u8]>>, Error>,
+) -> Result<Vec<u8>, Error> {
     let is_base64 = secret.base.format == Some(schema::QCryptoSecretFormat::Base64);
     let raw = read(secret)?;
-    if let Some(key) = key {
-        return decrypt(raw, is_base64, key, secret.base.iv.as_deref());
+    if let Some(key) = key()? {
+        return decrypt(raw, is_base64, &key, secret.base.iv.as_deref());
     }
     if is_base64 {
         return decode_base64(&raw);
@@ -156,7 +160,7 @@ mod tests {
         let mut endless = secret("", None, None);
         (endless.data, endless.file) = (None, Some("/dev/zero".to_owned()));
         assert_eq!(
-            load(&endless, None).unwrap_err().to_string(),
+            load(&endless, || Ok(None)).unwrap_err().to_string(),
             "Secret file /dev/zero is too large"
         );
     }
@@ -168,9 +172,12 @@ mod tests {
         let iv = "AAAAAAAAAAAAAAAAAAAAAA==";
         let base64 = Some(QCryptoSecretFormat::Base64);
         let text = secret("pZwJZBLuy3mDACEQT4YTBw==", base64, Some(iv));
-        assert_eq!(load(&text, Some(key)).unwrap(), b"hello");
+        assert_eq!(
+            load(&text, || Ok(Some(Arc::from(key.as_slice())))).unwrap(),
+            b"hello"
+        );
         let said = |data: &str, key: &[u8], iv| {
-            load(&secret(data, base64, iv), Some(key))
+            load(&secret(data, base64, iv), || Ok(Some(key.into())))
                 .unwrap_err()
                 .to_string()
         };

@@ -189,6 +189,8 @@ fn an_inconsistent_bitmap_is_good_for_removal_only() {
     assert_eq!(a.hold().unwrap_err().to_string(), text);
     set.set_read_only(true);
     assert_eq!(a.freeze(BitmapMode::Always).unwrap_err().to_string(), text);
+    assert!(a.clear().unwrap_err().to_string().contains("is readonly"));
+    set.set_read_only(false);
     a.remove().unwrap();
 }
 
