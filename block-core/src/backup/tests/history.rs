@@ -377,7 +377,8 @@ async fn a_group_comes_down_while_each_member_is_drained_and_written() {
             let (_, _, copy, guest) = &disks[0];
             copy.fail_writes.store(5, Ordering::SeqCst);
             let _ = write(guest, MIB - K64, 4096, 8).await;
-            bench.jobs.cancel("j0", true, None).await.unwrap();
+            // It may have failed by itself meanwhile.
+            let _ = bench.jobs.cancel("j0", true, None).await;
         }
         let all_done = async {
             for number in 0..MEMBERS {
