@@ -42,14 +42,6 @@ pub async fn open(context: &OpenContext<'_>, options: &CopyBeforeWriteOptions) -
     };
     let copy = BlockCopy::new(&file, &target, copy_options)
         .map_err(|error| error.context("Cannot create block-copy-state"))?;
-    if let (Some(bitmap), Some((_, name))) = (&bitmap, &options.bitmap)
-        && let Err(error) = bitmap.check_source_of(copy.length())
-        && error.kind() != ErrorKind::Busy
-    {
-        return Err(error.context(format!(
-            "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap"
-        )));
-    }
     let cluster = copy.cluster_bytes();
     let mut access = HBitmap::new(copy.length().div_ceil(cluster));
     if let Some((name, bitmap)) = bitmap {
