@@ -88,9 +88,6 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
     let mut names = HashSet::new();
     let mut at = 0;
     while at < bytes.len() {
-        if to_u64(entries.len()) >= u64::from(expected) {
-            return Err(invalid("More bitmaps found than specified in header extension"));
-        }
         let name_len = usize::from(be16(bytes, at + 18).map_err(broken)?);
         let extra_len = to_usize(u64::from(be32(bytes, at + 20).map_err(broken)?))?;
         part(bytes, at + 24, extra_len).map_err(broken)?;
@@ -100,6 +97,9 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
             [kind, bits] => (*kind, *bits),
             _ => return Err(invalid("Broken bitmap directory")),
         };
+        if to_u64(entries.len()) >= u64::from(expected) {
+            return Err(invalid("More bitmaps found than specified in header extension"));
+        }
         let entry = Entry {
             table_offset: be64(bytes, at).map_err(broken)?,
             table_entries: be32(bytes, at + 8).map_err(broken)?,
@@ -120,10 +120,11 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
         let well_formed = kind == TYPE_DIRTY_TRACKING
             && entry.flags & !known == 0
             && (9..=31).contains(&granularity_bits)
-            && (1..=MAX_NAME).contains(&name_len)
+            && name_len <= MAX_NAME
             && entry.table_offset & (cluster - 1) == 0
             && entry.table_offset & !OFFSET_MASK == 0
             && (entry.table_offset != 0 || entry.table_entries == 0)
+            && (entry.table_entries != 0 || header.size == 0)
             && u64::from(entry.table_entries) * cluster <= MAX_BITMAP_BYTES.max(cluster);
         if !well_formed {
             return Err(constraints);
@@ -135,7 +136,7 @@ fn parse_directory(bytes: &[u8], header: &Header) -> Result<Vec<Entry>> {
             return Err(constraints);
         }
         if !names.insert(entry.name.clone()) {
-            return Err(invalid("Broken bitmap directory"));
+            return Err(invalid(format!("Bitmap already exists: {}", entry.name)));
         }
         at += to_usize(entry.bytes())?;
         entries.push(entry);
@@ -379,7 +380,20 @@ impl Qcow2 {
                     entry.name
                 ))
             })?;
-        Ok(super::bytes::decode_table(&bytes))
+        let table = super::bytes::decode_table(&bytes);
+        let cluster = lock(&self.meta).geometry.cluster();
+        let possible = |entry: u64| match entry & OFFSET_MASK {
+            0 => entry <= 1,
+            offset => offset == entry && offset & (cluster - 1) == 0,
+        };
+        if table.iter().all(|entry| possible(*entry)) {
+            Ok(table)
+        } else {
+            Err(invalid(format!(
+                "Could not read bitmap_table table from image for bitmap '{}': Invalid argument",
+                entry.name
+            )))
+        }
     }
 
     /// Everything that a bitmap occupies besides its directory entry.

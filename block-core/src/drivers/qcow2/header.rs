@@ -15,7 +15,7 @@ pub(super) const MAX_SNAPSHOTS: u32 = 65536;
 /// Most stored bitmaps.
 pub(super) const MAX_BITMAPS: u32 = 65535;
 /// Most bytes of the bitmap directory.
-pub(super) const MAX_BITMAP_DIRECTORY_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BITMAP_DIRECTORY_BYTES: u64 = 65535 * 1024;
 /// Most bytes of the backing file's name.
 const MAX_BACKING_NAME: u32 = 1023;
 /// No format's name is as long as this.

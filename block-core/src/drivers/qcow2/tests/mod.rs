@@ -5,6 +5,7 @@ mod bitmaps;
 mod broken;
 mod crash;
 mod faults;
+mod foreign;
 mod matrix;
 mod memory;
 mod model;
