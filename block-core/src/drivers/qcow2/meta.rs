@@ -482,18 +482,62 @@ impl Meta {
         }
     }
 
-    fn refuse_overlap(&self, host: u64, count: u64) -> Step<()> {
-        let first = host >> self.geometry.cluster_bits;
-        for cluster in first..first + count {
-            if self.metadata.contains(&cluster) {
-                return Err(Need::Corrupt(Corruption {
-                    message: "Preventing invalid write on metadata (overlaps with qcow2 metadata)".into(),
-                    place: Some((cluster << self.geometry.cluster_bits, self.geometry.cluster())),
-                    fatal: true,
-                }));
-            }
+    /// What a cluster that holds metadata is, in words that clients know.
+    fn kind_of(&self, cluster: u64) -> &'static str {
+        let bits = self.geometry.cluster_bits;
+        let header = &self.header;
+        let within = |offset: u64, bytes: u64| {
+            let first = offset >> bits;
+            (first..first.saturating_add(self.geometry.clusters(bytes))).contains(&cluster)
+        };
+        let among = |table: &[u64]| {
+            let mut hosts = table.iter().map(|entry| entry & OFFSET_MASK);
+            hosts.any(|host| host != 0 && host >> bits == cluster)
+        };
+        let directory = header.bitmaps.as_ref();
+        if cluster == 0 {
+            "qcow2_header"
+        } else if within(header.l1_offset, u64::from(header.l1_size) * 8) {
+            "active L1 table"
+        } else if among(&self.l1) {
+            "active L2 table"
+        } else if within(
+            header.reftable_offset,
+            u64::from(header.reftable_clusters) << bits,
+        ) {
+            "refcount table"
+        } else if among(&self.reftable) {
+            "refcount block"
+        } else if header.snapshot_count > 0 && within(header.snapshots_offset, 1) {
+            "snapshot table"
+        } else if directory.is_some_and(|at| within(at.directory_offset, at.directory_bytes)) {
+            "bitmap directory"
+        } else {
+            "inactive L1 table"
         }
-        Ok(())
+    }
+
+    /// The complaint of a write of `place` that would hit a cluster with metadata.
+    pub(super) fn overlap(&self, cluster: u64, place: (u64, u64)) -> Need {
+        Need::Corrupt(Corruption {
+            message: format!(
+                "Preventing invalid write on metadata (overlaps with {})",
+                self.kind_of(cluster)
+            ),
+            place: Some(place),
+            fatal: true,
+        })
+    }
+
+    /// Refuses a write of `len` bytes at `host` into clusters that hold metadata.
+    fn refuse_overlap(&self, host: u64, len: u64) -> Step<()> {
+        let bits = self.geometry.cluster_bits;
+        let first = host >> bits;
+        let end = host.saturating_add(len).div_ceil(self.geometry.cluster());
+        match (first..end).find(|cluster| self.metadata.contains(cluster)) {
+            Some(cluster) => Err(self.overlap(cluster, (host, len))),
+            None => Ok(()),
+        }
     }
 
     fn reads_zero(&self, mapping: Mapping, cluster: u64, backing_len: u64) -> bool {
@@ -553,7 +597,7 @@ impl Meta {
                 }
                 run += 1;
             }
-            self.refuse_overlap(host, run)?;
+            self.refuse_overlap(host + within, bytes(run))?;
             return Ok(Place::There {
                 host: host + within,
                 len: bytes(run),
@@ -605,11 +649,23 @@ impl Meta {
         };
         let (host, fresh) = match reused {
             Some(host) => {
-                self.refuse_overlap(host, run)?;
+                self.refuse_overlap(host + within, bytes(run))?;
                 (host, false)
             }
             None => {
-                let (cluster, got, fresh) = self.take_run(run)?;
+                let (cluster, got, fresh) = self.take_run(run).map_err(|need| match need {
+                    // It is the write that is refused.
+                    Need::Corrupt(Corruption {
+                        message,
+                        place: Some((at, _)),
+                        fatal: true,
+                    }) => Need::Corrupt(Corruption {
+                        message,
+                        place: Some((at + within, bytes(run))),
+                        fatal: true,
+                    }),
+                    other => other,
+                })?;
                 if got < run {
                     run = got;
                     let at = usize::try_from(got - 1).unwrap_or(0);

@@ -316,14 +316,10 @@ impl Meta {
     }
 
     fn refuse_taken(&self, first: u64, count: u64) -> Step<()> {
-        for cluster in first..first + count {
-            if self.metadata.contains(&cluster) {
-                return Err(Need::Corrupt(Corruption {
-                    message: "Preventing invalid allocation of a cluster that holds metadata".into(),
-                    place: Some((cluster << self.geometry.cluster_bits, self.geometry.cluster())),
-                    fatal: true,
-                }));
-            }
+        let taken = (first..first + count).find(|cluster| self.metadata.contains(cluster));
+        if let Some(cluster) = taken {
+            let place = (cluster << self.geometry.cluster_bits, self.geometry.cluster());
+            return Err(self.overlap(cluster, place));
         }
         Ok(())
     }

@@ -318,3 +318,50 @@ async fn what_is_unknown_is_kept() {
     std::fs::write(&path, &bytes).unwrap();
     assert_check(&path, false);
 }
+
+/// A write that would hit metadata is refused, and the image is marked, in QEMU's words.
+#[tokio::test]
+async fn overlaps_are_named() {
+    for version in [2, 3] {
+        let image = base(version).await;
+        let (l1, table) = (get(&image, 40), get(&image, 48));
+        let l2 = get(&image, l1) & 0x00ff_ffff_ffff_fe00;
+        for (host, name) in [
+            (l1, "active L1 table"),
+            (l2, "active L2 table"),
+            (table, "refcount table"),
+            (get(&image, table), "refcount block"),
+        ] {
+            let mut bytes = image.clone();
+            put(&mut bytes, l2, &(host as u64 | 1 << 63).to_be_bytes());
+            let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let teller = std::sync::Arc::clone(&told);
+            let options = OpenOptions {
+                on_corruption: Some(std::sync::Arc::new(move |message, place, fatal| {
+                    teller.lock().unwrap().push((message.to_owned(), place, fatal));
+                })),
+                ..OpenOptions::default()
+            };
+            let file = Memory::with(bytes);
+            let opened = Qcow2::open(file.clone(), options).await.unwrap();
+            let error = opened
+                .write(4096, &[1; 8192], WriteFlags::default())
+                .await
+                .unwrap_err();
+            assert_eq!(error.errno(), 5);
+            let text = format!("Preventing invalid write on metadata (overlaps with {name})");
+            assert_eq!(
+                *told.lock().unwrap(),
+                [(text, Some((host as u64 + 4096, 8192)), true)]
+            );
+            assert_eq!(file.bytes()[79] & 2 != 0, version == 3);
+            // Nothing works after that.
+            assert!(
+                opened
+                    .write(1 << 20, &[1; 512], WriteFlags::default())
+                    .await
+                    .is_err()
+            );
+        }
+    }
+}
