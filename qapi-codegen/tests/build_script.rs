@@ -1,0 +1,181 @@
+//! What a build script writes, leaves alone and tells Cargo.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
+
+use qapi_codegen::build_script::{BuildError, Built};
+use qapi_codegen::{Build, Conditions};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A package with a schema of two modules.
+struct Package(tempfile::TempDir);
+
+impl Package {
+    fn new() -> Package {
+        let package = Package(tempfile::tempdir().unwrap());
+        package.write(
+            "schema.json",
+            "{ 'include': 'sub/part.json' }\n{ 'command': 'go', 'data': 'Part', 'if': 'GO' }\n",
+        );
+        package.write(
+            "sub/part.json",
+            "{ 'struct': 'Part', 'data': { 'name': 'str' } }\n",
+        );
+        package
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn build(&self) -> Result<Built, BuildError> {
+        Build::new(self.path("schema.json"))
+            .conditions(Conditions::cargo_features())
+            .out_dir(self.path("out"))
+            .try_run()
+    }
+
+    /// Every file of the output, dated back, so that one that is written again can be told.
+    fn date_back(&self) {
+        for name in self.times().keys() {
+            let past = SystemTime::now() - Duration::from_secs(3600);
+            let file = fs::File::options()
+                .write(true)
+                .open(self.path("out").join(name))
+                .unwrap();
+            file.set_modified(past).unwrap();
+        }
+    }
+
+    fn times(&self) -> BTreeMap<String, SystemTime> {
+        fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, SystemTime>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(root, &path, found);
+                } else {
+                    let name = path
+                        .strip_prefix(root)
+                        .unwrap()
+                        .to_string_lossy()
+                        .replace('\\', "/");
+                    found.insert(name, fs::metadata(&path).unwrap().modified().unwrap());
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(&self.path("out"), &self.path("out"), &mut found);
+        found
+    }
+
+    /// The files that `change` makes a build write.
+    fn written_after(&self, change: impl FnOnce()) -> Vec<String> {
+        self.date_back();
+        let before = self.times();
+        change();
+        self.build().unwrap();
+        let after = self.times();
+        let written = after
+            .into_iter()
+            .filter(|(name, time)| before.get(name) != Some(time));
+        written.map(|(name, _)| name).collect()
+    }
+}
+
+#[test]
+fn cargo_is_told_of_every_file_and_every_condition() {
+    let package = Package::new();
+    let built = package.build().unwrap();
+    assert_eq!(built.top, package.path("out/schema.rs"));
+    let mut told: Vec<String> = built.instructions;
+    told.sort();
+    let changed = |name: &str| format!("cargo::rerun-if-changed={}", package.path(name).display());
+    assert_eq!(
+        told,
+        [
+            changed("schema.json"),
+            changed("sub/part.json"),
+            "cargo::rustc-check-cfg=cfg(feature, values(\"go\"))".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn only_what_changes_is_written() {
+    let package = Package::new();
+    package.build().unwrap();
+    let names: Vec<String> = package.times().into_keys().collect();
+    assert_eq!(names, ["schema.rs", "schema/part.rs", "schema/schema.rs"]);
+    assert_eq!(package.written_after(|| {}), Vec::<String>::new());
+    // A comment is nothing that code is made of, as long as lines stay where they are.
+    let comment = || {
+        package.write(
+            "sub/part.json",
+            "{ 'struct': 'Part', 'data': { 'name': 'str' } } # it\n",
+        )
+    };
+    assert_eq!(package.written_after(comment), Vec::<String>::new());
+    let member = || {
+        package.write(
+            "sub/part.json",
+            "{ 'struct': 'Part', 'data': { 'name': 'str', '*size': 'int' } }\n",
+        );
+    };
+    // The type, and introspection.
+    assert_eq!(package.written_after(member), ["schema.rs", "schema/part.rs"]);
+    let command = || {
+        package.write(
+            "schema.json",
+            "{ 'include': 'sub/part.json' }\n{ 'command': 'go', 'if': 'GO' }\n",
+        );
+    };
+    assert_eq!(package.written_after(command), ["schema.rs", "schema/schema.rs"]);
+}
+
+#[test]
+fn mistakes_are_told_as_cargo_shows_them() {
+    let package = Package::new();
+    package.write(
+        "sub/part.json",
+        "{ 'struct': 'Part', 'data': { 'name': 'string' } }\n",
+    );
+    let Err(BuildError::Schema {
+        text,
+        short,
+        instructions,
+    }) = package.build()
+    else {
+        unreachable!("the type is unknown");
+    };
+    assert!(
+        text.contains("error[QAPI0305]") && text.contains("^^^^^^^^"),
+        "{text}"
+    );
+    assert_eq!(short.len(), 1);
+    assert!(
+        short
+            .iter()
+            .all(|line| line.contains("part.json:1:39: error[QAPI0305]")),
+        "{short:?}"
+    );
+    // Also of a schema with mistakes: it is built again when one of its files changes.
+    assert_eq!(instructions.len(), 2);
+    assert!(!package.path("out").exists());
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error() {
+    let package = Package::new();
+    package.write("out", "a file, no folder");
+    let error = package.build().unwrap_err().to_string();
+    assert!(error.starts_with("cannot write `"), "{error}");
+    assert!(error.contains("out/schema"), "{error}");
+}
