@@ -681,45 +681,49 @@ impl JobManager {
         self.cancel_all(Duration::from_secs(10)).await;
     }
 
-    /// Cancels every job, lets none hang beyond `within`, forgets those that only wait to be dismissed: the end of the
-    /// program.
+    /// Cancels one job after the other, newest first and each to its end, and forgets those that only wait to be
+    /// dismissed: the end of the program. Nothing hangs beyond `within`, which is for all of them together.
     pub async fn cancel_all(self: &Arc<Self>, within: Duration) {
+        let due = Instant::now() + within;
         let mut changes = self.changes.subscribe();
         loop {
-            let jobs: Vec<_> = {
+            changes.mark_unchanged();
+            let newest = {
                 let state = lock(&self.state);
-                state
+                let newest = state
                     .table
                     .iter()
-                    .map(|(serial, job)| (serial, job.id.clone(), job.status))
-                    .collect()
-            };
-            if jobs.is_empty() {
-                return;
-            }
-            for (serial, id, status) in jobs {
-                if status == JobStatus::Concluded {
-                    let _ = self.try_apply(Input::Verb(serial, Verb::Dismiss));
-                } else if !self.is_cancelled(serial) {
-                    let due = Instant::now() + within;
-                    if let Some(entry) = lock(&self.state).entries.get(&serial) {
-                        entry.orders.send_modify(|orders| orders.deadline = Some(due));
+                    .next()
+                    .map(|(serial, job)| (serial, job.status, job.cancelled));
+                if let Some((serial, ..)) = newest {
+                    // The job's group goes with it.
+                    for member in state.table.members_of(serial) {
+                        if let Some(entry) = state.entries.get(&member) {
+                            entry.orders.send_if_modified(|orders| {
+                                let earlier = orders.deadline.replace(due);
+                                earlier != Some(due)
+                            });
+                        }
                     }
-                    tracing::debug!(%id, "cancelled at the end");
-                    let _ = self.try_apply(Input::Verb(serial, Verb::Cancel { force: true }));
                 }
-            }
-            if lock(&self.state).table.iter().next().is_none() || changes.changed().await.is_err() {
+                newest
+            };
+            let step = match newest {
+                None => return,
+                Some((serial, JobStatus::Concluded, _)) => Input::Verb(serial, Verb::Dismiss),
+                Some((serial, _, false)) => Input::Verb(serial, Verb::Cancel { force: true }),
+                Some((_, _, true)) => {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            // Refused where the job is about to end by itself.
+            if self.try_apply(step).is_err() && changes.changed().await.is_err() {
                 return;
             }
         }
-    }
-
-    fn is_cancelled(&self, serial: JobSerial) -> bool {
-        lock(&self.state)
-            .table
-            .get(serial)
-            .is_none_or(|job| job.cancelled)
     }
 
     /// Resolves when no job of this id is left that has not ended.

@@ -420,6 +420,26 @@ async fn shutdown_ends_jobs_in_every_state() {
     bench.graph.close_all().await;
 }
 
+/// At the end of the program each job has ended before the next one is cancelled, newest first.
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_ends_one_job_after_the_other() {
+    let bench = Bench::new();
+    for id in ["x", "y"] {
+        let (source, _) = bench.node(&format!("s{id}"), Memory::new(MIB, 1)).await;
+        let (target, _) = bench.node(&format!("t{id}"), Memory::new(MIB, 0)).await;
+        let mut backup = options(id, &source, &target, SyncMode::Full);
+        backup.speed = 1;
+        bench.prepare(backup).await.unwrap().start();
+        reach(&bench, id, "running").await;
+    }
+    bench.take_log();
+    bench.jobs.cancel_all(Duration::from_secs(10)).await;
+    assert_eq!(
+        bench.take_log(),
+        "y:aborting y:CANCELLED y:concluded y:null x:aborting x:CANCELLED x:concluded x:null"
+    );
+}
+
 /// Fleecing: the point in time is read while the guest writes, and nothing outside of it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn fleecing_reads_the_point_in_time() {
