@@ -98,6 +98,8 @@ const DEFAULT_CLEAN_INTERVAL_SECONDS: u64 = 600;
 const DEFAULT_L2_CACHE_BYTES: u64 = 32 << 20;
 /// The refcount cache that is chosen when none is asked for.
 const DEFAULT_REFCOUNT_CACHE_BYTES: u64 = 1 << 20;
+/// Nobody has the memory for a larger cache, though it would be taken bit by bit only.
+const MAX_CACHE_BYTES: u64 = 32 << 30;
 /// A slice of an L2 table of this size maps 32 MiB of a disk with 64 KiB clusters.
 const DEFAULT_SLICE_BYTES: u64 = 4096;
 /// Clusters of inactive L1 tables that are guarded against stray writes; more are not tracked.
@@ -160,8 +162,16 @@ fn cache_sizes(options: &OpenOptions, header: &Header) -> Result<(u32, usize, us
             refcount.unwrap_or(DEFAULT_REFCOUNT_CACHE_BYTES),
         ),
     };
-    if refcount_bytes / cluster > u64::from(i32::MAX.unsigned_abs()) {
+    // What a total leaves when the whole disk is mapped goes to the refcounts.
+    let asked = match (total, l2, refcount) {
+        (Some(total), None, None) => refcount_bytes.max(total.saturating_sub(useful / 2)),
+        _ => refcount_bytes,
+    };
+    if asked / cluster > u64::from(i32::MAX.unsigned_abs()) {
         return Err(invalid("Refcount cache size too big"));
+    }
+    if asked > MAX_CACHE_BYTES {
+        return Err(invalid("Could not allocate metadata caches"));
     }
     if u32::try_from(options.clean_interval_seconds).is_err() {
         return Err(invalid("Cache clean interval too big"));

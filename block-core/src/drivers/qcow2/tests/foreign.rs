@@ -365,3 +365,26 @@ async fn overlaps_are_named() {
         }
     }
 }
+
+#[tokio::test]
+async fn caches_that_cannot_be_are_refused() {
+    let image = base(3).await;
+    let open = |total, refcount| {
+        let options = OpenOptions {
+            cache_bytes: total,
+            refcount_cache_bytes: refcount,
+            ..OpenOptions::default()
+        };
+        Qcow2::open(Memory::with(image.clone()), options)
+    };
+    for (total, refcount, text) in [
+        (Some(1 << 40), None, "Could not allocate metadata caches"),
+        (None, Some(1 << 40), "Could not allocate metadata caches"),
+        (Some(i64::MAX.unsigned_abs()), None, "Refcount cache size too big"),
+        (None, Some(1 << 50), "Refcount cache size too big"),
+    ] {
+        assert_eq!(open(total, refcount).await.unwrap_err().to_string(), text);
+    }
+    open(Some(1 << 30), None).await.unwrap();
+    open(None, Some(1 << 30)).await.unwrap();
+}
