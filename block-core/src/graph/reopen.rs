@@ -275,8 +275,15 @@ impl Graph {
     ) -> Result<()> {
         // What an earlier change of the same command gives the node stays where this one says nothing of it.
         let earlier = plan.iter().position(|step| Arc::ptr_eq(&step.node, node));
+        let mut edges = Vec::new();
         if let Some(at) = earlier {
-            let Step { options: before, .. } = plan.remove(at);
+            let Step {
+                options: before,
+                edges: planned,
+                ..
+            } = plan.remove(at);
+            // What could not be then cannot be now.
+            edges.extend(planned.into_iter().filter(Result::is_err));
             options.read_only = before.own.read_only.or(options.read_only);
             options.auto_read_only = before.own.auto_read_only.or(options.auto_read_only);
             options.force_share = before.own.force_share.or(options.force_share);
@@ -295,7 +302,6 @@ impl Graph {
         // This one setting stays as it is when it is not given.
         options.discard_unmap = options.discard_unmap.or(before.discard_unmap);
         let mut below = Vec::new();
-        let mut edges = Vec::new();
         if let DriverOptions::Qcow2(qcow2) = &options.driver {
             let current = node.child("backing");
             match (&qcow2.backing, current) {

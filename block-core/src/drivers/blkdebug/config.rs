@@ -88,7 +88,8 @@ fn section_name(line: &str) -> Option<&str> {
 /// Name and value of a line `name = "value"`. Files are read leniently, as they always were: the name goes up to the
 /// next blank, and what is no value behind it is none.
 fn member(line: &str) -> Option<(&str, &str)> {
-    let line = line.trim_start();
+    // A line ends at a zero byte, as texts of C do.
+    let line = line.split('\0').next()?.trim_start();
     let end = line.find(char::is_whitespace).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     if name.is_empty() {
@@ -217,7 +218,8 @@ mod tests {
                 "Invalid parameter 'foo'",
             ),
             ("event = \"read_aio\"\n", "no group defined"),
-            ("\0\0", "no group defined"),
+            ("\0\0", "parse error"),
+            ("\u{11}\u{11}", "no group defined"),
             ("[inject-error]\n  \n", "parse error"),
             (
                 "[inject-error]\nevent=\"read_aio\"\n",
