@@ -578,8 +578,11 @@ impl<T: Decode> Decode for Vec<T> {
         let Token::Array { len, .. } = value.token() else {
             return Err(DecodeError::expected("array"));
         };
-        // The scanner has counted the elements: `len` is no promise of the peer's, but what is there.
-        let mut elements = Vec::with_capacity(len as usize);
+        // The scanner has counted the elements; but what takes two bytes in the text may take a thousand in memory and
+        // need not fit its type, so that there is a bound on the room made at once.
+        const BYTES: usize = 4 << 20;
+        let room = (len as usize).min(BYTES / size_of::<T>().max(1) + 1);
+        let mut elements = Vec::with_capacity(room);
         for (index, element) in value.elements().enumerate() {
             match T::decode(element) {
                 Ok(element) => elements.push(element),

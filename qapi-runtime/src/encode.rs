@@ -13,6 +13,9 @@ pub trait Encode {
     fn encode(&self, out: &mut Writer);
 }
 
+/// Room for a text at first.
+const FIRST_BYTES: usize = 1024;
+
 /// A JSON text being written, under the output half of a policy.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -129,6 +132,10 @@ impl Writer {
     }
 
     fn open(&mut self, bracket: u8) {
+        if self.buffer.capacity() == 0 {
+            // Most messages fit; the others grow from here, not from nothing.
+            self.buffer.reserve(FIRST_BYTES);
+        }
         self.buffer.push(bracket);
         self.continued = false;
     }
@@ -147,10 +154,12 @@ impl Writer {
     }
 
     /// Names of a schema have neither quotes nor control characters: they are written as they are.
+    #[inline]
     fn key(&mut self, name: &'static str) {
-        self.buffer.reserve(name.len() + 6);
-        self.separate();
-        self.buffer.push(b'"');
+        let before: &[u8] = if self.continued { b", \"" } else { b"\"" };
+        self.continued = true;
+        self.buffer.reserve(before.len() + name.len() + 3);
+        self.buffer.extend_from_slice(before);
         self.buffer.extend_from_slice(name.as_bytes());
         self.buffer.extend_from_slice(b"\": ");
     }

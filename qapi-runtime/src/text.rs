@@ -19,10 +19,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text;
     while !rest.is_empty() {
-        let plain = rest
-            .bytes()
-            .position(|byte| !PLAIN[usize::from(byte)])
-            .unwrap_or(rest.len());
+        let plain = plain_bytes(rest.as_bytes());
         // A byte that is not plain ASCII starts a character, so this is a character boundary.
         let (run, special) = rest.split_at_checked(plain).unwrap_or((rest, ""));
         out.extend_from_slice(run.as_bytes());
@@ -33,6 +30,34 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
         rest = characters.as_str();
     }
     out.push(b'"');
+}
+
+/// How many bytes at the start can be written as they are.
+#[inline]
+fn plain_bytes(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        if has_special(u64::from_le_bytes(*eight)) {
+            break;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let run = rest.iter().position(|&byte| !PLAIN[usize::from(byte)]);
+    at + run.unwrap_or(rest.len())
+}
+
+/// Whether one of eight bytes cannot be written as it is.
+#[inline]
+fn has_special(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+    let quotes = is_zero(word ^ (ONES * u64::from(b'"')));
+    let escapes = is_zero(word ^ (ONES * u64::from(b'\\')));
+    let deletes = is_zero(word ^ (ONES * 0x7F));
+    (control | quotes | escapes | deletes | word & HIGH) != 0
 }
 
 fn write_special(out: &mut Vec<u8>, character: char) {
