@@ -102,6 +102,7 @@ pub struct BlockCopy {
     /// What the background copier knows of the source.
     plan: tokio::sync::Mutex<Option<Known>>,
     lanes: tokio::sync::Semaphore,
+    turn: Arc<offload::Turn>,
     guest_delay_max_ns: AtomicU64,
 }
 
@@ -267,6 +268,7 @@ impl BlockCopy {
             progress: Mutex::default(),
             plan: tokio::sync::Mutex::default(),
             lanes: tokio::sync::Semaphore::new(LANES),
+            turn: Arc::default(),
             guest_delay_max_ns: AtomicU64::new(0),
         }))
     }
@@ -717,7 +719,7 @@ impl BlockCopy {
             };
             // Never closed, so that there is always a lane in the end.
             let lane = self.lanes.acquire().await;
-            let result = offload::copy(from, reservation, run).await;
+            let result = offload::copy(from, reservation, run, Arc::clone(&self.turn)).await;
             drop(lane);
             match result {
                 Ok(reservation) => reservation.commit(at).await.map_err(CopyError::write)?,

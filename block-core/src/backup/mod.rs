@@ -7,6 +7,7 @@ mod copy;
 mod job;
 mod offload;
 mod plan;
+mod scratch;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{BUFFER_BYTES, BlockCopy, Claim, CopyError, Sets, Way, overlaps};
+use crate::backup::scratch::with_buffer;
 use crate::driver::WriteFlags;
 use crate::error::BlockError;
 use crate::graph::is_zero;
@@ -195,17 +196,4 @@ impl BlockCopy {
                 }),
         }
     }
-}
-
-/// Runs with a buffer that each thread keeps for itself.
-fn with_buffer<T>(len: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
-    thread_local! {
-        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        run(buffer.get_mut(..len).unwrap_or_default())
-    })
 }
