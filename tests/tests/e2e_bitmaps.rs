@@ -10,7 +10,7 @@ fn a_checksum_tells_bitmaps_apart() {
     for node in ["a", "t"] {
         client.ok(
             "blockdev-add",
-            json!({"driver": "null-co", "node-name": node, "size": 1 << 20}),
+            json!({"driver": "null-co", "node-name": node, "size": 4 << 20}),
         );
     }
     for name in ["b", "c"] {
@@ -26,11 +26,12 @@ fn a_checksum_tells_bitmaps_apart() {
         )["sha256"]
             .clone()
     };
-    // SHA-256 of the one word that sixteen bits take, all zeroes.
+    // SHA-256 of the one word that sixty-four bits take, all zeroes.
     let empty = "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc";
     assert_eq!(hash("a", "b"), empty);
     assert_eq!(hash("a", "c"), empty);
-    // A cancelled backup with this mode leaves what it has not copied: here all of the disk.
+    // A cancelled backup with this mode leaves what it has not copied: with this
+    // limit all of the disk but the first request, which is a quarter of it.
     client.ok(
         "blockdev-backup",
         json!({"job-id": "j", "device": "a", "target": "t", "sync": "full", "bitmap": "b",
