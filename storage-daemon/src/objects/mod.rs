@@ -229,8 +229,12 @@ impl Objects {
         };
         let type_name = given.get("qom-type").and_then(Value::as_str);
         let type_name = type_name.unwrap_or_default().to_owned();
-        // In this order: what is wrong with one member, then with the id, then with all together.
+        // In this order: what is wrong with one member, then with the id, then with all together; but a main loop's
+        // members are looked at together as each is set.
         let properties = Properties::new(&type_name, given)?;
+        if type_name == "main-loop" {
+            properties.check_together()?;
+        }
         let group = check_group()?;
         self.check_new(&options.id)?;
         properties.check_together()?;
