@@ -8,19 +8,38 @@ mod absent;
 mod index;
 mod keyval;
 
-use crate::document::{Cursor, Document, Mode, Token};
+pub(crate) use absent::absent;
+
+use crate::document::{Cursor, Document, Mode, Token, key_hash};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::{Policy, Special};
+use crate::table::{self, Entry, Filled, Names, Place, Places, Tabled};
 use crate::{Map, Null, Value};
 use index::Index;
 
 /// A value that can be read from a message.
+///
+/// One of the two functions is enough, as each stands on the other.
 pub trait Decode: Sized {
     /// Reads the value.
     ///
     /// # Errors
     /// When the value does not fit the type.
-    fn decode(value: Cursor<'_>) -> Result<Self, DecodeError>;
+    fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
+        table::make(|place| Self::decode_into(value, place))
+    }
+
+    /// Reads the value to where it is to be.
+    ///
+    /// # Errors
+    /// When the value does not fit the type.
+    #[inline]
+    fn decode_into<'p>(value: Cursor<'_>, place: Place<'p, Self>) -> Result<Filled<'p, Self>, DecodeError> {
+        match Self::decode(value) {
+            Ok(value) => Ok(place.fill(value)),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// An object's type: how its members are read and written.
@@ -34,11 +53,46 @@ pub trait Members: Sized {
     /// When a member is missing or does not fit.
     fn take(object: &mut Object<'_>) -> Result<Self, DecodeError>;
 
+    /// Reads the members to where the value is to be.
+    ///
+    /// # Errors
+    /// When a member is missing or does not fit.
+    fn take_into<'p>(
+        object: &mut Object<'_>,
+        place: Place<'p, Self>,
+    ) -> Result<Filled<'p, Self>, DecodeError> {
+        match Self::take(object) {
+            Ok(value) => Ok(place.fill(value)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes the members, in schema order.
     fn put(&self, out: &mut crate::encode::Writer);
 
     /// Keeps members that the type does not have; most types do not.
     fn keep(&mut self, _unknown: Map) {}
+}
+
+impl<T: Tabled> Members for T {
+    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        table::make(|place| T::TABLE.take(object, place))
+    }
+
+    fn take_into<'p>(
+        object: &mut Object<'_>,
+        place: Place<'p, Self>,
+    ) -> Result<Filled<'p, Self>, DecodeError> {
+        T::TABLE.take(object, place)
+    }
+
+    fn put(&self, out: &mut crate::encode::Writer) {
+        T::TABLE.put(self, out);
+    }
+
+    fn keep(&mut self, unknown: Map) {
+        T::TABLE.keep(self, unknown);
+    }
 }
 
 /// An enumeration: values that are strings on the wire.
@@ -293,7 +347,7 @@ impl<'a> Object<'a> {
         match self.optional(name) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => {
-                absent::absent().ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing).in_member(name))
+                absent().ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing).in_member(name))
             }
             Err(error) => Err(error),
         }
@@ -405,6 +459,47 @@ impl<'a> Object<'a> {
             .map(|(member, _)| member)
     }
 
+    /// Finds members of a table: those of `entries`, whose `names` these are, from number `first` on. They count as
+    /// read from now on.
+    pub(crate) fn locate(
+        &mut self,
+        entries: &'static [Entry],
+        first: usize,
+        names: &'static Names,
+    ) -> Places {
+        let mut places = Places::none();
+        let mut key = self.first;
+        for ordinal in 0..self.len {
+            if self.taken == self.len {
+                break;
+            }
+            let value = key + 1;
+            if !self.is_seen(ordinal) {
+                let name = self.document.key_at(key);
+                let number = names.find(name, key_hash(name), || entries.iter().map(Entry::name));
+                if let Some(number) = number
+                    && number >= first
+                    && places.set(number - first, value)
+                {
+                    self.mark(ordinal);
+                }
+            }
+            key = self.document.after(value);
+        }
+        places
+    }
+
+    /// The value at a place that [`Object::locate`] found.
+    #[inline]
+    pub(crate) fn value_at(&self, place: u32, has_units: bool) -> Cursor<'a> {
+        let value = self.document.cursor_at(place as usize, self.mode);
+        if has_units { with_units(value) } else { value }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Ends the reading: every member must have been read.
     ///
     /// # Errors
@@ -480,7 +575,7 @@ fn with_units(value: Cursor<'_>) -> Cursor<'_> {
 }
 
 /// The input half of a policy.
-fn policy(mode: Mode) -> Policy {
+pub(crate) fn policy(mode: Mode) -> Policy {
     Policy {
         deprecated_input: mode.deprecated,
         unstable_input: mode.unstable,
@@ -569,7 +664,14 @@ impl Decode for f64 {
 
 impl<T: Decode> Decode for Box<T> {
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
-        T::decode(value).map(Box::new)
+        let mut room = Box::new_uninit();
+        // SAFETY: the pointer is to the box's room.
+        let place = unsafe { Place::new(room.as_mut_ptr()) };
+        match T::decode_into(value, place) {
+            // SAFETY: the place is the box's room, and it was filled.
+            Ok(_) => Ok(unsafe { room.assume_init() }),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -578,19 +680,31 @@ impl<T: Decode> Decode for Vec<T> {
         let Token::Array { len, .. } = value.token() else {
             return Err(DecodeError::expected("array"));
         };
-        // The scanner has counted the elements; but what takes two bytes in the text may take a thousand in memory and
-        // need not fit its type, so that there is a bound on the room made at once.
-        const BYTES: usize = 4 << 20;
-        let room = (len as usize).min(BYTES / size_of::<T>().max(1) + 1);
-        let mut elements = Vec::with_capacity(room);
+        let mut list = Vec::with_capacity(room_for::<T>(len));
         for (index, element) in value.elements().enumerate() {
-            match T::decode(element) {
-                Ok(element) => elements.push(element),
+            if list.len() == list.capacity() {
+                list.reserve(1);
+            }
+            let Some(room) = list.spare_capacity_mut().first_mut() else {
+                break;
+            };
+            // SAFETY: the pointer is to room of the list.
+            let place = unsafe { Place::new(room.as_mut_ptr()) };
+            match T::decode_into(element, place) {
+                // SAFETY: the place is the one behind the last element, and it was filled.
+                Ok(_) => unsafe { list.set_len(index + 1) },
                 Err(error) => return Err(error.in_element(index).with_dots(element.is_keyval())),
             }
         }
-        Ok(elements)
+        Ok(list)
     }
+}
+
+/// How many elements to make room for at once. The scanner has counted them, so `len` is no promise of the peer's; but what
+/// takes two bytes in the text may take a thousand in memory, and need not fit its type.
+fn room_for<T>(len: u32) -> usize {
+    const BYTES: usize = 4 << 20;
+    (len as usize).min(BYTES / size_of::<T>().max(1) + 1)
 }
 
 /// The reply of a command without a return value: whatever it is.

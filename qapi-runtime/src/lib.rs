@@ -29,6 +29,7 @@ pub mod scanner;
 pub mod server;
 mod service;
 mod session;
+pub mod table;
 pub mod text;
 pub mod transaction;
 
@@ -49,4 +50,5 @@ pub use policy::{Policy, Special};
 pub use serde;
 pub use server::{ListenOptions, Server, ServerBuilder, ServerLimits, Stop};
 pub use session::Stream;
+pub use table::Branches;
 pub use transaction::Transaction;

@@ -1,5 +1,158 @@
 //! The implementations that are the same for every generated type.
 
+/// Implements [`Members`](crate::decode::Members), [`Decode`](crate::decode::Decode),
+/// [`Encode`](crate::encode::Encode) and serde's traits for a struct, whose members an object has and no others.
+///
+/// ```
+/// # #[derive(Debug, PartialEq)]
+/// struct Point {
+///     base: Named,
+///     left: i64,
+///     top: Option<i64>,
+///     is_far: Option<bool>,
+/// }
+/// # #[derive(Debug, PartialEq)]
+/// struct Named {
+///     name: String,
+/// }
+///
+/// qapi_runtime::strict!(Named { name: required("name") });
+/// qapi_runtime::strict!(Point {
+///     base: members(),
+///     left: required("left"),
+///     top: optional("top"),
+///     is_far: optional("is-far").special(qapi_runtime::Special::DEPRECATED),
+/// });
+/// ```
+///
+/// Every field is named, in the order in which the members are read and written; the functions are those of
+/// [`Entry`](crate::table::Entry).
+#[macro_export]
+macro_rules! strict {
+    ($name:ident { $($entries:tt)* }) => {
+        $crate::members!($name { $($entries)* });
+        $crate::decode_by_table!($name Refused);
+    };
+}
+
+/// As [`strict!`](crate::strict), but members that the type does not have are overlooked.
+#[macro_export]
+macro_rules! tolerant {
+    ($name:ident { $($entries:tt)* }) => {
+        $crate::members!($name { $($entries)* });
+        $crate::decode_by_table!($name Overlooked);
+    };
+}
+
+/// As [`strict!`](crate::strict), but members that the type does not have are kept, in the field `unknown()`.
+#[macro_export]
+macro_rules! keeping {
+    ($name:ident { $($entries:tt)* }) => {
+        $crate::members!($name { $($entries)* });
+        $crate::object!(keeping $name);
+    };
+}
+
+/// Makes the table of a struct, and implements [`Members`](crate::decode::Members) by it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! members {
+    ($name:ident {
+        $($(#[$cfg:meta])* $field:ident: $function:ident($($wire:expr)?) $(.$more:ident($($with:expr)?))*),* $(,)?
+    }) => {
+        impl $crate::table::Tabled for $name {
+            const TABLE: &'static $crate::table::Table<Self> = {
+                // A type without members uses neither this nor what follows.
+                #[allow(unused_imports)]
+                use $crate::table::Entry as E;
+                static NAMES: $crate::table::Names = $crate::table::Names::new();
+                let room = ::std::mem::MaybeUninit::<$name>::uninit();
+                let whole = room.as_ptr();
+                let _start = whole.cast::<u8>();
+                // SAFETY: there is room for the fields, and nothing is read from it. Each entry is made from a field,
+                // and a field that was forgotten would not compile.
+                unsafe {
+                    if false {
+                        let $name { $($(#[$cfg])* $field: _),* } = &*whole;
+                    }
+                    &$crate::table::Table {
+                        entries: &[$(
+                            $(#[$cfg])*
+                            E::$function(_start, &raw const (*whole).$field $(, $wire)?) $(.$more($($with)?))*
+                        ),*],
+                        names: &NAMES,
+                        of: $crate::table::Of::fields(),
+                    }
+                }
+            };
+        }
+    };
+}
+
+/// Implements what follows from a table.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! decode_by_table {
+    ($name:ident $unknown:ident) => {
+        impl $crate::decode::Decode for $name {
+            #[inline]
+            fn decode_into<'p>(
+                value: $crate::document::Cursor<'_>,
+                place: $crate::table::Place<'p, Self>,
+            ) -> ::std::result::Result<$crate::table::Filled<'p, Self>, $crate::error::DecodeError> {
+                let table = <Self as $crate::table::Tabled>::TABLE;
+                $crate::table::decode_into(value, place, table, $crate::table::Unknown::$unknown)
+            }
+        }
+
+        impl $crate::encode::Encode for $name {
+            #[inline]
+            fn encode(&self, out: &mut $crate::encode::Writer) {
+                out.begin_object();
+                $crate::decode::Members::put(self, out);
+                out.end_object();
+            }
+        }
+
+        $crate::serde_bridge!($name);
+    };
+}
+
+/// Implements [`Members`](crate::decode::Members) for a union that is nothing but its branches: an object that has the
+/// discriminator and what the branch adds.
+///
+/// `union!(strict Shape by "kind")`; `strict`, `tolerant` or `keeping` as for structs.
+#[macro_export]
+macro_rules! union {
+    ($mode:ident filled $name:ident by $tag:literal) => {
+        $crate::union!(@ $mode filled $name by $tag);
+    };
+    ($mode:ident $name:ident by $tag:literal) => {
+        $crate::union!(@ $mode required $name by $tag);
+    };
+    (@ $mode:ident $read:ident $name:ident by $tag:literal) => {
+        impl $crate::decode::Members for $name {
+            #[inline]
+            fn take(
+                object: &mut $crate::decode::Object<'_>,
+            ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
+                match object.$read($tag) {
+                    Ok(kind) => <Self as $crate::table::Branches>::take_branch(kind, object),
+                    Err(error) => Err(error),
+                }
+            }
+
+            #[inline]
+            fn put(&self, out: &mut $crate::encode::Writer) {
+                out.member($tag, &$crate::table::Branches::kind(self));
+                $crate::table::Branches::put_branch(self, out);
+            }
+        }
+
+        $crate::object!($mode $name);
+    };
+}
+
 /// Implements [`Decode`](crate::decode::Decode), [`Encode`](crate::encode::Encode) and serde's traits
 /// for a type that implements [`Members`](crate::decode::Members).
 ///
@@ -8,6 +161,7 @@
 macro_rules! object {
     ($mode:ident $name:ident) => {
         impl $crate::decode::Decode for $name {
+            #[inline]
             fn decode(
                 value: $crate::document::Cursor<'_>,
             ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
@@ -16,6 +170,7 @@ macro_rules! object {
         }
 
         impl $crate::encode::Encode for $name {
+            #[inline]
             fn encode(&self, out: &mut $crate::encode::Writer) {
                 out.begin_object();
                 $crate::decode::Members::put(self, out);
@@ -33,6 +188,7 @@ macro_rules! object {
 macro_rules! string_enum {
     ($name:ident) => {
         impl $crate::decode::Decode for $name {
+            #[inline]
             fn decode(
                 value: $crate::document::Cursor<'_>,
             ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
@@ -41,12 +197,14 @@ macro_rules! string_enum {
         }
 
         impl $crate::encode::Encode for $name {
+            #[inline]
             fn encode(&self, out: &mut $crate::encode::Writer) {
                 out.string($crate::decode::StringEnum::wire_name(self));
             }
         }
 
         impl ::std::fmt::Display for $name {
+            #[inline]
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad($crate::decode::StringEnum::wire_name(self))
             }
@@ -55,6 +213,7 @@ macro_rules! string_enum {
         impl ::std::str::FromStr for $name {
             type Err = $crate::decode::UnknownValue;
 
+            #[inline]
             fn from_str(text: &str) -> ::std::result::Result<Self, $crate::decode::UnknownValue> {
                 $crate::decode::parse_named(text, stringify!($name))
             }
@@ -69,6 +228,7 @@ macro_rules! string_enum {
 macro_rules! serde_bridge {
     ($name:ident) => {
         impl $crate::serde::Serialize for $name {
+            #[inline]
             fn serialize<S: $crate::serde::Serializer>(
                 &self,
                 serializer: S,
@@ -78,6 +238,7 @@ macro_rules! serde_bridge {
         }
 
         impl<'de> $crate::serde::Deserialize<'de> for $name {
+            #[inline]
             fn deserialize<D: $crate::serde::Deserializer<'de>>(
                 deserializer: D,
             ) -> ::std::result::Result<Self, D::Error> {

@@ -29,6 +29,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Names of the runtime that generated code imports.
 const RUNTIME: &[(&str, &str)] = &[
+    ("Branches", "::qapi_runtime::Branches"),
     ("Call", "::qapi_runtime::Call"),
     ("CommandTable", "::qapi_runtime::CommandTable"),
     ("Cursor", "::qapi_runtime::Cursor"),

@@ -108,58 +108,34 @@ impl Context<'_> {
         quote!(#doc #cfg #deprecated pub #name: #ty)
     }
 
-    /// `object.required("name")?`
-    fn field_take(&self, field: &Field<'_>) -> TokenStream {
+    /// `name: required("name").deprecated()`
+    fn field_entry(&self, field: &Field<'_>) -> TokenStream {
         let member = field.member;
-        let wire = &member.name;
-        let size = TypeRef {
-            array: false,
-            ..member.member_type
-        } == TypeRef::builtin(Builtin::Size);
-        let size = if size && !self.is_client() {
-            quote!(.size())
-        } else {
-            TokenStream::new()
-        };
-        let special = self.checked(&member.features);
-        let special = special.map(|special| quote!(.special(#special)));
-        let method = ident(match (member.optional, member.member_type.array) {
+        let (name, wire, cfg) = (&field.name, &member.name, self.attribute(&field.cfg));
+        let function = ident(match (member.optional, member.member_type.array) {
             (true, _) => "optional",
             // A server that is older than the schema leaves out what is new; nothing is a list too.
             (false, true) if self.is_client() => "list",
             (false, _) if self.is_client() && self.options.older_servers => "filled",
             (false, _) => "required",
         });
-        quote!(object #special #size.#method(#wire)?)
+        let more = self.entry_more(member);
+        quote!(#cfg #name: #function(#wire) #more)
     }
 
-    /// The features that a policy looks at: servers have one.
-    fn checked(&self, features: &[crate::ir::Feature]) -> Option<TokenStream> {
+    /// What else an entry says of its member; clients need none of it.
+    fn entry_more(&self, member: &Member) -> TokenStream {
         if self.is_client() {
-            None
-        } else {
-            self.special(features)
+            return TokenStream::new();
         }
-    }
-
-    /// `out.member("name", &self.name);`
-    fn field_put(&self, field: &Field<'_>) -> TokenStream {
-        let (wire, name) = (&field.member.name, &field.name);
-        let method = ident(if field.member.optional {
-            "optional"
-        } else {
-            "member"
-        });
-        let cfg = self.attribute(&field.cfg);
-        match self.checked(&field.member.features) {
-            None => quote!(#cfg out.#method(#wire, &self.#name);),
-            Some(special) => quote! {
-                #cfg
-                if !out.hides(#special) {
-                    out.#method(#wire, &self.#name);
-                }
-            },
-        }
+        let size = TypeRef {
+            array: false,
+            ..member.member_type
+        } == TypeRef::builtin(Builtin::Size);
+        let size = size.then(|| quote!(.size()));
+        let special = self.special(&member.features);
+        let special = special.map(|special| quote!(.special(#special)));
+        quote!(#size #special)
     }
 
     /// `Debug, Clone, PartialEq` and what else fits.
@@ -195,27 +171,22 @@ impl Context<'_> {
         }
         let derives = self.derives(&more);
         let mut declarations = Vec::new();
-        let (mut takes, mut puts) = (Vec::new(), Vec::new());
-        let members = self.name("Members");
+        let mut entries = Vec::new();
         if let Some((field, base)) = &base {
             let ty = self.type_ident(*base);
             let doc = self.doc(vec![format!("Members of {}.", Self::type_link(&ty))]);
             declarations.push(quote!(#doc pub #field: #ty));
-            takes.push(quote!(#field: #members::take(object)?));
-            puts.push(quote!(self.#field.put(out);));
+            entries.push(quote!(#field: members()));
         }
         for field in &fields {
             declarations.push(self.field_declaration(field));
-            let (cfg, name, take) = (self.attribute(&field.cfg), &field.name, self.field_take(field));
-            takes.push(quote!(#cfg #name: #take));
-            puts.push(self.field_put(field));
+            entries.push(self.field_entry(field));
         }
         if let Some(unknown) = &unknown {
             let map = self.name("Map");
             let doc = self.doc(vec!["Members that the schema does not have.".to_owned()]);
             declarations.push(quote!(#doc pub #unknown: #map));
-            takes.push(quote!(#unknown: #map::new()));
-            puts.push(quote!(out.rest(&self.#unknown);));
+            entries.push(quote!(#unknown: unknown()));
         }
         items.push(quote! { #doc #attribute #derives pub struct #name { #(#declarations),* } });
         if let Some((field, base)) = &base {
@@ -228,48 +199,8 @@ impl Context<'_> {
                 }
             });
         }
-        let used = base.is_some() || fields.iter().any(|field| field.cfg.is_always());
-        let body = quote!(Ok(Self { #(#takes),* }));
-        self.emit_members(&name, &attribute, used, &body, &puts, unknown.as_ref(), items);
-    }
-
-    /// `impl Members` and what follows from it.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one item")]
-    fn emit_members(
-        &self,
-        name: &Ident,
-        attribute: &TokenStream,
-        used: bool,
-        take: &TokenStream,
-        puts: &[TokenStream],
-        unknown: Option<&Ident>,
-        items: &mut Vec<TokenStream>,
-    ) {
-        let members = self.name("Members");
-        let (object, error) = (self.name("Object"), self.name("DecodeError"));
-        let (result, writer) = (self.name("Result"), self.name("Writer"));
-        let take_name = ident(if used { "object" } else { "_object" });
-        let put_name = ident(if used || unknown.is_some() { "out" } else { "_out" });
-        // Members that are all under conditions use a parameter that is otherwise unused.
-        let rename = |body: TokenStream, from: &str, to: &Ident| -> TokenStream {
-            if to == from { body } else { replace(body, from, to) }
-        };
-        let take = rename(take.clone(), "object", &take_name);
-        let puts = rename(quote!(#(#puts)*), "out", &put_name);
-        let keep = unknown.map(|field| {
-            let map = self.name("Map");
-            quote!(fn keep(&mut self, unknown: #map) { self.#field = unknown; })
-        });
-        items.push(quote! {
-            #attribute
-            impl #members for #name {
-                fn take(#take_name: &mut #object<'_>) -> #result<Self, #error> { #take }
-                fn put(&self, #put_name: &mut #writer) { #puts }
-                #keep
-            }
-        });
         let mode = self.mode();
-        items.push(quote!(#attribute ::qapi_runtime::object!(#mode #name);));
+        items.push(quote!(#attribute ::qapi_runtime::#mode!(#name { #(#entries),* });));
     }
 
     pub(super) fn keeps_members(&self, base: Option<TypeId>) -> bool {
@@ -301,11 +232,15 @@ impl Context<'_> {
         } else {
             self.branch_name(id)
         };
-        let members = self.name("Members");
+        let (members, branches) = (self.name("Members"), self.name("Branches"));
+        let (object, error) = (self.name("Object"), self.name("DecodeError"));
+        let (result, writer) = (self.name("Result"), self.name("Writer"));
 
         let (mut declarations, mut takes, mut puts, mut kinds) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut plain_rest = false;
+        // Whether the parameters are used whatever the conditions are.
+        let (mut uses_object, mut uses_out) = (false, self.is_client());
         for (place, branch) in found.branches.iter().enumerate() {
             let Some(variant) = variants.names.get(branch.value) else {
                 continue;
@@ -316,7 +251,6 @@ impl Context<'_> {
             if let Some(missing) = value_cfg.without(&branch_cfg) {
                 // The value is there and its branch is not: no input may ask for it.
                 let attribute = self.attribute(&missing);
-                let error = self.name("DecodeError");
                 let wire = &branch.name;
                 takes.push(quote!(#attribute #kind::#variant => return Err(#error::value(#wire))));
             }
@@ -334,6 +268,8 @@ impl Context<'_> {
                     }
                 }
                 Some(payload) => {
+                    uses_object |= branch_cfg.is_always();
+                    uses_out |= branch_cfg.is_always();
                     let mut ty = self.type_ident(payload);
                     let mut take = quote!(#members::take(object)?);
                     if self.is_boxed(id, place) {
@@ -363,6 +299,7 @@ impl Context<'_> {
             let doc = self.doc(vec!["A branch that the schema does not have.".to_owned()]);
             let map = self.name("Map");
             let rest = if self.options.keep_unknown {
+                uses_object = true;
                 quote!(object.rest()?)
             } else {
                 quote!(#map::new())
@@ -384,29 +321,32 @@ impl Context<'_> {
         let derives = self.derives(&["PartialEq"]);
         let tag = &found.tag.name;
         let kind_doc = self.doc(vec![format!("The branch: the value of `{tag}`.")]);
+        let (object_name, takes) = parameter("object", uses_object, quote!(#(#takes),*));
+        let (out_name, puts) = parameter("out", uses_out, put_branch(&puts, plain_rest));
+        let read_and_written = quote! {
+            #attribute
+            impl #branches for #branch_type {
+                type Kind = #kind;
+                fn kind(&self) -> #kind { match self { #(#kinds),* } }
+                fn take_branch(kind: #kind, #object_name: &mut #object<'_>) -> #result<Self, #error> {
+                    Ok(match kind { #takes })
+                }
+                fn put_branch(&self, #out_name: &mut #writer) { #puts }
+            }
+        };
+        let mode = self.mode();
         if only_tag {
             items.push(quote! { #doc #attribute #derives pub enum #name { #(#declarations),* } });
             items.push(quote! {
                 #attribute
                 impl #name {
                     #kind_doc
-                    pub fn kind(&self) -> #kind { match self { #(#kinds),* } }
+                    pub fn kind(&self) -> #kind { #branches::kind(self) }
                 }
             });
-            let read = ident(if self.is_client() && self.options.older_servers {
-                "filled"
-            } else {
-                "required"
-            });
-            let take = quote! {
-                let kind: #kind = object.#read(#tag)?;
-                Ok(match kind { #(#takes),* })
-            };
-            let puts = [
-                quote!(out.member(#tag, &self.kind());),
-                put_branch(&quote!(self), &puts, plain_rest),
-            ];
-            self.emit_members(&name, &attribute, true, &take, &puts, None, items);
+            items.push(read_and_written);
+            let filled = (self.is_client() && self.options.older_servers).then(|| quote!(filled));
+            items.push(quote!(#attribute ::qapi_runtime::union!(#mode #filled #name by #tag);));
             return;
         }
 
@@ -415,40 +355,28 @@ impl Context<'_> {
         let fields = self.fields(all, cfg, &mut scope);
         let branch_field = ident(&scope.claim("branch"));
         let unknown = self.keeps_members(None).then(|| ident(&scope.claim("unknown")));
-        let (mut field_declarations, mut lets, mut names, mut base_puts) = (vec![], vec![], vec![], vec![]);
-        let mut tag_name = ident("kind");
+        let (mut field_declarations, mut entries) = (vec![], vec![]);
         for field in &fields {
-            let attribute = self.attribute(&field.cfg);
-            let (field_name, take) = (&field.name, self.field_take(field));
-            // The reader itself is called `object`.
-            let local = if *field_name == "object" {
-                ident(&scope.claim("object_member"))
-            } else {
-                field_name.clone()
-            };
             if field.member.name == *tag {
-                tag_name = local.clone();
-                lets.push(quote!(let #local: #kind = #take;));
-                base_puts.push(quote!(out.member(#tag, &self.kind());));
+                let more = self.entry_more(field.member);
+                let function = ident(if self.is_client() && self.options.older_servers {
+                    "filled_branch"
+                } else {
+                    "branch"
+                });
+                entries.push(quote!(#branch_field: #function(#tag) #more));
                 continue;
             }
             field_declarations.push(self.field_declaration(field));
-            lets.push(quote!(#attribute let #local = #take;));
-            names.push(if local == *field_name {
-                quote!(#attribute #field_name)
-            } else {
-                quote!(#attribute #field_name: #local)
-            });
-            base_puts.push(self.field_put(field));
+            entries.push(self.field_entry(field));
         }
         let doc_branch = self.doc(vec![format!("What depends on `{tag}`.")]);
         field_declarations.push(quote!(#doc_branch pub #branch_field: #branch_type));
-        names.push(quote!(#branch_field));
         if let Some(unknown) = &unknown {
             let map = self.name("Map");
             let doc = self.doc(vec!["Members that the schema does not have.".to_owned()]);
             field_declarations.push(quote!(#doc pub #unknown: #map));
-            names.push(quote!(#unknown: #map::new()));
+            entries.push(quote!(#unknown: unknown()));
         }
         items.push(quote! { #doc #attribute #derives pub struct #name { #(#field_declarations),* } });
         let branch_doc = self.doc(vec![format!(
@@ -460,27 +388,11 @@ impl Context<'_> {
             #attribute
             impl #name {
                 #kind_doc
-                pub fn kind(&self) -> #kind { match &self.#branch_field { #(#kinds),* } }
+                pub fn kind(&self) -> #kind { #branches::kind(&self.#branch_field) }
             }
         });
-        let take = quote! {
-            #(#lets)*
-            let #branch_field = match #tag_name { #(#takes),* };
-            Ok(Self { #(#names),* })
-        };
-        base_puts.push(put_branch(&quote!(&self.#branch_field), &puts, plain_rest));
-        if let Some(unknown) = &unknown {
-            base_puts.push(quote!(out.rest(&self.#unknown);));
-        }
-        self.emit_members(
-            &name,
-            &attribute,
-            true,
-            &take,
-            &base_puts,
-            unknown.as_ref(),
-            items,
-        );
+        items.push(read_and_written);
+        items.push(quote!(#attribute ::qapi_runtime::#mode!(#name { #(#entries),* });));
     }
 
     /// When a branch's value is there, and when its branch is too.
@@ -677,20 +589,16 @@ impl Context<'_> {
 }
 
 /// Writes what a branch adds; `rest` says that there are branches that add nothing.
-fn put_branch(
-    value: &TokenStream,
-    arms: &[(TokenStream, TokenStream, TokenStream)],
-    rest: bool,
-) -> TokenStream {
+fn put_branch(arms: &[(TokenStream, TokenStream, TokenStream)], rest: bool) -> TokenStream {
     match arms {
         [] => quote!(),
-        [(attribute, pattern, body)] if rest => quote!(#attribute if let #pattern = #value { #body }),
+        [(attribute, pattern, body)] if rest => quote!(#attribute if let #pattern = self { #body }),
         _ => {
             let arms = arms
                 .iter()
                 .map(|(attribute, pattern, body)| quote!(#attribute #pattern => { #body }));
             let rest = rest.then(|| quote!(_ => {}));
-            quote!(match #value { #(#arms)* #rest })
+            quote!(match self { #(#arms)* #rest })
         }
     }
 }
@@ -720,6 +628,17 @@ fn base_members(schema: &Schema, id: TypeId) -> Vec<(TypeId, usize, &Member)> {
             .map(|(place, member)| (id, place, member)),
     );
     members
+}
+
+/// The name of a parameter that may be used under conditions only, and the code that uses it.
+fn parameter(name: &str, is_used: bool, code: TokenStream) -> (Ident, TokenStream) {
+    if is_used {
+        (ident(name), code)
+    } else {
+        let to = ident(&format!("_{name}"));
+        let code = replace(code, name, &to);
+        (to, code)
+    }
 }
 
 /// The same tokens with one identifier for another.

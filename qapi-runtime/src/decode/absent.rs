@@ -22,6 +22,6 @@ static NOTHING: LazyLock<Document> = LazyLock::new(|| {
 
 /// The value without content of a type, if it has one.
 #[cold]
-pub(super) fn absent<T: Decode>() -> Option<T> {
+pub(crate) fn absent<T: Decode>() -> Option<T> {
     NOTHING.root()?.elements().find_map(|value| T::decode(value).ok())
 }

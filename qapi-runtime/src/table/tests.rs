@@ -1,0 +1,240 @@
+use super::*;
+use crate::decode::{Decode, Members};
+use crate::encode::Encode;
+use crate::policy::{InputPolicy, OutputPolicy, Policy, Special};
+use crate::scanner::Scanner;
+use crate::{Document, Null, Value, string_enum};
+
+/// A value of each kind of entry, with fields that have to be dropped.
+#[derive(Debug, Clone, PartialEq)]
+struct Disk {
+    base: Named,
+    size: u64,
+    tags: Vec<String>,
+    old: Option<Box<Named>>,
+    branch: Driver,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Named {
+    name: String,
+    note: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Driver {
+    Raw,
+    File(File),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct File {
+    path: String,
+    mode: i8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Raw,
+    File,
+}
+
+impl crate::StringEnum for Kind {
+    const VALUES: &'static [Self] = &[Kind::Raw, Kind::File];
+
+    fn wire_name(&self) -> &str {
+        match self {
+            Kind::Raw => "raw",
+            Kind::File => "file",
+        }
+    }
+}
+string_enum!(Kind);
+
+impl Branches for Driver {
+    type Kind = Kind;
+
+    fn kind(&self) -> Kind {
+        match self {
+            Driver::Raw => Kind::Raw,
+            Driver::File(_) => Kind::File,
+        }
+    }
+
+    fn take_branch(kind: Kind, object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        Ok(match kind {
+            Kind::Raw => Driver::Raw,
+            Kind::File => Driver::File(Members::take(object)?),
+        })
+    }
+
+    fn put_branch(&self, out: &mut Writer) {
+        if let Driver::File(file) = self {
+            file.put(out);
+        }
+    }
+}
+
+crate::strict!(Named {
+    name: required("name"),
+    note: optional("note")
+});
+crate::strict!(File {
+    path: required("path"),
+    mode: required("mode")
+});
+crate::strict!(Disk {
+    base: members(),
+    size: required("size").size(),
+    branch: branch("driver"),
+    tags: list("tags"),
+    old: optional("old").special(Special::DEPRECATED),
+});
+
+#[derive(Debug, PartialEq)]
+struct Kept {
+    name: String,
+    unknown: crate::Map,
+}
+crate::keeping!(Kept {
+    name: required("name"),
+    unknown: unknown()
+});
+
+#[derive(Debug, PartialEq, Default)]
+struct Empty {}
+crate::tolerant!(Empty {});
+
+fn document(text: &str) -> Document {
+    let mut input = text.as_bytes();
+    Scanner::default().next(&mut input).unwrap().unwrap().clone()
+}
+
+fn decode<T: Decode>(text: &str) -> Result<T, String> {
+    T::decode(document(text).root().unwrap()).map_err(|error| error.to_string())
+}
+
+fn encode<T: Encode>(value: &T, policy: Policy) -> String {
+    let mut out = Writer::new(policy);
+    value.encode(&mut out);
+    String::from_utf8(out.into_bytes()).unwrap()
+}
+
+const WHOLE: &str = r#"{"name": "n", "size": 7, "driver": "file", "tags": ["a", "b"], "old": {"name": "o", "note": "p"}, "path": "x", "mode": -3}"#;
+
+#[test]
+fn members_in_any_order_come_back_in_the_order_of_the_schema() {
+    let disk: Disk = decode(WHOLE).unwrap();
+    assert_eq!(encode(&disk, Policy::default()), WHOLE);
+    let value: Value = serde_json::from_str(WHOLE).unwrap();
+    let members: Vec<_> = value.as_object().unwrap().iter().collect();
+    for turn in 0..members.len() {
+        let mut turned = members.clone();
+        turned.rotate_left(turn);
+        let text = turned.iter().map(|(name, value)| format!("\"{name}\": {value}"));
+        let text = format!("{{{}}}", text.collect::<Vec<_>>().join(","));
+        assert_eq!(decode::<Disk>(&text).unwrap(), disk, "{text}");
+    }
+    let list: Vec<Disk> = decode(&format!("[{WHOLE}, {WHOLE}]")).unwrap();
+    assert_eq!(list, [disk.clone(), disk]);
+}
+
+/// Whatever is wrong, the first mistake in the schema's order is told; what was read before has to be dropped.
+#[test]
+fn mistakes_are_told_in_the_order_of_the_schema() {
+    for (text, expected) in [
+        (r#"{}"#, "Parameter 'name' is missing"),
+        (
+            r#"{"name": "n", "note": 1}"#,
+            "Invalid parameter type for 'note', expected: string",
+        ),
+        (r#"{"name": "n", "note": "m"}"#, "Parameter 'size' is missing"),
+        (
+            r#"{"name": "n", "size": 1, "driver": "nope", "tags": 1}"#,
+            "Parameter 'driver' does not accept value 'nope'",
+        ),
+        (
+            r#"{"name": "n", "size": 1, "driver": "file", "tags": ["a", 1]}"#,
+            "Invalid parameter type for 'tags[1]', expected: string",
+        ),
+        (
+            r#"{"name": "n", "size": 1, "driver": "file", "tags": ["a"], "old": {"name": "o", "x": 1}}"#,
+            "Parameter 'old.x' is unexpected",
+        ),
+        (
+            r#"{"name": "n", "size": 1, "driver": "file", "tags": ["a"], "old": {"name": "o"}, "path": "p", "mode": 200}"#,
+            "Parameter 'mode' expects int8_t",
+        ),
+        (
+            r#"{"name": "n", "size": 1, "driver": "file", "tags": ["a"], "path": "p", "mode": 1, "z": 1, "y": 2}"#,
+            "Parameter 'z' is unexpected",
+        ),
+        (
+            r#"{"name": "n", "size": 1, "driver": "raw", "path": "p"}"#,
+            "Parameter 'path' is unexpected",
+        ),
+    ] {
+        assert_eq!(decode::<Disk>(text).unwrap_err(), expected, "{text}");
+    }
+    assert_eq!(
+        decode::<Disk>("[]").unwrap_err(),
+        "Invalid parameter type for '', expected: object"
+    );
+}
+
+#[test]
+fn a_policy_refuses_and_hides_members() {
+    let disk: Disk = decode(WHOLE).unwrap();
+    let policy = Policy {
+        deprecated_input: InputPolicy::Reject,
+        deprecated_output: OutputPolicy::Hide,
+        ..Policy::default()
+    };
+    assert!(!encode(&disk, policy).contains("old"));
+    let document = document(WHOLE);
+    let error = Disk::decode(document.root().unwrap().with_policy(policy)).unwrap_err();
+    assert_eq!(error.to_string(), "Deprecated parameter old disabled by policy");
+}
+
+#[test]
+fn unknown_members_are_kept_or_overlooked() {
+    let text = r#"{"a": 1, "name": "n", "b": [null]}"#;
+    let kept: Kept = decode(text).unwrap();
+    assert_eq!(kept.unknown.len(), 2);
+    assert_eq!(
+        encode(&kept, Policy::default()),
+        r#"{"name": "n", "a": 1, "b": [null]}"#
+    );
+    assert_eq!(decode::<Empty>(text), Ok(Empty {}));
+    assert_eq!(
+        decode::<Null>("[null]").unwrap_err(),
+        "Invalid parameter type for '', expected: null"
+    );
+}
+
+/// More members than are found at a time.
+#[test]
+fn large_tables() {
+    macro_rules! large {
+        ($($field:ident)*) => {
+            #[derive(Debug, PartialEq)]
+            struct Large { $($field: Option<String>),* }
+            crate::strict!(Large { $($field: optional(stringify!($field))),* });
+            const FIELDS: &[&str] = &[$(stringify!($field)),*];
+        };
+    }
+    large!(a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 b0 b1 b2 b3 b4 b5 b6 b7 b8 b9 c0 c1 c2 c3 c4 c5 c6 c7 c8 c9
+        d0 d1 d2 d3 d4 d5 d6 d7 d8 d9 e0 e1 e2 e3 e4 e5 e6 e7 e8 e9 f0 f1 f2 f3 f4 f5 f6 f7 f8 f9
+        g0 g1 g2 g3 g4 g5 g6 g7 g8 g9 h0 h1 h2 h3 h4 h5 h6 h7 h8 h9);
+    assert!(FIELDS.len() > AT_ONCE);
+    let member = |(number, name): (usize, &&str)| format!("\"{name}\": \"{number}\"");
+    let text: Vec<_> = FIELDS.iter().enumerate().map(member).collect();
+    let turned: Vec<_> = text.iter().rev().cloned().collect();
+    let whole = format!("{{{}}}", text.join(", "));
+    let large: Large = decode(&format!("{{{}}}", turned.join(","))).unwrap();
+    assert_eq!(encode(&large, Policy::default()), whole);
+    let error = decode::<Large>(&whole.replace("\"63\"", "{}")).unwrap_err();
+    assert_eq!(error, "Invalid parameter type for 'g3', expected: string");
+    let error = decode::<Large>(&whole.replace("h9", "i0")).unwrap_err();
+    assert_eq!(error, "Parameter 'i0' is unexpected");
+}
