@@ -76,8 +76,8 @@ pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "
 use super::*;
 use qapi_runtime::decode::Kind;
 use qapi_runtime::{
-    Cursor, Decode, DecodeError, Encode, Execute, Map, Members, Object, Special, StringEnum,
-    UnknownBranch, Value, Writer, execute,
+    Branches, Cursor, Decode, DecodeError, Encode, Execute, Map, Members, Object, Special,
+    StringEnum, UnknownBranch, Value, Writer, execute,
 };
 
 /// A colour.
@@ -148,21 +148,10 @@ pub struct Shape {
     pub fill: Option<Color>,
 }
 
-impl Members for Shape {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            x: object.required("x")?,
-            fill: object.optional("fill")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("x", &self.x);
-        out.optional("fill", &self.fill);
-    }
-}
-
-::qapi_runtime::object!(tolerant Shape);
+::qapi_runtime::tolerant!(Shape {
+    x: required("x"),
+    fill: optional("fill"),
+});
 
 /// A round [`Shape`](super::Shape).
 ///
@@ -185,21 +174,10 @@ impl ::std::ops::Deref for Circle {
     }
 }
 
-impl Members for Circle {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            base: Members::take(object)?,
-            radius: object.required("radius")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        self.base.put(out);
-        out.member("radius", &self.radius);
-    }
-}
-
-::qapi_runtime::object!(tolerant Circle);
+::qapi_runtime::tolerant!(Circle {
+    base: members(),
+    radius: required("radius"),
+});
 
 /// Kinds of drawings.
 ///
@@ -271,33 +249,34 @@ pub enum DrawingBranch {
 impl Drawing {
     /// The branch: the value of `kind`.
     pub fn kind(&self) -> DrawingKind {
-        match &self.branch {
+        Branches::kind(&self.branch)
+    }
+}
+
+impl Branches for DrawingBranch {
+    type Kind = DrawingKind;
+
+    fn kind(&self) -> DrawingKind {
+        match self {
             DrawingBranch::Circle(_) => DrawingKind::Circle,
             DrawingBranch::Nothing => DrawingKind::Nothing,
             DrawingBranch::Unknown(branch) => DrawingKind::Unknown(branch.value.clone()),
         }
     }
-}
 
-impl Members for Drawing {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        let kind: DrawingKind = object.required("kind")?;
-        let title = object.optional("title")?;
-        let branch = match kind {
+    fn take_branch(kind: DrawingKind, object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        Ok(match kind {
             DrawingKind::Circle => DrawingBranch::Circle(Members::take(object)?),
             DrawingKind::Nothing => DrawingBranch::Nothing,
             DrawingKind::Unknown(value) => DrawingBranch::Unknown(UnknownBranch {
                 value,
                 members: Map::new(),
             }),
-        };
-        Ok(Self { title, branch })
+        })
     }
 
-    fn put(&self, out: &mut Writer) {
-        out.member("kind", &self.kind());
-        out.optional("title", &self.title);
-        match &self.branch {
+    fn put_branch(&self, out: &mut Writer) {
+        match self {
             DrawingBranch::Circle(branch) => {
                 branch.put(out);
             }
@@ -309,7 +288,10 @@ impl Members for Drawing {
     }
 }
 
-::qapi_runtime::object!(tolerant Drawing);
+::qapi_runtime::tolerant!(Drawing {
+    branch: branch("kind"),
+    title: optional("title"),
+});
 
 /// A drawing, or the name of one.
 ///
@@ -361,23 +343,11 @@ pub struct Draw {
     pub ink: Option<Ink>,
 }
 
-impl Members for Draw {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            what: object.required("what")?,
-            times: object.optional("times")?,
-            ink: object.optional("ink")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("what", &self.what);
-        out.optional("times", &self.times);
-        out.optional("ink", &self.ink);
-    }
-}
-
-::qapi_runtime::object!(tolerant Draw);
+::qapi_runtime::tolerant!(Draw {
+    what: required("what"),
+    times: optional("times"),
+    ink: optional("ink"),
+});
 
 /// Something was drawn.
 ///
@@ -390,19 +360,9 @@ pub struct Drawn {
     pub what: Drawing,
 }
 
-impl Members for Drawn {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            what: object.required("what")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("what", &self.what);
-    }
-}
-
-::qapi_runtime::object!(tolerant Drawn);
+::qapi_runtime::tolerant!(Drawn {
+    what: required("what"),
+});
 
 /// What is drawn with, of which much may be left out.
 ///
@@ -427,31 +387,15 @@ pub struct Ink {
     pub spare: Option<Box<Ink>>,
 }
 
-impl Members for Ink {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: object.required("name")?,
-            color: object.optional("color")?,
-            width: object.optional("width")?,
-            dry: object.optional("dry")?,
-            maker: object.optional("maker")?,
-            year: object.optional("year")?,
-            spare: object.optional("spare")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("name", &self.name);
-        out.optional("color", &self.color);
-        out.optional("width", &self.width);
-        out.optional("dry", &self.dry);
-        out.optional("maker", &self.maker);
-        out.optional("year", &self.year);
-        out.optional("spare", &self.spare);
-    }
-}
-
-::qapi_runtime::object!(tolerant Ink);
+::qapi_runtime::tolerant!(Ink {
+    name: required("name"),
+    color: optional("color"),
+    width: optional("width"),
+    dry: optional("dry"),
+    maker: optional("maker"),
+    year: optional("year"),
+    spare: optional("spare"),
+});
 
 impl Ink {
     /// Begins a value of which only what must be there is said.

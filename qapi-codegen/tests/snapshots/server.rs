@@ -40,8 +40,8 @@ pub const INTROSPECTION: &[u8] = br#"[{"name": "draw", "meta-type": "command", "
 
 use qapi_runtime::decode::Kind;
 use qapi_runtime::{
-    Call, Cursor, Decode, DecodeError, Encode, Error, Members, Object, Row, Special, StringEnum,
-    Writer, call,
+    Branches, Call, Cursor, Decode, DecodeError, Encode, Error, Members, Object, Row, Special,
+    StringEnum, Writer, call,
 };
 
 /// A colour.
@@ -105,21 +105,10 @@ pub struct Shape {
     pub fill: Option<Color>,
 }
 
-impl Members for Shape {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            x: object.required("x")?,
-            fill: object.optional("fill")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("x", &self.x);
-        out.optional("fill", &self.fill);
-    }
-}
-
-::qapi_runtime::object!(strict Shape);
+::qapi_runtime::strict!(Shape {
+    x: required("x"),
+    fill: optional("fill"),
+});
 
 /// A round [`Shape`](super::Shape).
 ///
@@ -142,21 +131,10 @@ impl ::std::ops::Deref for Circle {
     }
 }
 
-impl Members for Circle {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            base: Members::take(object)?,
-            radius: object.required("radius")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        self.base.put(out);
-        out.member("radius", &self.radius);
-    }
-}
-
-::qapi_runtime::object!(strict Circle);
+::qapi_runtime::strict!(Circle {
+    base: members(),
+    radius: required("radius"),
+});
 
 /// Kinds of drawings.
 ///
@@ -219,34 +197,38 @@ pub enum DrawingBranch {
 impl Drawing {
     /// The branch: the value of `kind`.
     pub fn kind(&self) -> DrawingKind {
-        match &self.branch {
+        Branches::kind(&self.branch)
+    }
+}
+
+impl Branches for DrawingBranch {
+    type Kind = DrawingKind;
+
+    fn kind(&self) -> DrawingKind {
+        match self {
             DrawingBranch::Circle(_) => DrawingKind::Circle,
             DrawingBranch::Nothing => DrawingKind::Nothing,
         }
     }
-}
 
-impl Members for Drawing {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        let kind: DrawingKind = object.required("kind")?;
-        let title = object.optional("title")?;
-        let branch = match kind {
+    fn take_branch(kind: DrawingKind, object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        Ok(match kind {
             DrawingKind::Circle => DrawingBranch::Circle(Members::take(object)?),
             DrawingKind::Nothing => DrawingBranch::Nothing,
-        };
-        Ok(Self { title, branch })
+        })
     }
 
-    fn put(&self, out: &mut Writer) {
-        out.member("kind", &self.kind());
-        out.optional("title", &self.title);
-        if let DrawingBranch::Circle(branch) = &self.branch {
+    fn put_branch(&self, out: &mut Writer) {
+        if let DrawingBranch::Circle(branch) = self {
             branch.put(out);
         }
     }
 }
 
-::qapi_runtime::object!(strict Drawing);
+::qapi_runtime::strict!(Drawing {
+    branch: branch("kind"),
+    title: optional("title"),
+});
 
 /// A drawing, or the name of one.
 ///
@@ -295,23 +277,11 @@ pub struct Draw {
     pub ink: Option<Ink>,
 }
 
-impl Members for Draw {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            what: object.required("what")?,
-            times: object.size().optional("times")?,
-            ink: object.optional("ink")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("what", &self.what);
-        out.optional("times", &self.times);
-        out.optional("ink", &self.ink);
-    }
-}
-
-::qapi_runtime::object!(strict Draw);
+::qapi_runtime::strict!(Draw {
+    what: required("what"),
+    times: optional("times").size(),
+    ink: optional("ink"),
+});
 
 /// Something was drawn.
 ///
@@ -324,19 +294,9 @@ pub struct Drawn {
     pub what: Drawing,
 }
 
-impl Members for Drawn {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            what: object.required("what")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("what", &self.what);
-    }
-}
-
-::qapi_runtime::object!(strict Drawn);
+::qapi_runtime::strict!(Drawn {
+    what: required("what"),
+});
 
 /// What is drawn with, of which much may be left out.
 ///
@@ -361,31 +321,15 @@ pub struct Ink {
     pub spare: Option<Box<Ink>>,
 }
 
-impl Members for Ink {
-    fn take(object: &mut Object<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: object.required("name")?,
-            color: object.optional("color")?,
-            width: object.optional("width")?,
-            dry: object.optional("dry")?,
-            maker: object.optional("maker")?,
-            year: object.optional("year")?,
-            spare: object.optional("spare")?,
-        })
-    }
-
-    fn put(&self, out: &mut Writer) {
-        out.member("name", &self.name);
-        out.optional("color", &self.color);
-        out.optional("width", &self.width);
-        out.optional("dry", &self.dry);
-        out.optional("maker", &self.maker);
-        out.optional("year", &self.year);
-        out.optional("spare", &self.spare);
-    }
-}
-
-::qapi_runtime::object!(strict Ink);
+::qapi_runtime::strict!(Ink {
+    name: required("name"),
+    color: optional("color"),
+    width: optional("width"),
+    dry: optional("dry"),
+    maker: optional("maker"),
+    year: optional("year"),
+    spare: optional("spare"),
+});
 
 impl Ink {
     /// Begins a value of which only what must be there is said.

@@ -271,10 +271,7 @@ unsafe fn decode_filled<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) ->
 
 unsafe fn decode_optional<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
     let value = match value {
-        Some(value) => match T::decode(value) {
-            Ok(value) => Some(value),
-            Err(error) => return Err(error),
-        },
+        Some(value) => Some(T::decode(value)?),
         None => None,
     };
     // SAFETY: see above.
@@ -284,10 +281,7 @@ unsafe fn decode_optional<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) 
 
 unsafe fn decode_list<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
     let list = match value {
-        Some(value) => match Vec::<T>::decode(value) {
-            Ok(list) => list,
-            Err(error) => return Err(error),
-        },
+        Some(value) => Vec::<T>::decode(value)?,
         None => Vec::new(),
     };
     // SAFETY: see above.

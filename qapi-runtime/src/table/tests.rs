@@ -3,7 +3,7 @@ use crate::decode::{Decode, Members};
 use crate::encode::Encode;
 use crate::policy::{InputPolicy, OutputPolicy, Policy, Special};
 use crate::scanner::Scanner;
-use crate::{Document, Null, Value, string_enum};
+use crate::{Document, Null, Value};
 
 /// A value of each kind of entry, with fields that have to be dropped.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +49,7 @@ impl crate::StringEnum for Kind {
         }
     }
 }
-string_enum!(Kind);
+crate::string_enum!(Kind);
 
 impl Branches for Driver {
     type Kind = Kind;

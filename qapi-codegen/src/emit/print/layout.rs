@@ -303,18 +303,18 @@ impl<'d> Printer<'d> {
             self.put("};");
         } else {
             self.put("{");
-            self.indented(|this| this.filled(names));
+            self.indented(|this| this.filled(names, LINE - 1));
             self.put("};");
         }
     }
 
-    /// Elements, as many on a line as fit, each line indented.
-    fn filled(&mut self, list: &[Tree]) {
+    /// Elements, as many on a line as fit, each line indented; lines of imports are one byte shorter.
+    fn filled(&mut self, list: &[Tree], line: usize) {
         self.newline();
         for entry in entries(list) {
             let width = tree::width(entry.body) + 1;
             if self.out.len() > self.line {
-                if self.column() + 1 + width <= LINE {
+                if self.column() + 1 + width <= line {
                     self.put(" ");
                 } else {
                     self.newline();
@@ -695,7 +695,7 @@ impl<'d> Printer<'d> {
         };
         if list.iter().all(short) {
             self.put("[");
-            self.indented(|this| this.filled(elements));
+            self.indented(|this| this.filled(elements, LINE));
             self.put("]");
         } else {
             self.tall_list(elements, "[", "]");
