@@ -2,7 +2,7 @@
 //!
 //! Decoding walks the [`Document`] in the order of the schema, as QEMU's visitors do: members that are
 //! missing or wrong are found in that order, unexpected ones last. Whether unexpected members are an
-//! error is the choice of the type's [`Decode`]: [`strict`] for servers, [`tolerant`] for clients.
+//! error is the choice of the type's [`Decode`]: [`strict()`] for servers, [`tolerant()`] for clients.
 
 mod absent;
 mod index;
@@ -346,9 +346,7 @@ impl<'a> Object<'a> {
     pub fn filled<T: Decode>(&mut self, name: &'static str) -> Result<T, DecodeError> {
         match self.optional(name) {
             Ok(Some(value)) => Ok(value),
-            Ok(None) => {
-                absent().ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing).in_member(name))
-            }
+            Ok(None) => absent().ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing).in_member(name)),
             Err(error) => Err(error),
         }
     }

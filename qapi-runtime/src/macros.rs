@@ -4,6 +4,7 @@
 /// [`Encode`](crate::encode::Encode) and serde's traits for a struct, whose members an object has and no others.
 ///
 /// ```
+/// # #![forbid(unsafe_code)]
 /// # #[derive(Debug, PartialEq)]
 /// struct Point {
 ///     base: Named,
@@ -25,8 +26,17 @@
 /// });
 /// ```
 ///
-/// Every field is named, in the order in which the members are read and written; the functions are those of
-/// [`Entry`](crate::table::Entry).
+/// Every field is named once, in the order in which the members are read and written; the functions are those of
+/// [`Entry`](crate::table::Entry). A field that is left out does not compile:
+///
+/// ```compile_fail,E0027
+/// struct Named {
+///     name: String,
+///     note: Option<String>,
+/// }
+///
+/// qapi_runtime::strict!(Named { name: required("name") });
+/// ```
 #[macro_export]
 macro_rules! strict {
     ($name:ident { $($entries:tt)* }) => {
@@ -54,36 +64,67 @@ macro_rules! keeping {
 }
 
 /// Makes the table of a struct, and implements [`Members`](crate::decode::Members) by it.
+///
+/// What would be unsound does not compile: a field that is named twice, of another type than its entry, or packed, and
+/// a second branch.
+///
+/// ```compile_fail,E0025
+/// struct Named { name: String }
+/// qapi_runtime::strict!(Named { name: required("name"), name: required("name") });
+/// ```
+/// ```compile_fail,E0308
+/// struct Named { name: Box<str> }
+/// qapi_runtime::strict!(Named { name: optional("name") });
+/// ```
+/// ```compile_fail,E0793
+/// #[repr(packed)]
+/// struct Numbers { number: u64 }
+/// qapi_runtime::strict!(Numbers { number: required("number") });
+/// ```
+/// ```compile_fail,E0080
+/// # use qapi_runtime::{Branches, DecodeError, Object, Writer};
+/// enum Side { Left }
+/// impl Branches for Side {
+///     type Kind = bool;
+///     fn kind(&self) -> bool { true }
+///     fn take_branch(_: bool, _: &mut Object<'_>) -> Result<Self, DecodeError> { Ok(Side::Left) }
+///     fn put_branch(&self, _: &mut Writer) {}
+/// }
+/// struct Sides { one: Side, other: Side }
+/// qapi_runtime::strict!(Sides { one: branch("one"), other: branch("other") });
+/// ```
 #[doc(hidden)]
 #[macro_export]
 macro_rules! members {
     ($name:ident {
-        $($(#[$cfg:meta])* $field:ident: $function:ident($($wire:expr)?) $(.$more:ident($($with:expr)?))*),* $(,)?
+        $($(#[$cfg:meta])* $field:ident: $function:ident($($wire:expr $(,)?)?) $(.$more:ident($($with:expr $(,)?)?))*),* $(,)?
     }) => {
         impl $crate::table::Tabled for $name {
             const TABLE: &'static $crate::table::Table<Self> = {
-                // A type without members uses neither this nor what follows.
-                #[allow(unused_imports)]
-                use $crate::table::Entry as E;
                 static NAMES: $crate::table::Names = $crate::table::Names::new();
-                let room = ::std::mem::MaybeUninit::<$name>::uninit();
-                let whole = room.as_ptr();
-                let _start = whole.cast::<u8>();
-                // SAFETY: there is room for the fields, and nothing is read from it. Each entry is made from a field,
-                // and a field that was forgotten would not compile.
-                unsafe {
+                const ENTRIES: &[$crate::table::Entry] = {
+                    let room = ::std::mem::MaybeUninit::<$name>::uninit();
+                    let whole = room.as_ptr();
+                    let _start = whole.cast::<u8>();
                     if false {
-                        let $name { $($(#[$cfg])* $field: _),* } = &*whole;
-                    }
-                    &$crate::table::Table {
-                        entries: &[$(
+                        // A field that was forgotten or named twice does not compile, nor does a packed one.
+                        // SAFETY: this never runs.
+                        let $name { $($(#[$cfg])* $field: _),* } = unsafe { &*whole };
+                        $(
                             $(#[$cfg])*
-                            E::$function(_start, &raw const (*whole).$field $(, $wire)?) $(.$more($($with)?))*
-                        ),*],
-                        names: &NAMES,
-                        of: $crate::table::Of::fields(),
+                            // SAFETY: the same.
+                            let _ = unsafe { &(*whole).$field };
+                        )*
                     }
-                }
+                    &[$(
+                        $(#[$cfg])*
+                        // SAFETY: there is room for the field, and nothing is read from it.
+                        unsafe { $crate::table::Entry::$function(_start, &raw const (*whole).$field) }
+                            $(.named($wire))? $(.$more($($with)?))*
+                    ),*]
+                };
+                // SAFETY: each entry was made from a field, and each field has one.
+                &unsafe { $crate::table::Table::new(ENTRIES, &NAMES) }
             };
         }
     };

@@ -32,37 +32,48 @@ const AT_ONCE: usize = 64;
 
 /// What a type `T` consists of. The macros write it down.
 pub struct Table<T> {
-    #[doc(hidden)]
-    pub entries: &'static [Entry],
-    #[doc(hidden)]
-    pub names: &'static Names,
-    #[doc(hidden)]
-    pub of: Of<T>,
-}
-
-/// The promise that the entries beside it are those of all fields of `T`.
-#[doc(hidden)]
-pub struct Of<T>(PhantomData<fn() -> T>);
-
-impl<T> Of<T> {
-    /// # Safety
-    /// Each entry is for a field of `T`, and each field of `T` has one entry.
-    pub const unsafe fn fields() -> Self {
-        Of(PhantomData)
-    }
+    parts: Parts,
+    of: PhantomData<fn() -> T>,
 }
 
 impl<T> fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.entries).finish()
+        f.debug_list().entries(self.parts.entries).finish()
     }
 }
 
 impl<T> Table<T> {
-    fn parts(&self) -> Parts {
-        Parts {
-            entries: self.entries,
-            names: self.names,
+    /// The table of a type.
+    ///
+    /// # Safety
+    /// Each entry is for a field of `T`, and each field of `T` has one entry.
+    ///
+    /// # Panics
+    /// When there are two branches, of which one would not be read, or a member without a name. As tables are constants,
+    /// that means that the program does not compile.
+    #[doc(hidden)]
+    pub const unsafe fn new(entries: &'static [Entry], names: &'static Names) -> Self {
+        let (mut at, mut branches) = (0, 0);
+        while at < entries.len() {
+            let entry = &entries[at];
+            let is_member = match entry.role {
+                Role::Branch { .. } => {
+                    branches += 1;
+                    true
+                }
+                Role::Member(_) => true,
+                Role::Base { .. } | Role::Unknown => false,
+            };
+            assert!(
+                is_member != entry.name.is_empty(),
+                "members have a name, and nothing else has"
+            );
+            at += 1;
+        }
+        assert!(branches <= 1, "a type has one branch at most");
+        Table {
+            parts: Parts { entries, names },
+            of: PhantomData,
         }
     }
 
@@ -78,7 +89,7 @@ impl<T> Table<T> {
         // SAFETY: the place has room for a `T`, whose fields are those of the table, and if all went well all of
         // them were written.
         unsafe {
-            match self.parts().take(object, place.pointer()) {
+            match self.parts.take(object, place.pointer()) {
                 Ok(()) => Ok(place.filled()),
                 Err(error) => Err(error),
             }
@@ -88,13 +99,13 @@ impl<T> Table<T> {
     /// Keeps members that the type does not have, if it has room for them.
     pub fn keep(&self, value: &mut T, unknown: Map) {
         // SAFETY: the value is a `T`, whose fields are those of the table.
-        unsafe { self.parts().keep(std::ptr::from_mut(value).cast(), unknown) }
+        unsafe { self.parts.keep(std::ptr::from_mut(value).cast(), unknown) }
     }
 
     /// Writes the members of a value.
     pub fn put(&self, value: &T, out: &mut Writer) {
         // SAFETY: the value is a `T`, whose fields are those of the table.
-        unsafe { self.parts().put(std::ptr::from_ref(value).cast(), out) }
+        unsafe { self.parts.put(std::ptr::from_ref(value).cast(), out) }
     }
 }
 
@@ -119,7 +130,7 @@ pub fn decode_into<'p, T>(
 ) -> Result<Filled<'p, T>, DecodeError> {
     // SAFETY: as in `Table::take`.
     unsafe {
-        match table.parts().decode(value, place.pointer(), unknown) {
+        match table.parts.decode(value, place.pointer(), unknown) {
             Ok(()) => Ok(place.filled()),
             Err(error) => Err(error),
         }

@@ -81,22 +81,6 @@ fn both<O: Decode + Encode, T: DeserializeOwned + Serialize>(name: &str, message
         O::decode(document.root().expect("it has a value")).expect("it fits")
     };
     report(name, "decode", times, &mut lasting, &mut { theirs });
-    if std::env::var_os("SPLIT").is_some() {
-        let mut scanner = Scanner::default();
-        let mut scan = || {
-            let mut input = bytes;
-            scanner.next(&mut input).expect("whole").expect("JSON").root().is_some()
-        };
-        let mut ignored = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).expect("JSON");
-        report(name, "scan", times, &mut scan, &mut ignored);
-        let mut scanner = Scanner::default();
-        let mut input = bytes;
-        let document = scanner.next(&mut input).expect("whole").expect("JSON");
-        let mut taken = || O::decode(document.root().expect("it has a value")).expect("it fits");
-        report(name, "take", times, &mut taken, &mut { theirs });
-        println!("size {} {}", size_of::<O>(), size_of::<T>());
-        if std::env::var_os("SPIN").is_some_and(|n| name.starts_with(n.to_str().unwrap())) { for _ in 0..times*300 { black_box(taken()); } }
-    }
     let mut ours = || encode(&our_value);
     let mut theirs = || serde_json::to_vec(&their_value).expect("the peer writes it");
     report(name, "encode", times, &mut ours, &mut theirs);

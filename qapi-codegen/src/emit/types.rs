@@ -272,19 +272,17 @@ impl Context<'_> {
                     uses_out |= branch_cfg.is_always();
                     let mut ty = self.type_ident(payload);
                     let mut take = quote!(#members::take(object)?);
+                    let mut put = quote!(#members::put(branch, out););
                     if self.is_boxed(id, place) {
                         let name = self.name("Box");
                         ty = quote!(#name<#ty>);
                         take = quote!(#name::new(#take));
+                        put = quote!(#members::put(&**branch, out););
                     }
                     declarations.push(quote!(#doc #attribute #variant(#ty)));
                     takes.push(quote!(#attribute #kind::#variant => #branch_type::#variant(#take)));
                     kinds.push(quote!(#attribute #branch_type::#variant(_) => #kind::#variant));
-                    puts.push((
-                        attribute,
-                        quote!(#branch_type::#variant(branch)),
-                        quote!(branch.put(out);),
-                    ));
+                    puts.push((attribute, quote!(#branch_type::#variant(branch)), put));
                 }
             }
         }

@@ -278,7 +278,7 @@ impl Branches for DrawingBranch {
     fn put_branch(&self, out: &mut Writer) {
         match self {
             DrawingBranch::Circle(branch) => {
-                branch.put(out);
+                Members::put(branch, out);
             }
             DrawingBranch::Unknown(branch) => {
                 out.rest(&branch.members);

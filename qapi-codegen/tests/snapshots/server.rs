@@ -220,7 +220,7 @@ impl Branches for DrawingBranch {
 
     fn put_branch(&self, out: &mut Writer) {
         if let DrawingBranch::Circle(branch) = self {
-            branch.put(out);
+            Members::put(branch, out);
         }
     }
 }

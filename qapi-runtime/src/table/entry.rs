@@ -80,12 +80,11 @@ impl Entry {
     const unsafe fn new<T>(
         start: *const u8,
         field: *const T,
-        name: &'static str,
         role: Role,
         put: unsafe fn(*const u8, &'static str, &mut Writer),
     ) -> Self {
         Entry {
-            name,
+            name: "",
             // SAFETY: as the caller says.
             offset: unsafe { offset(start, field) },
             special: Special::NONE,
@@ -101,14 +100,10 @@ impl Entry {
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn required<T: Decode + Encode>(
-        start: *const u8,
-        field: *const T,
-        name: &'static str,
-    ) -> Self {
+    pub const unsafe fn required<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
         let role = Role::Member(decode_required::<T>);
         // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::new(start, field, name, role, put_member::<T>) };
+        let mut entry = unsafe { Entry::new(start, field, role, put_member::<T>) };
         entry.is_required = true;
         entry
     }
@@ -117,14 +112,10 @@ impl Entry {
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn optional<T: Decode + Encode>(
-        start: *const u8,
-        field: *const Option<T>,
-        name: &'static str,
-    ) -> Self {
+    pub const unsafe fn optional<T: Decode + Encode>(start: *const u8, field: *const Option<T>) -> Self {
         let role = Role::Member(decode_optional::<T>);
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, name, role, put_optional::<T>) }
+        unsafe { Entry::new(start, field, role, put_optional::<T>) }
     }
 
     /// A list that must be there, which is empty if it is not: clients read so what servers older than their schema
@@ -132,28 +123,20 @@ impl Entry {
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn list<T: Decode + Encode>(
-        start: *const u8,
-        field: *const Vec<T>,
-        name: &'static str,
-    ) -> Self {
+    pub const unsafe fn list<T: Decode + Encode>(start: *const u8, field: *const Vec<T>) -> Self {
         let role = Role::Member(decode_list::<T>);
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, name, role, put_member::<Vec<T>>) }
+        unsafe { Entry::new(start, field, role, put_member::<Vec<T>>) }
     }
 
     /// A member that must be there, and has no content if it is not: see [`Object::filled`].
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn filled<T: Decode + Encode>(
-        start: *const u8,
-        field: *const T,
-        name: &'static str,
-    ) -> Self {
+    pub const unsafe fn filled<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
         let role = Role::Member(decode_filled::<T>);
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, name, role, put_member::<T>) }
+        unsafe { Entry::new(start, field, role, put_member::<T>) }
     }
 
     /// As [`Entry::branch`], where the discriminator may be missing as [`Entry::filled`] has it.
@@ -163,10 +146,9 @@ impl Entry {
     pub const unsafe fn filled_branch<T: Branches<Kind: Decode + Encode>>(
         start: *const u8,
         field: *const T,
-        tag: &'static str,
     ) -> Self {
         // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::branch(start, field, tag) };
+        let mut entry = unsafe { Entry::branch(start, field) };
         if let Role::Branch { tag, .. } = &mut entry.role {
             *tag = decode_filled::<T::Kind>;
         }
@@ -184,7 +166,7 @@ impl Entry {
             keep: keep_in_base::<T>,
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, "", role, put_base::<T>) }
+        unsafe { Entry::new(start, field, role, put_base::<T>) }
     }
 
     /// Members that the type does not have.
@@ -193,7 +175,7 @@ impl Entry {
     /// The field is in the value that starts at `start`.
     pub const unsafe fn unknown(start: *const u8, field: *const Map) -> Self {
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, "", Role::Unknown, put_unknown) }
+        unsafe { Entry::new(start, field, Role::Unknown, put_unknown) }
     }
 
     /// What depends on a discriminator, and the discriminator.
@@ -203,7 +185,6 @@ impl Entry {
     pub const unsafe fn branch<T: Branches<Kind: Decode + Encode>>(
         start: *const u8,
         field: *const T,
-        tag: &'static str,
     ) -> Self {
         const { assert!(size_of::<T::Kind>() <= size_of::<Tag>() && align_of::<T::Kind>() <= align_of::<Tag>()) }
         let role = Role::Branch {
@@ -213,9 +194,16 @@ impl Entry {
             put: put_branch::<T>,
         };
         // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::new(start, field, tag, role, put_tag::<T>) };
+        let mut entry = unsafe { Entry::new(start, field, role, put_tag::<T>) };
         entry.is_required = true;
         entry
+    }
+
+    /// The member's name.
+    #[must_use]
+    pub const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -238,3 +238,112 @@ fn large_tables() {
     let error = decode::<Large>(&whole.replace("h9", "i0")).unwrap_err();
     assert_eq!(error, "Parameter 'i0' is unexpected");
 }
+
+/// Counts how many of its values there are; decoding the text `panic` panics.
+#[derive(Debug, PartialEq)]
+struct Counted(Box<str>);
+
+thread_local! {
+    static COUNT: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
+}
+
+impl Decode for Counted {
+    fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
+        let text = String::decode(value)?;
+        assert_ne!(text, "panic");
+        COUNT.set(COUNT.get() + 1);
+        Ok(Counted(text.into()))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        COUNT.set(COUNT.get() - 1);
+    }
+}
+
+impl Encode for Counted {
+    fn encode(&self, out: &mut Writer) {
+        out.string(&self.0);
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Counts {
+    base: Below,
+    first: Counted,
+    branch: Choice,
+    last: Option<Counted>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Below {
+    below: Vec<Counted>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Choice {
+    Some(Counted),
+}
+
+impl Branches for Choice {
+    type Kind = Counted;
+
+    fn kind(&self) -> Counted {
+        let Choice::Some(value) = self;
+        COUNT.set(COUNT.get() + 1);
+        Counted(value.0.clone())
+    }
+
+    fn take_branch(kind: Counted, object: &mut Object<'_>) -> Result<Self, DecodeError> {
+        let other: Counted = object.required("other")?;
+        assert_ne!(other.0, kind.0);
+        Ok(Choice::Some(kind))
+    }
+
+    fn put_branch(&self, _: &mut Writer) {}
+}
+
+crate::strict!(Below {
+    below: required("below")
+});
+crate::strict!(Counts {
+    base: members(),
+    first: required("first"),
+    branch: branch("kind"),
+    last: optional("last"),
+});
+
+const COUNTED: &str = r#"{"below": ["b", "c"], "first": "d", "kind": "e", "last": "f", "other": "g"}"#;
+
+/// Nothing is dropped twice or forgotten, wherever an error comes.
+#[test]
+fn what_was_read_is_dropped_once() {
+    let counts: Counts = decode(COUNTED).unwrap();
+    assert_eq!(COUNT.get(), 5);
+    assert_eq!(
+        encode(&counts, Policy::default()),
+        COUNTED.replace(r#", "other": "g""#, "")
+    );
+    assert_eq!(COUNT.get(), 5);
+    drop(counts);
+    assert_eq!(COUNT.get(), 0);
+    for letter in ["b", "c", "d", "e", "f", "g"] {
+        decode::<Counts>(&COUNTED.replace(&format!("\"{letter}\""), "1")).unwrap_err();
+        assert_eq!(COUNT.get(), 0, "{letter}");
+    }
+    decode::<Counts>(&COUNTED.replace("other", "another")).unwrap_err();
+    assert_eq!(COUNT.get(), 0);
+    decode::<Counts>(&COUNTED.replace('}', r#", "more": 1}"#)).unwrap_err();
+    assert_eq!(COUNT.get(), 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "what was read when a panic comes is lost")]
+fn a_panic_drops_nothing_twice() {
+    for letter in ["b", "c", "d", "e", "f", "g"] {
+        let panics = COUNTED.replace(&format!("\"{letter}\""), "\"panic\"");
+        std::panic::catch_unwind(|| decode::<Counts>(&panics)).unwrap_err();
+        assert!(COUNT.replace(0) >= 0, "{letter}");
+    }
+}

@@ -624,9 +624,20 @@ impl<'d> Printer<'d> {
     }
 
     /// The arguments of a macro, which gets no token that it was not given: no comma at the end, and one line
-    /// for what is no list of expressions.
+    /// for what is no list of expressions. A struct literal is broken as anywhere; our macros take its last comma.
     fn macro_arguments(&mut self, arguments: &[Tree]) {
         let list = entries(arguments);
+        if let [only] = list.as_slice()
+            && let [_, fields] = only.body
+            && let Some(fields) = fields.inside(Brace)
+        {
+            self.put("(");
+            self.flat(only.body.get(..1).unwrap_or_default());
+            self.put(" ");
+            self.tall_list(fields, "{", "}");
+            self.put(")");
+            return;
+        }
         let is_expression = |entry: &Entry<'_>| match entry.body {
             [_] => true,
             [_, group] => group.inside(Parenthesis).is_some(),
