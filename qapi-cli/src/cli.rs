@@ -152,6 +152,26 @@ pub struct Generate {
     /// Decide conditions now: these symbols are set. Without any of these options all are
     #[arg(long, value_name = "SYMBOL", num_args = 0.., group = "conditions")]
     pub set: Option<Vec<String>>,
+    /// Let every type derive this trait too: `Eq`, `::my_crate::MyTrait`
+    #[arg(long, value_name = "PATH", action = clap::ArgAction::Append)]
+    pub derive: Vec<String>,
+    /// Let a Rust type stand for a type of the schema, which is not generated then
+    #[arg(long = "override", value_name = "TYPE=RUST", action = clap::ArgAction::Append, value_parser = type_override)]
+    pub overrides: Vec<(String, String)>,
+    /// Leave this command out of the traits: something below the handler answers it
+    #[arg(long, value_name = "COMMAND", action = clap::ArgAction::Append)]
+    pub answered_by_runtime: Vec<String>,
+    /// Do not mark with `#[deprecated]` what the schema marks so
+    #[arg(long)]
+    pub no_deprecated: bool,
+}
+
+/// `TYPE=RUST`
+fn type_override(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((schema_type, rust_type)) => Ok((schema_type.to_owned(), rust_type.to_owned())),
+        None => Err("expected TYPE=RUST, such as Uuid=crate::Uuid".to_owned()),
+    }
 }
 
 /// Which end of the connection generated code is for.

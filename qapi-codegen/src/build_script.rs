@@ -57,7 +57,7 @@ pub enum BuildError {
         /// Lines for Cargo.
         instructions: Vec<String>,
     },
-    /// What was generated is not Rust.
+    /// What is to be generated cannot be.
     #[error(transparent)]
     Emit(#[from] emit::EmitError),
     /// A file could not be written.
@@ -123,7 +123,14 @@ impl Build {
         self
     }
 
-    /// The type `schema_type` is not generated; `rust_type` stands for it everywhere.
+    /// The type `schema_type` is not generated; `rust_type` stands for it everywhere, and its path must be
+    /// good in every module: `crate::Uuid`, `::std::path::PathBuf`.
+    ///
+    /// What it has to implement follows from where the schema uses it:
+    ///
+    /// * everywhere `Debug`, `Clone`, `PartialEq`, the runtime's `Decode` and `Encode`, and what else is derived;
+    /// * as a base, a branch, or a union's data also `Members`; `qapi_runtime::object!` gives the other two from it;
+    /// * an enumeration that a union goes by has the variants that would have been generated.
     pub fn type_override(mut self, schema_type: impl Into<String>, rust_type: impl Into<String>) -> Self {
         self.options
             .type_overrides
@@ -199,7 +206,7 @@ impl Build {
         let sources = crate::fs::load(&self.schema);
         let mut instructions: Vec<String> = sources
             .files()
-            .map(|(_, source)| format!("cargo::rerun-if-changed={}", source.name()))
+            .map(|(_, source)| changed(source.name()))
             .collect();
         let compiled = crate::compile(&sources);
         let Some(schema) = compiled.schema.filter(|_| !has_errors(&compiled.diagnostics)) else {
@@ -216,6 +223,12 @@ impl Build {
                 instructions,
             });
         };
+        // A file that cannot be read and is not missed is named in a comment: told of it, Cargo would build again and again.
+        instructions = sources
+            .files()
+            .filter(|(_, source)| source.problem().is_none())
+            .map(|(_, source)| changed(source.name()))
+            .collect();
         instructions.extend(self.check_cfgs(&schema));
         let folder = match &self.name {
             Some(name) => name.clone(),
@@ -290,6 +303,10 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
         path: path.to_owned(),
         source,
     })
+}
+
+fn changed(file: &str) -> String {
+    format!("cargo::rerun-if-changed={file}")
 }
 
 fn lines(instructions: &[String]) -> String {

@@ -11,6 +11,7 @@ mod condition;
 mod context;
 mod docs;
 mod events;
+mod heading;
 mod introspection;
 mod mangle;
 mod print;
@@ -112,19 +113,29 @@ pub enum Layout<'a> {
     OutDir(&'a str),
 }
 
-/// A type override, a derive or a condition's rule that is no Rust.
+/// What is asked for cannot be generated.
 #[derive(Debug, thiserror::Error)]
-#[error("the {what} `{text}` is not Rust: {source}")]
-pub struct EmitError {
-    what: &'static str,
-    text: String,
-    source: syn::Error,
+#[non_exhaustive]
+pub enum EmitError {
+    /// A type override, a derive or a condition's rule is no Rust.
+    #[error("the {what} `{text}` is not Rust: {source}")]
+    NotRust {
+        /// What it is.
+        what: &'static str,
+        /// What was said.
+        text: String,
+        /// Why it is no Rust.
+        source: syn::Error,
+    },
+    /// A type that is to be overridden is not in the schema.
+    #[error("there is no type `{0}` in the schema to stand in for")]
+    NoSuchType(String),
 }
 
 /// Generates everything. The same schema and options give the same bytes everywhere.
 ///
 /// # Errors
-/// When a type override, a derive or a condition's rule is not Rust.
+/// When a type override, a derive or a condition's rule is not Rust, or a type to override is not there.
 pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Result<Vec<Output>, EmitError> {
     check_rust(schema, options)?;
     let context = Context::new(schema, options);
@@ -235,11 +246,12 @@ impl Context<'_> {
         let mut items = Vec::new();
         let mut exports = Vec::new();
         let deprecated = self.has_deprecated().then(|| quote!(deprecated,));
-        // Whether a link needs its path depends on what the module imports.
+        // Whether a link needs its path depends on what the module imports. Lints of taste are for those who write.
         let allow = quote! {
             allow(
                 clippy::large_enum_variant, clippy::module_inception,
-                clippy::should_implement_trait, clippy::wrong_self_convention, dead_code, unused_imports,
+                clippy::nursery, clippy::pedantic, clippy::should_implement_trait, clippy::wrong_self_convention,
+                dead_code, unused_imports,
                 rustdoc::redundant_explicit_links, #deprecated reason = "as the schema has it"
             )
         };
@@ -262,7 +274,7 @@ impl Context<'_> {
             }
         }
         exports.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let mut parts = vec!["// Generated; changes here are lost.\n".to_owned()];
+        let mut parts = vec![heading::line(self.schema, self.options, layout)];
         // Once for all, where the file is a module; what is included cannot say so.
         if layout == Layout::Folder {
             parts.push(print::inner_attribute(allow));
@@ -302,14 +314,20 @@ impl Context<'_> {
 /// What a caller gives as text must be Rust before it is put among other Rust.
 fn check_rust(schema: &Schema, options: &Options) -> Result<(), EmitError> {
     fn check<T: syn::parse::Parse>(what: &'static str, text: &str) -> Result<(), EmitError> {
-        syn::parse_str::<T>(text).map(drop).map_err(|source| EmitError {
-            what,
-            text: text.to_owned(),
-            source,
-        })
+        syn::parse_str::<T>(text)
+            .map(drop)
+            .map_err(|source| EmitError::NotRust {
+                what,
+                text: text.to_owned(),
+                source,
+            })
     }
-    for text in options.type_overrides.values() {
+    for (name, text) in &options.type_overrides {
         check::<syn::Type>("type", text)?;
+        // Built-in types have no definition that another type could stand for.
+        if schema.find_type(name).is_none() {
+            return Err(EmitError::NoSuchType(name.clone()));
+        }
     }
     for text in &options.derives {
         check::<syn::Path>("derive", text)?;

@@ -172,6 +172,41 @@ fn mistakes_are_told_as_cargo_shows_them() {
 }
 
 #[test]
+fn only_files_that_are_there_are_watched() {
+    let package = Package::new();
+    package.write(
+        "schema.json",
+        "# { 'include': 'gone.json' }\n{ 'include': 'sub/part.json' }\n",
+    );
+    // Cargo takes a file that is not there for one that changes all the time.
+    let built = package.build().unwrap();
+    let watched = ["schema.json", "sub/part.json"]
+        .map(|name| format!("cargo::rerun-if-changed={}", package.path(name).display()));
+    assert_eq!(built.instructions, watched);
+    // One that is missed may come: its folder's script runs again until it does.
+    package.write("schema.json", "{ 'include': 'gone.json' }\n");
+    let Err(BuildError::Schema { instructions, .. }) = package.build() else {
+        unreachable!("the file is not there");
+    };
+    assert!(
+        instructions.iter().any(|line| line.ends_with("gone.json")),
+        "{instructions:?}"
+    );
+}
+
+#[test]
+fn a_type_that_is_not_there_cannot_be_overridden() {
+    let package = Package::new();
+    let build = |name: &str| {
+        let build = Build::new(package.path("schema.json")).type_override(name, "crate::Part");
+        build.out_dir(package.path("out")).try_run()
+    };
+    assert!(build("Part").is_ok());
+    let error = build("Prat").unwrap_err().to_string();
+    assert_eq!(error, "there is no type `Prat` in the schema to stand in for");
+}
+
+#[test]
 fn what_cannot_be_written_is_an_error() {
     let package = Package::new();
     package.write("out", "a file, no folder");

@@ -15,6 +15,7 @@
 //! It knows nothing of where the answer came from: a live server, or a schema file.
 
 use crate::document::{Cursor, Document, Token};
+use crate::encode::{Encode, Writer};
 use crate::scanner::Scanner;
 use std::collections::HashMap;
 use std::fmt;
@@ -445,20 +446,32 @@ fn distance(one: &str, two: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// The same answer without what is deprecated in it: the member `values` of enumerations, whose values are under
-/// `members` too. Names of a schema have neither quotes nor brackets.
+/// The same answer without what is deprecated in it: commands, events and members of objects, and the member `values` of
+/// enumerations, whose values are under `members` too. Values of enumerations stay, and types that nothing uses any more.
+///
+/// A text that is no introspection is left as it is.
 pub(crate) fn without_deprecated(json: &[u8]) -> Vec<u8> {
-    const VALUES: &[u8] = b", \"values\": [";
-    let mut out = Vec::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = memchr::memmem::find(rest, VALUES) {
-        let (before, list) = rest.split_at(at);
-        out.extend_from_slice(before);
-        let end = memchr::memchr(b']', list).map_or(list.len(), |end| end + 1);
-        rest = list.get(end..).unwrap_or_default();
+    let Ok(serde_json::Value::Array(mut entities)) = serde_json::from_slice(json) else {
+        return json.to_vec();
+    };
+    entities.retain(|entity| !is_deprecated(entity));
+    for entity in entities.iter_mut().filter_map(serde_json::Value::as_object_mut) {
+        entity.shift_remove("values");
+        let is_object = entity.get("meta-type").is_some_and(|kind| kind == "object");
+        if let Some(serde_json::Value::Array(members)) = entity.get_mut("members")
+            && is_object
+        {
+            members.retain(|member| !is_deprecated(member));
+        }
     }
-    out.extend_from_slice(rest);
-    out
+    let mut out = Writer::default();
+    serde_json::Value::Array(entities).encode(&mut out);
+    out.into_bytes()
+}
+
+fn is_deprecated(part: &serde_json::Value) -> bool {
+    let features = part.get("features").and_then(serde_json::Value::as_array);
+    features.is_some_and(|features| features.iter().any(|feature| feature == "deprecated"))
 }
 
 #[cfg(test)]

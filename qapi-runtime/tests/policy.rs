@@ -131,7 +131,7 @@ fn rows<H: Commands + 'static>() -> Vec<Row<H>> {
     ])
 }
 
-const SCHEMA: &[u8] = br#"[{"name": "0", "meta-type": "enum", "members": [{"name": "a"}, {"name": "values"}], "values": ["a", "values"]}, {"name": "1", "meta-type": "enum", "members": [], "values": [], "features": ["f"]}]"#;
+const SCHEMA: &[u8] = br#"[{"name": "0", "meta-type": "enum", "members": [{"name": "a"}, {"name": "values"}], "values": ["a", "values"]}, {"name": "1", "meta-type": "enum", "members": [], "values": [], "features": ["f"]}, {"name": "2", "meta-type": "object", "members": [{"name": "old", "type": "0", "features": ["deprecated"]}, {"name": "x", "type": "1", "features": ["unstable"]}, {"name": "values", "type": "1"}]}, {"name": "3", "meta-type": "enum", "members": [{"name": "old", "features": ["deprecated"]}], "values": ["old"]}, {"name": "old", "meta-type": "command", "arg-type": "2", "ret-type": "2", "features": ["other", "deprecated"]}, {"name": "x-new", "meta-type": "command", "arg-type": "2", "ret-type": "2", "features": ["unstable"]}]"#;
 
 struct Running {
     hub: Arc<EventHub>,
@@ -303,7 +303,11 @@ async fn output_is_hidden_where_the_policy_says_so() {
     assert_eq!(mild.call("query-qmp-schema", None).await["return"], schema);
     let modern = json!([
         {"name": "0", "meta-type": "enum", "members": [{"name": "a"}, {"name": "values"}]},
-        {"name": "1", "meta-type": "enum", "members": [], "features": ["f"]}
+        {"name": "1", "meta-type": "enum", "members": [], "features": ["f"]},
+        {"name": "2", "meta-type": "object", "members": [
+            {"name": "x", "type": "1", "features": ["unstable"]}, {"name": "values", "type": "1"}]},
+        {"name": "3", "meta-type": "enum", "members": [{"name": "old", "features": ["deprecated"]}]},
+        {"name": "x-new", "meta-type": "command", "arg-type": "2", "ret-type": "2", "features": ["unstable"]}
     ]);
     for plain in [&mut stern, &mut no_old] {
         assert_eq!(plain.call("query-qmp-schema", None).await["return"], modern);

@@ -191,8 +191,9 @@ impl Early {
                 Name::Log => early.log = value(),
                 Name::Audit => early.audit = value(),
                 Name::Compat => {
-                    policy::apply(&mut early.policy, &option.value)
-                        .map_err(|error| error.at(&option.location))?;
+                    // The last one counts, as a whole.
+                    early.policy =
+                        policy::parse(&option.value).map_err(|error| error.at(&option.location))?;
                 }
                 _ => {}
             }

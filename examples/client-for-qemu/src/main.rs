@@ -47,7 +47,7 @@ async fn tour(connection: Connection) -> Result<Vec<String>, ClientError> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args()
         .nth(1)
-        .ok_or("give an address: unix:PATH or HOST:PORT")?;
+        .ok_or("give an address: unix:PATH or tcp:HOST:PORT")?;
     for line in tour(Connection::connect(&address).await?).await? {
         println!("{line}");
     }

@@ -39,6 +39,10 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
     options.types_only = args.types_only;
     options.keep_unknown = args.keep_unknown;
     options.older_servers = args.older_servers;
+    options.derives.clone_from(&args.derive);
+    options.type_overrides = args.overrides.iter().cloned().collect();
+    options.answered_by_runtime = args.answered_by_runtime.iter().cloned().collect();
+    options.deprecated_attributes = !args.no_deprecated;
     let outputs = emit::generate(&schema, &options, Layout::Folder)?;
     let stale = stale(&args.output, &outputs)?;
     if args.check {

@@ -15,8 +15,15 @@ pub struct Conditions(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Decided { set: BTreeSet<String>, others: bool },
-    Mapped(Rule),
+    Decided {
+        set: BTreeSet<String>,
+        others: bool,
+    },
+    Mapped {
+        rule: Rule,
+        /// What asks `qapi generate` for it.
+        argument: Option<&'static str>,
+    },
 }
 
 impl Conditions {
@@ -38,28 +45,49 @@ impl Conditions {
 
     /// `CONFIG_LINUX` becomes `#[cfg(CONFIG_LINUX)]`.
     pub fn cfgs() -> Self {
-        Self::mapped(str::to_owned)
+        Self::rule(str::to_owned, Some("--cfg"))
     }
 
     /// `CONFIG_LINUX` becomes `#[cfg(feature = "config-linux")]`.
     pub fn cargo_features() -> Self {
-        Self::mapped(|symbol| format!("feature = \"{}\"", symbol.to_ascii_lowercase().replace('_', "-")))
+        let feature = |symbol: &str| symbol.to_ascii_lowercase().replace('_', "-");
+        Self::rule(
+            move |symbol| format!("feature = \"{}\"", feature(symbol)),
+            Some("--features"),
+        )
     }
 
     /// A symbol becomes what `rule` says: something that may stand in `#[cfg(..)]`.
     pub fn mapped(rule: impl Fn(&str) -> String + 'static) -> Self {
-        Conditions(Kind::Mapped(Rc::new(rule)))
+        Self::rule(rule, None)
+    }
+
+    fn rule(rule: impl Fn(&str) -> String + 'static, argument: Option<&'static str>) -> Self {
+        let rule = Rc::new(rule);
+        Conditions(Kind::Mapped { rule, argument })
+    }
+
+    /// Adds what to say to `qapi generate` for it; a rule of the caller's own cannot be said there.
+    pub(super) fn arguments(&self, add: &mut dyn FnMut(&[&str])) {
+        match &self.0 {
+            Kind::Decided { others: true, .. } => {}
+            Kind::Decided { set, .. } => {
+                add(&["--set"]);
+                set.iter().for_each(|symbol| add(&[symbol]));
+            }
+            Kind::Mapped { argument, .. } => argument.iter().for_each(|argument| add(&[argument])),
+        }
     }
 
     /// Whether the generated code has `cfg` attributes.
     pub(super) fn are_mapped(&self) -> bool {
-        matches!(self.0, Kind::Mapped(_))
+        matches!(self.0, Kind::Mapped { .. })
     }
 
     /// What a symbol becomes in `#[cfg(..)]`, unless it was decided.
     pub(crate) fn predicate(&self, symbol: &str) -> Option<String> {
         match &self.0 {
-            Kind::Mapped(rule) => Some(rule(symbol)),
+            Kind::Mapped { rule, .. } => Some(rule(symbol)),
             Kind::Decided { .. } => None,
         }
     }
@@ -79,7 +107,7 @@ impl fmt::Debug for Conditions {
                 .field("set", set)
                 .field("others", others)
                 .finish(),
-            Kind::Mapped(_) => f.write_str("Mapped"),
+            Kind::Mapped { .. } => f.write_str("Mapped"),
         }
     }
 }
@@ -95,7 +123,7 @@ impl Conditions {
             // `all_set` takes every condition for true, `not` included, as documentation does.
             Kind::Decided { others: true, .. } => Some(Cfg::default()),
             Kind::Decided { set, .. } => condition.holds(&|symbol| set.contains(symbol)).then(Cfg::default),
-            Kind::Mapped(_) => {
+            Kind::Mapped { .. } => {
                 let mut parts = Vec::new();
                 flatten(condition, &mut parts);
                 Some(Cfg(parts))

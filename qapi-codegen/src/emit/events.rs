@@ -28,7 +28,7 @@ impl Context<'_> {
             let wire = &event.name;
             let deprecated = self.deprecated(&event.features);
             let encode = if self.has_own_data(event) {
-                quote!(::qapi_runtime::Encode::encode(self, out))
+                quote!(::qapi_runtime::Encode::encode(self, out);)
             } else {
                 let doc = self.definition_doc(
                     event.doc.as_ref(),
@@ -44,7 +44,7 @@ impl Context<'_> {
                             #[derive(Debug, Clone, PartialEq)]
                             pub struct #name(pub #data);
                         });
-                        quote!(::qapi_runtime::Encode::encode(&self.0, out))
+                        quote!(::qapi_runtime::Encode::encode(&self.0, out);)
                     }
                     None => {
                         items.push(quote! {

@@ -6,8 +6,9 @@ use qapi_runtime::policy::{InputPolicy, OutputPolicy};
 use super::CliError;
 use super::keyval::Keyval;
 
-/// Takes over what `text` says.
-pub fn apply(policy: &mut Policy, text: &str) -> Result<(), CliError> {
+/// The policy that `text` says. What it does not speak of is accepted, whatever an earlier `--compat` said.
+pub fn parse(text: &str) -> Result<Policy, CliError> {
+    let mut policy = Policy::default();
     for item in text.split(',').filter(|item| !item.is_empty()) {
         // Parsed by the family's rules for the sake of its error texts.
         Keyval::parse(item, None)?;
@@ -22,7 +23,7 @@ pub fn apply(policy: &mut Policy, text: &str) -> Result<(), CliError> {
             _ => return Err(CliError::new(format!("Parameter '{key}' is unexpected"))),
         }
     }
-    Ok(())
+    Ok(policy)
 }
 
 fn input(key: &str, value: &str) -> Result<InputPolicy, CliError> {
@@ -52,13 +53,13 @@ mod tests {
 
     #[test]
     fn policies() {
-        let mut policy = Policy::default();
-        apply(&mut policy, "deprecated-input=reject,unstable-output=hide").unwrap();
+        let policy = parse("deprecated-input=reject,unstable-output=hide").unwrap();
         assert_eq!(policy.deprecated_input, InputPolicy::Reject);
         assert_eq!(policy.unstable_output, OutputPolicy::Hide);
         assert_eq!(policy.unstable_input, InputPolicy::Accept);
-        apply(&mut policy, "unstable-input=crash").unwrap();
+        let policy = parse("unstable-input=crash").unwrap();
         assert_eq!(policy.unstable_input, InputPolicy::Crash);
+        assert_eq!(policy.deprecated_input, InputPolicy::Accept);
         for (text, message) in [
             (
                 "deprecated-input=hide",
@@ -70,7 +71,7 @@ mod tests {
                 "Expected '=' after parameter 'deprecated-input'",
             ),
         ] {
-            assert_eq!(apply(&mut policy, text).unwrap_err().0, message);
+            assert_eq!(parse(text).unwrap_err().0, message);
         }
     }
 }
