@@ -3,7 +3,10 @@
 //! The scanner has already refused duplicate keys, bad escapes and numbers, and too deep nesting; a
 //! [`Document`] is always well formed.
 
+mod pool;
+
 use crate::policy::{InputPolicy, Policy};
+use pool::Pool;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +27,8 @@ pub enum Token {
         start: u32,
         /// One past the last byte.
         end: u32,
+        /// A hash of the text, by which names are found.
+        hash: u32,
     },
     /// An array; `end` is the index one past its last token.
     Array {
@@ -41,11 +46,15 @@ pub enum Token {
     },
 }
 
+/// So many bytes of a message need no room made for them at once, and for more than so many none is.
+const FEW_BYTES: usize = 1 << 10;
+const MANY_BYTES: usize = 1 << 20;
+
 /// One whole JSON value.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
     tokens: Vec<Token>,
-    text: String,
+    text: Pool,
     /// Every scalar is text: it came from a command line's `key=value`.
     keyval: bool,
 }
@@ -107,12 +116,17 @@ impl Document {
     #[inline]
     pub(crate) fn key_at(&self, index: usize) -> &[u8] {
         match self.tokens.get(index) {
-            Some(Token::String { start, end }) => self
-                .text
-                .as_bytes()
-                .get(*start as usize..*end as usize)
-                .unwrap_or_default(),
+            Some(Token::String { start, end, .. }) => self.text.bytes(*start, *end),
             _ => &[],
+        }
+    }
+
+    /// The hash of the key at an index: [`key_hash`] of its bytes.
+    #[inline]
+    pub(crate) fn hash_at(&self, index: usize) -> u32 {
+        match self.tokens.get(index) {
+            Some(Token::String { hash, .. }) => *hash,
+            _ => 0,
         }
     }
 
@@ -139,8 +153,7 @@ impl Document {
     pub(crate) fn clear(&mut self, keep_bytes: usize) {
         self.tokens.clear();
         self.tokens.shrink_to(keep_bytes / size_of::<Token>());
-        self.text.clear();
-        self.text.shrink_to(keep_bytes);
+        self.text.clear(keep_bytes);
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
@@ -156,32 +169,41 @@ impl Document {
         self.tokens.push(token);
     }
 
-    /// Adds a string whose text `write` appends to the pool.
-    pub(crate) fn push_text<E>(
-        &mut self,
-        write: impl FnOnce(&mut String) -> Result<(), E>,
-    ) -> Result<Token, E> {
-        let start = offset(self.text.len());
-        write(&mut self.text)?;
-        let token = Token::String {
-            start,
-            end: offset(self.text.len()),
-        };
-        self.tokens.push(token);
-        Ok(token)
+    /// Makes room for what so many bytes of a message mostly are, so that it is not moved while it grows.
+    #[inline]
+    pub(crate) fn expect_bytes(&mut self, bytes: usize) {
+        if bytes > FEW_BYTES {
+            let bytes = bytes.min(MANY_BYTES);
+            self.tokens.reserve(bytes / 8);
+            self.text.reserve(bytes / 2);
+        }
     }
 
     /// Adds a string.
-    #[inline]
-    pub(crate) fn push_str(&mut self, text: &str) -> Token {
-        let start = offset(self.text.len());
-        self.text.push_str(text);
-        let token = Token::String {
-            start,
+    pub(crate) fn push_str(&mut self, text: &str) {
+        let start = self.text.len();
+        self.text.push(text);
+        self.push_string(start, key_hash(text.as_bytes()));
+    }
+
+    /// Adds a string that `input` has up to a quote, if that is ASCII without control characters and backslashes; how many bytes
+    /// those are, and their hash.
+    #[inline(always)]
+    pub(crate) fn take_ascii(&mut self, input: &[u8], quote: u8) -> Option<(usize, u32)> {
+        let start = self.text.len();
+        let (len, hash) = self.text.take_ascii(input, quote)?;
+        self.push_string(start, hash);
+        Some((len, hash))
+    }
+
+    /// Adds the string whose text was added from `start` on.
+    #[inline(always)]
+    fn push_string(&mut self, start: usize, hash: u32) {
+        self.tokens.push(Token::String {
+            start: offset(start),
             end: offset(self.text.len()),
-        };
-        self.tokens.push(token);
-        token
+            hash,
+        });
     }
 
     /// Ends the object or array at `at`, which has `count` members or elements.
@@ -199,14 +221,6 @@ impl Document {
             document: self,
             index: index as usize,
             mode: Mode::default(),
-        }
-    }
-
-    /// The text of a string token.
-    pub(crate) fn text(&self, token: Token) -> &str {
-        match token {
-            Token::String { start, end } => self.text.get(start as usize..end as usize).unwrap_or_default(),
-            _ => "",
         }
     }
 }
@@ -256,7 +270,7 @@ impl<'a> Cursor<'a> {
     /// The text of a string value.
     pub fn as_str(self) -> Option<&'a str> {
         match self.token() {
-            Token::String { start, end } => self.document.text.get(start as usize..end as usize),
+            Token::String { start, end, .. } => Some(self.document.text.get(start, end)),
             _ => None,
         }
     }
@@ -275,15 +289,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The members of an object that is still being built: the first `count`, all complete.
-    pub(crate) fn members_so_far(self, count: u32) -> impl Iterator<Item = (&'a str, Cursor<'a>)> {
-        let members = Members {
+    /// The members of an object that is still being built: those before the key at `end`.
+    pub(crate) fn members_until(self, end: u32) -> Members<'a> {
+        Members {
             document: self.document,
             next: self.index + 1,
-            end: usize::MAX,
+            end: end as usize,
             mode: self.mode,
-        };
-        members.take(count as usize)
+        }
     }
 
     /// A copy of the value as a document of its own.
@@ -344,19 +357,31 @@ impl<'a> Cursor<'a> {
 /// objects are small, and large ones are not trusted to it.
 #[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u32 {
-    let (first, last) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+    let (first, last) = match (key.first_chunk(), key.last_chunk()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
-            (Some(first), Some(last)) => (
-                u64::from(u32::from_le_bytes(*first)),
-                u64::from(u32::from_le_bytes(*last)),
-            ),
-            _ => (key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)), 0),
-        },
+        _ => {
+            let all = key.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+            (all, all)
+        }
     };
-    let mixed = (first ^ last.rotate_left(23) ^ key.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mix(first, last, key.len())
+}
+
+/// The hash of a key by its first and last eight bytes, or all of them, and its length.
+#[inline]
+fn mix(first: u64, last: u64, len: usize) -> u32 {
+    let mixed = (first ^ last.rotate_left(23) ^ len as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // The high half of a product depends on all bits.
     (mixed >> 32) as u32
+}
+
+/// The bits of the first `len` bytes of eight.
+#[inline]
+fn first_bytes(len: usize) -> u64 {
+    match 8_usize.checked_sub(len) {
+        Some(others) => u64::MAX.checked_shr(8 * others as u32).unwrap_or(0),
+        None => u64::MAX,
+    }
 }
 
 /// Iterates over an object's members.
@@ -433,10 +458,7 @@ impl Builder {
     /// Adds a string, or an object's key.
     pub fn string(&mut self, text: &str) {
         self.count();
-        let start = offset(self.document.text.len());
-        self.document.text.push_str(text);
-        let end = offset(self.document.text.len());
-        self.document.tokens.push(Token::String { start, end });
+        self.document.push_str(text);
     }
 
     /// Opens an array.

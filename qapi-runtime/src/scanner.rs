@@ -9,7 +9,6 @@
 
 mod grammar;
 mod lexeme;
-mod whole;
 
 use crate::document::Document;
 use grammar::Grammar;
@@ -176,10 +175,12 @@ pub struct Scanner {
     grammar: Grammar,
     /// The last call handed its document out: begin a fresh one.
     handed_out: bool,
+    /// Room above this is given back once a message is done.
+    keep_bytes: usize,
 }
 
-/// Buffers that grew beyond this are given back once their message is done.
-const KEEP_BYTES: usize = 64 << 10;
+/// What a scanner keeps unless it is told another figure: enough for the replies that a client asks for over and over.
+const KEEP_BYTES: usize = 4 << 20;
 
 impl Default for Scanner {
     fn default() -> Self {
@@ -196,7 +197,16 @@ impl Scanner {
             partial: Vec::new(),
             grammar: Grammar::default(),
             handed_out: false,
+            keep_bytes: KEEP_BYTES,
         }
+    }
+
+    /// The same, but each buffer that grows beyond so many bytes for a message is given back behind it. Without this
+    /// they are kept up to 4 MiB; a server of many clients, most of which say little, wants to keep less.
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.keep_bytes = bytes;
+        self
     }
 
     /// Reads on in `input`, from its start up to the end of the next message, and cuts off what it read.
@@ -205,7 +215,7 @@ impl Scanner {
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Result<&Document, SyntaxError>> {
         if self.handed_out {
             self.handed_out = false;
-            self.grammar.reset(KEEP_BYTES);
+            self.grammar.reset(self.keep_bytes);
         }
         let bytes: &[u8] = input;
         let (read, outcome) = self.run(bytes);
@@ -214,12 +224,12 @@ impl Scanner {
             None => None,
             Some(Err(error)) => {
                 self.partial.clear();
-                self.partial.shrink_to(KEEP_BYTES);
-                self.grammar.reset(KEEP_BYTES);
+                self.partial.shrink_to(self.keep_bytes);
+                self.grammar.reset(self.keep_bytes);
                 Some(Err(error))
             }
             Some(Ok(())) => {
-                self.partial.shrink_to(KEEP_BYTES);
+                self.partial.shrink_to(self.keep_bytes);
                 self.handed_out = true;
                 Some(Ok(self.grammar.document()))
             }
@@ -251,48 +261,36 @@ impl Scanner {
         while let Some(&byte) = bytes.get(at) {
             match self.state {
                 State::Start => {
+                    // Nearly all tokens are whole and as they should be.
+                    let (read, ended) = self
+                        .grammar
+                        .run(bytes.get(at..).unwrap_or_default(), &self.limits);
+                    at += read;
+                    if ended {
+                        return (at, Some(Ok(())));
+                    }
+                    let Some(&byte) = bytes.get(at) else { break };
                     from = at;
+                    at += 1;
                     match byte {
-                        b' ' | b'\t' | b'\r' | b'\n' => at += 1,
+                        b' ' | b'\t' | b'\r' | b'\n' => {}
                         b'{' | b'}' | b'[' | b']' | b',' | b':' => {
-                            at += 1;
                             if let Some(outcome) = self.grammar.punctuation(byte, &self.limits) {
                                 return (at, Some(outcome));
                             }
                         }
                         b'"' | b'\'' => {
-                            at += 1;
-                            let rest = bytes.get(at..).unwrap_or_default();
-                            if let Some(text) = whole::string(rest, byte) {
-                                at += text.len() + 1;
-                                if let Some(outcome) = self.grammar.plain_string(text, &self.limits) {
-                                    return (at, Some(outcome));
-                                }
-                                continue;
-                            }
                             self.state = State::String {
                                 quote: byte,
                                 escaped: false,
                                 plain: true,
                             };
                         }
-                        b'a'..=b'z' | b'0'..=b'9' | b'-' => {
-                            if let Some((token, len)) = whole::scalar(bytes.get(at..).unwrap_or_default()) {
-                                at += len;
-                                if let Some(outcome) = self.grammar.value(token, len, &self.limits) {
-                                    return (at, Some(outcome));
-                                }
-                                continue;
-                            }
-                            at += 1;
-                            self.state = match byte {
-                                b'-' => State::Number(Number::Minus),
-                                b'0' => State::Number(Number::Zero),
-                                b'1'..=b'9' => State::Number(Number::Integer),
-                                _ => State::Keyword,
-                            };
-                        }
-                        _ => return (at + 1, Some(Err(self.stray(bytes, from, at)))),
+                        b'-' => self.state = State::Number(Number::Minus),
+                        b'0' => self.state = State::Number(Number::Zero),
+                        b'1'..=b'9' => self.state = State::Number(Number::Integer),
+                        b'a'..=b'z' => self.state = State::Keyword,
+                        _ => return (at, Some(Err(self.stray(bytes, from, at - 1)))),
                     }
                 }
                 State::Recovery => {

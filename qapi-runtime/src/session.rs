@@ -27,6 +27,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One read takes at most so much.
 const READ_BYTES: usize = 64 << 10;
+
+/// Room for a message that a session keeps for its next one.
+const KEEP_BYTES: usize = 64 << 10;
 /// A turn ends after so many messages ...
 const TURN_MESSAGES: usize = 128;
 /// ... or so much output.
@@ -89,7 +92,7 @@ impl Session {
         outbox.write(|out| out.share(&shared.greeting));
         Session {
             stream,
-            scanner: Scanner::new(shared.limits.message),
+            scanner: Scanner::new(shared.limits.message).keeping(KEEP_BYTES),
             input: Vec::new(),
             scanned: 0,
             held: 0,

@@ -3,9 +3,12 @@
 //! A message ends when its braces and its brackets balance, each kind counted by itself, or when one
 //! too many is closed. So a message with a mistake is still read to its end and gives one error.
 
+mod keys;
+mod run;
+
 use super::{Limits, SyntaxError, lexeme};
 use crate::document::{Document, Token, key_hash};
-use std::collections::HashSet;
+use keys::Keys;
 
 /// What one token did: nothing yet, or it ended a message.
 type Outcome = Option<Result<(), SyntaxError>>;
@@ -32,23 +35,30 @@ enum Expect {
 }
 
 /// An open object or array.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Frame {
     expect: Expect,
+    /// The key before the value at hand was there already.
+    duplicate: bool,
     /// Index of its token.
     token: u32,
     /// Elements or members so far.
     len: u32,
-    /// The key before the value at hand was there already.
-    duplicate: bool,
-    /// A bit for each key so far, by its hash: a new bit is a new key.
-    seen: u128,
-    /// The keys, once there are too many to compare one by one.
-    keys: Option<HashSet<Box<str>>>,
 }
 
-/// Objects up to this size compare a new key with each one before it.
-const FEW_KEYS: u32 = 24;
+impl Frame {
+    fn new(expect: Expect, token: u32) -> Self {
+        Frame {
+            expect,
+            duplicate: false,
+            token,
+            len: 0,
+        }
+    }
+}
+
+/// Room for decoding a string that is kept for the next one.
+const KEEP_DECODED_BYTES: usize = 4 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Grammar {
@@ -60,8 +70,10 @@ pub(super) struct Grammar {
     brackets: i64,
     tokens: usize,
     size: usize,
-    /// Bytes of the key sets of large objects.
-    key_bytes: usize,
+    /// The keys of all open objects.
+    keys: Keys,
+    /// A string that is being decoded.
+    decoded: String,
 }
 
 impl Grammar {
@@ -76,7 +88,7 @@ impl Grammar {
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        self.document.held_bytes() + self.open.len() * size_of::<Frame>() + self.key_bytes
+        self.document.held_bytes() + self.open.len() * size_of::<Frame>() + self.keys.held_bytes()
     }
 
     /// Begins a new message.
@@ -88,34 +100,13 @@ impl Grammar {
         self.brackets = 0;
         self.tokens = 0;
         self.size = 0;
-        self.key_bytes = 0;
+        self.keys.clear();
     }
 
-    #[inline]
     pub(super) fn punctuation(&mut self, byte: u8, limits: &Limits) -> Outcome {
         if let Some(limit) = self.count(1, limits) {
             return limit;
         }
-        // Nearly all punctuation goes on with an object or array as it should.
-        if self.error.is_none()
-            && let Some(frame) = self.open.last_mut()
-        {
-            let next = match (frame.expect, byte) {
-                (Expect::Colon, b':') => Some(Expect::Value),
-                (Expect::MemberComma, b',') => Some(Expect::Key),
-                (Expect::ElementComma, b',') => Some(Expect::Element),
-                _ => None,
-            };
-            if let Some(next) = next {
-                frame.expect = next;
-                return None;
-            }
-        }
-        self.bracket(byte, limits)
-    }
-
-    /// Punctuation that opens or closes something, or is a mistake.
-    fn bracket(&mut self, byte: u8, limits: &Limits) -> Outcome {
         match byte {
             b'{' => self.braces += 1,
             b'}' => self.braces -= 1,
@@ -142,47 +133,6 @@ impl Grammar {
             && let Err(error) = self.add_string(token, plain)
         {
             self.error = Some(error);
-        }
-        self.outcome()
-    }
-
-    /// A whole string of ASCII without escapes; `text` is what is between the quotes.
-    #[inline]
-    pub(super) fn plain_string(&mut self, text: &str, limits: &Limits) -> Outcome {
-        if let Some(limit) = self.count(text.len() + 2, limits) {
-            return limit;
-        }
-        if self.error.is_none()
-            && let Err(error) = self.add_plain_string(text)
-        {
-            self.error = Some(error);
-        }
-        self.outcome()
-    }
-
-    fn add_plain_string(&mut self, text: &str) -> Result<(), SyntaxError> {
-        let is_key = self.before_value()?;
-        let string = self.document.push_str(text);
-        if is_key {
-            self.check_key(string);
-            Ok(())
-        } else {
-            self.after_value()
-        }
-    }
-
-    /// A whole token that is a value, of so many bytes.
-    #[inline]
-    pub(super) fn value(&mut self, token: Token, bytes: usize, limits: &Limits) -> Outcome {
-        if let Some(limit) = self.count(bytes, limits) {
-            return limit;
-        }
-        if self.error.is_none() {
-            let added = self.before_value().and_then(|_| {
-                self.document.push(token);
-                self.after_value()
-            });
-            self.error = added.err();
         }
         self.outcome()
     }
@@ -248,21 +198,8 @@ impl Grammar {
         match byte {
             b'{' | b'[' => {
                 self.before_value()?;
-                let token = self.document.len();
-                let (placeholder, expect) = if byte == b'{' {
-                    (Token::Object { end: 0, len: 0 }, Expect::KeyOrEnd)
-                } else {
-                    (Token::Array { end: 0, len: 0 }, Expect::ElementOrEnd)
-                };
-                self.document.push(placeholder);
-                self.open.push(Frame {
-                    expect,
-                    token,
-                    len: 0,
-                    duplicate: false,
-                    seen: 0,
-                    keys: None,
-                });
+                let frame = self.begin(byte);
+                self.open.push(frame);
                 Ok(())
             }
             _ => {
@@ -293,22 +230,54 @@ impl Grammar {
                     return Ok(());
                 }
                 if let Some(frame) = self.open.pop() {
-                    self.document.close(frame.token, frame.len);
+                    self.end(byte, frame);
                 }
                 self.after_value()
             }
         }
     }
 
+    /// Begins the object or array that a bracket opens.
+    #[inline]
+    fn begin(&mut self, bracket: u8) -> Frame {
+        let token = self.document.len();
+        if bracket == b'{' {
+            self.keys.enter();
+            self.document.push(Token::Object { end: 0, len: 0 });
+            Frame::new(Expect::KeyOrEnd, token)
+        } else {
+            self.document.push(Token::Array { end: 0, len: 0 });
+            Frame::new(Expect::ElementOrEnd, token)
+        }
+    }
+
+    /// Ends the innermost object or array.
+    #[inline]
+    fn end(&mut self, bracket: u8, frame: Frame) {
+        self.document.close(frame.token, frame.len);
+        if bracket == b'}' {
+            self.keys.leave();
+        }
+    }
+
     fn add_string(&mut self, token: &[u8], plain: bool) -> Result<(), SyntaxError> {
         let is_key = self.before_value()?;
-        let string = self
-            .document
-            .push_text(|text| lexeme::string(token, plain, text))?;
+        self.decoded.clear();
+        let result = lexeme::string(token, plain, &mut self.decoded);
+        if result.is_ok() {
+            self.document.push_str(&self.decoded);
+        }
+        result?;
         if !is_key {
             return self.after_value();
         }
-        self.check_key(string);
+        if let Some(frame) = self.open.last_mut() {
+            // That a key is there already is told after its value, so that a mistake in the value comes first.
+            let hash = key_hash(self.decoded.as_bytes());
+            frame.duplicate = self.keys.add(hash, &self.document, frame.token);
+            frame.expect = Expect::Colon;
+        }
+        self.decoded.shrink_to(KEEP_DECODED_BYTES);
         Ok(())
     }
 
@@ -349,40 +318,5 @@ impl Grammar {
             _ => return Err(SyntaxError::KeyNotString),
         }
         Ok(())
-    }
-
-    /// A colon is to follow a key. Notes whether the key just pushed is in the innermost object already; that is reported after
-    /// its value, so that a mistake in the value comes first.
-    fn check_key(&mut self, key: Token) {
-        let Some(frame) = self.open.last_mut() else { return };
-        let key = self.document.text(key);
-        let bit = 1 << (key_hash(key.as_bytes()) % u128::BITS);
-        let known = frame.seen & bit != 0;
-        frame.seen |= bit;
-        frame.expect = Expect::Colon;
-        if frame.len == 0 {
-            return;
-        }
-        let object = self.document.cursor(frame.token);
-        if frame.len < FEW_KEYS {
-            if !known {
-                return;
-            }
-            frame.duplicate = object
-                .members_so_far(frame.len)
-                .any(|(earlier, _)| earlier == key);
-            return;
-        }
-        let keys = match &mut frame.keys {
-            Some(keys) => keys,
-            keys => {
-                let earlier = object
-                    .members_so_far(frame.len)
-                    .map(|(earlier, _)| Box::from(earlier));
-                keys.insert(earlier.collect())
-            }
-        };
-        frame.duplicate = !keys.insert(Box::from(key));
-        self.key_bytes += key.len() + 2 * size_of::<Box<str>>();
     }
 }

@@ -1,0 +1,269 @@
+//! The text of a document: all its strings, one behind the other.
+//!
+//! Strings of messages are short, so that calling a function to copy each would take longer than copying it: the
+//! pool keeps room behind its text and copies whole blocks, of which it keeps what belongs to the string.
+
+/// So many bytes are looked at and copied at once.
+const BLOCK: usize = 16;
+
+/// Text, and room behind it.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// Up to `used` this is UTF-8; behind it is room with anything in it.
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        let text = self.as_bytes().to_vec();
+        Pool {
+            used: text.len(),
+            bytes: text,
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.used).unwrap_or_default()
+    }
+
+    /// A part of the text.
+    #[inline]
+    pub(super) fn get(&self, start: u32, end: u32) -> &str {
+        // SAFETY: what is added is UTF-8: `push` takes a `str`, and `take_ascii` keeps only bytes below 0x80.
+        let text = unsafe { std::str::from_utf8_unchecked(self.as_bytes()) };
+        text.get(start as usize..end as usize).unwrap_or_default()
+    }
+
+    /// A part of the text, to compare.
+    #[inline]
+    pub(super) fn bytes(&self, start: u32, end: u32) -> &[u8] {
+        self.as_bytes()
+            .get(start as usize..end as usize)
+            .unwrap_or_default()
+    }
+
+    /// Empties the pool; room for more than `keep_bytes` is given back.
+    pub(super) fn clear(&mut self, keep_bytes: usize) {
+        self.used = 0;
+        if self.bytes.len() > keep_bytes {
+            self.bytes.truncate(keep_bytes);
+            self.bytes.shrink_to_fit();
+        }
+    }
+
+    /// Makes room for so many bytes more.
+    pub(super) fn reserve(&mut self, more: usize) {
+        if self.bytes.len() - self.used < more {
+            self.make_room(more);
+        }
+    }
+
+    /// Adds text.
+    pub(super) fn push(&mut self, text: &str) {
+        let end = self.used + text.len();
+        if end > self.bytes.len() {
+            self.make_room(text.len());
+        }
+        if let Some(room) = self.bytes.get_mut(self.used..end) {
+            room.copy_from_slice(text.as_bytes());
+            self.used = end;
+        }
+    }
+
+    /// Adds the bytes of `input` up to the quote, if they are ASCII without control characters and backslashes; how many that
+    /// are, and their hash. Nothing is added when there is no quote.
+    #[inline(always)]
+    pub(super) fn take_ascii(&mut self, input: &[u8], quote: u8) -> Option<(usize, u32)> {
+        let start = self.used;
+        let mut len = 0;
+        let quoted = loop {
+            let block = block_at(input, len);
+            if self.bytes.len() < start + len + BLOCK {
+                self.make_room(len + BLOCK);
+            }
+            let room = self.bytes.get_mut(start + len..)?.first_chunk_mut::<BLOCK>()?;
+            *room = block;
+            let special = special_bytes(&block, quote);
+            if special.any != 0 {
+                let plain = special.any.trailing_zeros();
+                len += plain as usize;
+                break special.quotes >> plain & 1 != 0;
+            }
+            len += BLOCK;
+        };
+        if !quoted {
+            return None;
+        }
+        self.used = start + len;
+        // There is room behind the text, so that eight bytes can be read where fewer are meant.
+        let text = self.bytes.get(start..)?;
+        let first = u64::from_le_bytes(*text.first_chunk()?);
+        let last = u64::from_le_bytes(*text.get(len.saturating_sub(8)..)?.first_chunk()?);
+        let wanted = super::first_bytes(len);
+        Some((len, super::mix(first & wanted, last & wanted, len)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, more: usize) {
+        let wanted = (self.used + more).max(2 * self.bytes.len()).max(64);
+        self.bytes.resize(wanted, 0);
+    }
+}
+
+/// Sixteen bytes of `input` from `at` on, filled up with zeroes.
+#[inline]
+fn block_at(input: &[u8], at: usize) -> [u8; BLOCK] {
+    let rest = input.get(at..).unwrap_or_default();
+    match rest.first_chunk::<BLOCK>() {
+        Some(block) => *block,
+        None => {
+            let mut block = [0; BLOCK];
+            for (to, from) in block.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            block
+        }
+    }
+}
+
+/// Which bytes of a block are special: a bit for each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Special {
+    /// Quotes of the kind that was asked for.
+    quotes: u32,
+    /// These, backslashes, control characters and what is beyond ASCII.
+    any: u32,
+}
+
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[inline(always)]
+fn special_bytes(block: &[u8; BLOCK], quote: u8) -> Special {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_cmplt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+    };
+    // SAFETY: the program is made for processors that have SSE2, and the pointer is to sixteen bytes.
+    let (quotes, any) = unsafe {
+        let bytes = _mm_loadu_si128(block.as_ptr().cast());
+        let quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(quote.cast_signed()));
+        let escapes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\'.cast_signed()));
+        // As numbers with a sign, bytes beyond ASCII are below all others.
+        let others = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+        let any = _mm_or_si128(others, _mm_or_si128(quotes, escapes));
+        (_mm_movemask_epi8(quotes), _mm_movemask_epi8(any))
+    };
+    Special {
+        quotes: quotes.cast_unsigned(),
+        any: any.cast_unsigned(),
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+#[inline(always)]
+fn special_bytes(block: &[u8; BLOCK], quote: u8) -> Special {
+    special_bytes_portably(block, quote)
+}
+
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+#[inline(always)]
+fn special_bytes_portably(block: &[u8; BLOCK], quote: u8) -> Special {
+    let mut special = Special { quotes: 0, any: 0 };
+    for (place, byte) in block.iter().enumerate() {
+        let is_quote = *byte == quote;
+        special.quotes |= u32::from(is_quote) << place;
+        special.any |= u32::from(is_quote || *byte == b'\\' || !(0x20..0x80).contains(byte)) << place;
+    }
+    special
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::key_hash;
+
+    fn taken(bytes: &[u8], quote: u8) -> Option<String> {
+        let mut pool = Pool::default();
+        pool.push("é");
+        let len = pool.take_ascii(bytes, quote).map(|(len, _)| len);
+        let text = pool.get(0, u32::try_from(pool.len()).unwrap()).to_owned();
+        assert_eq!(text.len(), 2 + len.unwrap_or(0));
+        len?;
+        Some(text.strip_prefix('é').unwrap().to_owned())
+    }
+
+    #[test]
+    fn strings_up_to_their_quote() {
+        let long = "0123456789abcdef".repeat(40);
+        for (bytes, text) in [
+            ("abc\" ", Some("abc")),
+            ("abcdefghijklmnop\"", Some("abcdefghijklmnop")),
+            ("it's this one\" ", Some("it's this one")),
+            ("a'b\\\" ", None),
+            ("abcdefghijk", None),
+            ("abcdefghijklmnop", None),
+            ("ab\u{e9}cdefgh\"", None),
+            ("ab\tcdefghijkl\"", None),
+            ("\"", Some("")),
+            ("", None),
+            ("\u{7f}\"", Some("\u{7f}")),
+            (&(long.clone() + "\""), Some(&long)),
+            (&(long.clone() + "\n\""), None),
+        ] {
+            assert_eq!(taken(bytes.as_bytes(), b'"').as_deref(), text, "{bytes}");
+        }
+    }
+
+    /// Every byte at every place, against the plain rule.
+    #[test]
+    fn every_byte() {
+        for byte in 0..=u8::MAX {
+            for place in 0..40 {
+                let mut bytes = [b'x'; 41];
+                bytes[40] = b'"';
+                bytes[place] = byte;
+                let expected = match byte {
+                    b'"' => Some(place),
+                    b'\\' | 0..0x20 | 0x80.. => None,
+                    _ => Some(40),
+                };
+                assert_eq!(
+                    taken(&bytes, b'"').map(|text| text.len()),
+                    expected,
+                    "{byte} at {place}"
+                );
+                let block = *bytes.first_chunk().unwrap();
+                assert_eq!(special_bytes(&block, b'"'), special_bytes_portably(&block, b'"'));
+            }
+        }
+    }
+
+    #[test]
+    fn hashes_are_those_of_names() {
+        let text = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+        for len in 0..text.len() {
+            let mut pool = Pool::default();
+            pool.push("x");
+            let taken = pool.take_ascii(format!("{}\"rest", &text[..len]).as_bytes(), b'"');
+            assert_eq!(taken, Some((len, key_hash(text[..len].as_bytes()))));
+        }
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let mut pool = Pool::default();
+        pool.push(&"x".repeat(10_000));
+        pool.clear(100);
+        assert!(pool.bytes.capacity() <= 200);
+        assert_eq!(pool.len(), 0);
+        pool.push("é");
+        assert_eq!(pool.get(0, 2), "é");
+        assert_eq!(pool.get(0, 1), "");
+    }
+}
