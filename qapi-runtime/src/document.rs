@@ -3,6 +3,7 @@
 //! The scanner has already refused duplicate keys, bad escapes and numbers, and too deep nesting; a
 //! [`Document`] is always well formed.
 
+mod duplicates;
 mod pool;
 
 use crate::policy::{InputPolicy, Policy};
@@ -45,10 +46,6 @@ pub enum Token {
         len: u32,
     },
 }
-
-/// So many bytes of a message need no room made for them at once, and for more than so many none is.
-const FEW_BYTES: usize = 1 << 10;
-const MANY_BYTES: usize = 1 << 20;
 
 /// One whole JSON value.
 #[derive(Debug, Clone, Default)]
@@ -169,51 +166,35 @@ impl Document {
         self.tokens.push(token);
     }
 
-    /// Makes room for what so many bytes of a message mostly are, so that it is not moved while it grows.
+    /// To add what so many bytes of a message are.
     #[inline]
-    pub(crate) fn expect_bytes(&mut self, bytes: usize) {
-        if bytes > FEW_BYTES {
-            let bytes = bytes.min(MANY_BYTES);
-            self.tokens.reserve(bytes / 8);
-            self.text.reserve(bytes / 2);
+    pub(crate) fn tape(&mut self, bytes: usize) -> Tape<'_> {
+        Tape {
+            tokens: &mut self.tokens,
+            text: self.text.adding(bytes),
         }
+    }
+
+    /// Whether the object at `object`, which may still be read, has a key twice among its first `count` members.
+    #[inline]
+    pub(crate) fn has_duplicate(&self, object: u32, count: u32) -> bool {
+        duplicates::any(&self.tokens, self.text.as_bytes(), object, count)
     }
 
     /// Adds a string.
     pub(crate) fn push_str(&mut self, text: &str) {
-        let start = self.text.len();
+        let start = offset(self.text.len());
         self.text.push(text);
-        self.push_string(start, key_hash(text.as_bytes()));
-    }
-
-    /// Adds a string that `input` has up to a quote, if that is ASCII without control characters and backslashes; how many bytes
-    /// those are, and their hash.
-    #[inline(always)]
-    pub(crate) fn take_ascii(&mut self, input: &[u8], quote: u8) -> Option<(usize, u32)> {
-        let start = self.text.len();
-        let (len, hash) = self.text.take_ascii(input, quote)?;
-        self.push_string(start, hash);
-        Some((len, hash))
-    }
-
-    /// Adds the string whose text was added from `start` on.
-    #[inline(always)]
-    fn push_string(&mut self, start: usize, hash: u32) {
         self.tokens.push(Token::String {
-            start: offset(start),
+            start,
             end: offset(self.text.len()),
-            hash,
+            hash: key_hash(text.as_bytes()),
         });
     }
 
     /// Ends the object or array at `at`, which has `count` members or elements.
     pub(crate) fn close(&mut self, at: u32, count: u32) {
-        let after = self.len();
-        if let Some(Token::Array { end, len } | Token::Object { end, len }) = self.tokens.get_mut(at as usize)
-        {
-            *end = after;
-            *len = count;
-        }
+        close(&mut self.tokens, at, count);
     }
 
     pub(crate) fn cursor(&self, index: u32) -> Cursor<'_> {
@@ -222,6 +203,66 @@ impl Document {
             index: index as usize,
             mode: Mode::default(),
         }
+    }
+}
+
+/// Ends the object or array at `at`, which has `count` members or elements.
+#[inline]
+fn close(tokens: &mut [Token], at: u32, count: u32) {
+    let after = offset(tokens.len());
+    if let Some(Token::Array { end, len } | Token::Object { end, len }) = tokens.get_mut(at as usize) {
+        *end = after;
+        *len = count;
+    }
+}
+
+/// A document to which the tokens of one buffer are being added; it has their text when this is finished.
+pub(crate) struct Tape<'d> {
+    tokens: &'d mut Vec<Token>,
+    text: pool::Adding<'d>,
+}
+
+impl Tape<'_> {
+    /// How many tokens there are.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        offset(self.tokens.len())
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, token: Token) {
+        self.tokens.push(token);
+    }
+
+    /// Adds a string that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has.
+    #[inline(always)]
+    pub(crate) fn take_string(&mut self, input: &[u8], from: usize) -> Option<usize> {
+        let start = offset(self.text.len());
+        let (len, hash) = self.text.take(input, from)?;
+        self.tokens.push(Token::String {
+            start,
+            end: offset(self.text.len()),
+            hash,
+        });
+        Some(len)
+    }
+
+    /// As [`Document::has_duplicate`].
+    #[inline]
+    pub(crate) fn has_duplicate(&self, object: u32, count: u32) -> bool {
+        duplicates::any(self.tokens, self.text.bytes(), object, count)
+    }
+
+    /// As [`Document::close`].
+    #[inline]
+    pub(crate) fn close(&mut self, at: u32, count: u32) {
+        close(self.tokens, at, count);
+    }
+
+    /// The document has the text from now on.
+    #[inline]
+    pub(crate) fn finish(self) {
+        self.text.finish();
     }
 }
 
@@ -285,16 +326,6 @@ impl<'a> Cursor<'a> {
             document: self.document,
             next,
             end,
-            mode: self.mode,
-        }
-    }
-
-    /// The members of an object that is still being built: those before the key at `end`.
-    pub(crate) fn members_until(self, end: u32) -> Members<'a> {
-        Members {
-            document: self.document,
-            next: self.index + 1,
-            end: end as usize,
             mode: self.mode,
         }
     }
@@ -378,10 +409,17 @@ fn mix(first: u64, last: u64, len: usize) -> u32 {
 /// The bits of the first `len` bytes of eight.
 #[inline]
 fn first_bytes(len: usize) -> u64 {
-    match 8_usize.checked_sub(len) {
-        Some(others) => u64::MAX.checked_shr(8 * others as u32).unwrap_or(0),
-        None => u64::MAX,
-    }
+    const BITS: [u64; 8] = [
+        0,
+        0xFF,
+        0xFFFF,
+        0xFF_FFFF,
+        0xFFFF_FFFF,
+        0xFF_FFFF_FFFF,
+        0xFFFF_FFFF_FFFF,
+        0xFF_FFFF_FFFF_FFFF,
+    ];
+    BITS.get(len).copied().unwrap_or(u64::MAX)
 }
 
 /// Iterates over an object's members.
@@ -506,7 +544,13 @@ impl Builder {
     }
 }
 
-/// The scanner's limit on a message (64 MiB) keeps every offset far below `u32::MAX`.
+/// The scanner's limit on a message (64 MiB unless told otherwise) keeps every offset far below `u32::MAX`. What a larger one
+/// says would be wrong, but nothing is read outside of the document.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "see above; it is asked for every token"
+)]
 fn offset(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
+    at as u32
 }

@@ -35,7 +35,7 @@ impl Index {
                 break;
             }
             *place = u16::try_from(at - first).ok()?;
-            let mut slot = key_hash(document.key_at(at)) as usize % SLOTS;
+            let mut slot = document.hash_at(at) as usize % SLOTS;
             // There are more slots than members, so that one is free.
             while index.slots.get(slot).is_some_and(|taken| *taken != 0) {
                 slot = (slot + 1) % SLOTS;

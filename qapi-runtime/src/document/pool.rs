@@ -29,7 +29,7 @@ impl Pool {
         self.used
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.used).unwrap_or_default()
     }
 
@@ -77,20 +77,69 @@ impl Pool {
         }
     }
 
-    /// Adds the bytes of `input` up to the quote, if they are ASCII without control characters and backslashes; how many that
-    /// are, and their hash. Nothing is added when there is no quote.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, more: usize) {
+        let wanted = (self.used + more).max(2 * self.bytes.len()).max(64);
+        self.bytes.resize(wanted, 0);
+    }
+
+    /// To add strings of which no one is longer than `more` bytes, nor all together.
+    #[inline]
+    pub(super) fn adding(&mut self, more: usize) -> Adding<'_> {
+        self.reserve(more + BLOCK);
+        Adding {
+            used: self.used,
+            room: &mut self.bytes,
+            text: &mut self.used,
+        }
+    }
+}
+
+/// A pool to which strings are being added; it has them when this is finished.
+pub(super) struct Adding<'p> {
+    room: &'p mut [u8],
+    /// Up to here `room` is UTF-8.
+    used: usize,
+    text: &'p mut usize,
+}
+
+impl Adding<'_> {
+    /// How long the text is.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
+    /// All text and the room behind it.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.room
+    }
+
+    /// The pool has the strings from now on.
+    #[inline]
+    pub(super) fn finish(self) {
+        *self.text = self.used;
+    }
+
+    /// Adds the bytes of `input` from `from` on up to the next double quote, if they are ASCII without control characters and
+    /// backslashes; how many that are, and their hash. Else nothing is added.
     #[inline(always)]
-    pub(super) fn take_ascii(&mut self, input: &[u8], quote: u8) -> Option<(usize, u32)> {
+    pub(super) fn take(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
         let start = self.used;
         let mut len = 0;
         let quoted = loop {
-            let block = block_at(input, len);
-            if self.bytes.len() < start + len + BLOCK {
-                self.make_room(len + BLOCK);
-            }
-            let room = self.bytes.get_mut(start + len..)?.first_chunk_mut::<BLOCK>()?;
-            *room = block;
-            let special = special_bytes(&block, quote);
+            let last;
+            let block = match input.get(from + len..)?.first_chunk::<BLOCK>() {
+                Some(block) => block,
+                None => {
+                    last = last_block(input, from + len);
+                    &last
+                }
+            };
+            *self.room.get_mut(start + len..)?.first_chunk_mut::<BLOCK>()? = *block;
+            let special = special_bytes(block);
             if special.any != 0 {
                 let plain = special.any.trailing_zeros();
                 len += plain as usize;
@@ -103,41 +152,29 @@ impl Pool {
         }
         self.used = start + len;
         // There is room behind the text, so that eight bytes can be read where fewer are meant.
-        let text = self.bytes.get(start..)?;
-        let first = u64::from_le_bytes(*text.first_chunk()?);
-        let last = u64::from_le_bytes(*text.get(len.saturating_sub(8)..)?.first_chunk()?);
+        let first = u64::from_le_bytes(*self.room.get(start..)?.first_chunk()?);
+        let last = start + len.saturating_sub(8);
+        let last = u64::from_le_bytes(*self.room.get(last..)?.first_chunk()?);
         let wanted = super::first_bytes(len);
         Some((len, super::mix(first & wanted, last & wanted, len)))
     }
-
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, more: usize) {
-        let wanted = (self.used + more).max(2 * self.bytes.len()).max(64);
-        self.bytes.resize(wanted, 0);
-    }
 }
 
-/// Sixteen bytes of `input` from `at` on, filled up with zeroes.
-#[inline]
-fn block_at(input: &[u8], at: usize) -> [u8; BLOCK] {
-    let rest = input.get(at..).unwrap_or_default();
-    match rest.first_chunk::<BLOCK>() {
-        Some(block) => *block,
-        None => {
-            let mut block = [0; BLOCK];
-            for (to, from) in block.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            block
-        }
+/// The bytes of `input` from `at` on, filled up with zeroes.
+#[cold]
+#[inline(never)]
+fn last_block(input: &[u8], at: usize) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    for (to, from) in block.iter_mut().zip(input.get(at..).unwrap_or_default()) {
+        *to = *from;
     }
+    block
 }
 
 /// Which bytes of a block are special: a bit for each.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Special {
-    /// Quotes of the kind that was asked for.
+    /// Double quotes.
     quotes: u32,
     /// These, backslashes, control characters and what is beyond ASCII.
     any: u32,
@@ -145,14 +182,14 @@ struct Special {
 
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[inline(always)]
-fn special_bytes(block: &[u8; BLOCK], quote: u8) -> Special {
+fn special_bytes(block: &[u8; BLOCK]) -> Special {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_cmplt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     // SAFETY: the program is made for processors that have SSE2, and the pointer is to sixteen bytes.
     let (quotes, any) = unsafe {
         let bytes = _mm_loadu_si128(block.as_ptr().cast());
-        let quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(quote.cast_signed()));
+        let quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"'.cast_signed()));
         let escapes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\'.cast_signed()));
         // As numbers with a sign, bytes beyond ASCII are below all others.
         let others = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
@@ -167,16 +204,16 @@ fn special_bytes(block: &[u8; BLOCK], quote: u8) -> Special {
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 #[inline(always)]
-fn special_bytes(block: &[u8; BLOCK], quote: u8) -> Special {
-    special_bytes_portably(block, quote)
+fn special_bytes(block: &[u8; BLOCK]) -> Special {
+    special_bytes_portably(block)
 }
 
 #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 #[inline(always)]
-fn special_bytes_portably(block: &[u8; BLOCK], quote: u8) -> Special {
+fn special_bytes_portably(block: &[u8; BLOCK]) -> Special {
     let mut special = Special { quotes: 0, any: 0 };
     for (place, byte) in block.iter().enumerate() {
-        let is_quote = *byte == quote;
+        let is_quote = *byte == b'"';
         special.quotes |= u32::from(is_quote) << place;
         special.any |= u32::from(is_quote || *byte == b'\\' || !(0x20..0x80).contains(byte)) << place;
     }
@@ -188,20 +225,22 @@ mod tests {
     use super::*;
     use crate::document::key_hash;
 
-    fn taken(bytes: &[u8], quote: u8) -> Option<String> {
+    /// What is taken of bytes behind a quote.
+    fn taken(bytes: &[u8]) -> Option<(String, u32)> {
         let mut pool = Pool::default();
         pool.push("é");
-        let len = pool.take_ascii(bytes, quote).map(|(len, _)| len);
-        let text = pool.get(0, u32::try_from(pool.len()).unwrap()).to_owned();
-        assert_eq!(text.len(), 2 + len.unwrap_or(0));
-        len?;
-        Some(text.strip_prefix('é').unwrap().to_owned())
+        let mut adding = pool.adding(bytes.len());
+        let taken = adding.take(bytes, 0);
+        adding.finish();
+        let text = pool.get(0, u32::try_from(pool.len()).unwrap());
+        assert_eq!(text.len(), 2 + taken.map_or(0, |(len, _)| len));
+        Some((text.strip_prefix('é').unwrap().to_owned(), taken?.1))
     }
 
     #[test]
     fn strings_up_to_their_quote() {
         let long = "0123456789abcdef".repeat(40);
-        for (bytes, text) in [
+        for (bytes, expected) in [
             ("abc\" ", Some("abc")),
             ("abcdefghijklmnop\"", Some("abcdefghijklmnop")),
             ("it's this one\" ", Some("it's this one")),
@@ -216,7 +255,8 @@ mod tests {
             (&(long.clone() + "\""), Some(&long)),
             (&(long.clone() + "\n\""), None),
         ] {
-            assert_eq!(taken(bytes.as_bytes(), b'"').as_deref(), text, "{bytes}");
+            let expected = expected.map(|text| (text.to_owned(), key_hash(text.as_bytes())));
+            assert_eq!(taken(bytes.as_bytes()), expected, "{bytes}");
         }
     }
 
@@ -233,13 +273,10 @@ mod tests {
                     b'\\' | 0..0x20 | 0x80.. => None,
                     _ => Some(40),
                 };
-                assert_eq!(
-                    taken(&bytes, b'"').map(|text| text.len()),
-                    expected,
-                    "{byte} at {place}"
-                );
-                let block = *bytes.first_chunk().unwrap();
-                assert_eq!(special_bytes(&block, b'"'), special_bytes_portably(&block, b'"'));
+                let len = taken(&bytes).map(|(text, _)| text.len());
+                assert_eq!(len, expected, "{byte} at {place}");
+                let block = bytes.first_chunk().unwrap();
+                assert_eq!(special_bytes(block), special_bytes_portably(block));
             }
         }
     }
@@ -248,10 +285,11 @@ mod tests {
     fn hashes_are_those_of_names() {
         let text = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
         for len in 0..text.len() {
-            let mut pool = Pool::default();
-            pool.push("x");
-            let taken = pool.take_ascii(format!("{}\"rest", &text[..len]).as_bytes(), b'"');
-            assert_eq!(taken, Some((len, key_hash(text[..len].as_bytes()))));
+            let text = &text[..len];
+            for behind in ["", "more and more and more"] {
+                let (_, hash) = taken(format!("{text}\"{behind}").as_bytes()).unwrap();
+                assert_eq!(hash, key_hash(text.as_bytes()));
+            }
         }
     }
 

@@ -3,12 +3,10 @@
 //! A message ends when its braces and its brackets balance, each kind counted by itself, or when one
 //! too many is closed. So a message with a mistake is still read to its end and gives one error.
 
-mod keys;
 mod run;
 
 use super::{Limits, SyntaxError, lexeme};
-use crate::document::{Document, Token, key_hash};
-use keys::Keys;
+use crate::document::{Document, Token};
 
 /// What one token did: nothing yet, or it ended a message.
 type Outcome = Option<Result<(), SyntaxError>>;
@@ -38,8 +36,6 @@ enum Expect {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     expect: Expect,
-    /// The key before the value at hand was there already.
-    duplicate: bool,
     /// Index of its token.
     token: u32,
     /// Elements or members so far.
@@ -50,10 +46,16 @@ impl Frame {
     fn new(expect: Expect, token: u32) -> Self {
         Frame {
             expect,
-            duplicate: false,
             token,
             len: 0,
         }
+    }
+
+    fn is_object(&self) -> bool {
+        !matches!(
+            self.expect,
+            Expect::ElementOrEnd | Expect::Element | Expect::ElementComma
+        )
     }
 }
 
@@ -70,8 +72,6 @@ pub(super) struct Grammar {
     brackets: i64,
     tokens: usize,
     size: usize,
-    /// The keys of all open objects.
-    keys: Keys,
     /// A string that is being decoded.
     decoded: String,
 }
@@ -88,7 +88,7 @@ impl Grammar {
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        self.document.held_bytes() + self.open.len() * size_of::<Frame>() + self.keys.held_bytes()
+        self.document.held_bytes() + self.open.len() * size_of::<Frame>()
     }
 
     /// Begins a new message.
@@ -100,7 +100,6 @@ impl Grammar {
         self.brackets = 0;
         self.tokens = 0;
         self.size = 0;
-        self.keys.clear();
     }
 
     pub(super) fn punctuation(&mut self, byte: u8, limits: &Limits) -> Outcome {
@@ -117,10 +116,9 @@ impl Grammar {
         if usize::try_from(self.braces + self.brackets).unwrap_or(0) > limits.depth {
             return Some(Err(SyntaxError::Depth));
         }
-        if self.error.is_none()
-            && let Err(error) = self.punctuate(byte)
-        {
-            self.error = Some(error);
+        if self.error.is_none() {
+            let done = self.punctuate(byte);
+            self.note(done);
         }
         self.outcome()
     }
@@ -129,10 +127,9 @@ impl Grammar {
         if let Some(limit) = self.count(token.len(), limits) {
             return limit;
         }
-        if self.error.is_none()
-            && let Err(error) = self.add_string(token, plain)
-        {
-            self.error = Some(error);
+        if self.error.is_none() {
+            let done = self.add_string(token, plain);
+            self.note(done);
         }
         self.outcome()
     }
@@ -159,10 +156,9 @@ impl Grammar {
         if let Some(limit) = self.count(token.len(), limits) {
             return limit;
         }
-        if self.error.is_none()
-            && let Err(error) = self.add_scalar(token, value)
-        {
-            self.error = Some(error);
+        if self.error.is_none() {
+            let done = self.add_scalar(token, value);
+            self.note(done);
         }
         self.outcome()
     }
@@ -182,6 +178,19 @@ impl Grammar {
         })))
     }
 
+    /// Keeps the first mistake. That a key is there twice is looked for at the end of its object; when another
+    /// mistake comes before that end, one of the keys so far may be the first.
+    fn note(&mut self, done: Result<(), SyntaxError>) {
+        let Err(error) = done else { return };
+        let mut objects = self.open.iter().filter(|frame| frame.is_object());
+        let duplicate = objects.any(|object| self.document.has_duplicate(object.token, object.len));
+        self.error = Some(if duplicate {
+            SyntaxError::DuplicateKey
+        } else {
+            error
+        });
+    }
+
     /// Whether the message ends with the token just taken, and how.
     #[inline]
     fn outcome(&mut self) -> Outcome {
@@ -198,8 +207,14 @@ impl Grammar {
         match byte {
             b'{' | b'[' => {
                 self.before_value()?;
-                let frame = self.begin(byte);
-                self.open.push(frame);
+                let token = self.document.len();
+                if byte == b'{' {
+                    self.document.push(Token::Object { end: 0, len: 0 });
+                    self.open.push(Frame::new(Expect::KeyOrEnd, token));
+                } else {
+                    self.document.push(Token::Array { end: 0, len: 0 });
+                    self.open.push(Frame::new(Expect::ElementOrEnd, token));
+                }
                 Ok(())
             }
             _ => {
@@ -229,34 +244,15 @@ impl Grammar {
                 if !close {
                     return Ok(());
                 }
-                if let Some(frame) = self.open.pop() {
-                    self.end(byte, frame);
+                let Some(frame) = self.open.pop() else {
+                    return Err(SyntaxError::ExpectingValue);
+                };
+                self.document.close(frame.token, frame.len);
+                if byte == b'}' && self.document.has_duplicate(frame.token, frame.len) {
+                    return Err(SyntaxError::DuplicateKey);
                 }
                 self.after_value()
             }
-        }
-    }
-
-    /// Begins the object or array that a bracket opens.
-    #[inline]
-    fn begin(&mut self, bracket: u8) -> Frame {
-        let token = self.document.len();
-        if bracket == b'{' {
-            self.keys.enter();
-            self.document.push(Token::Object { end: 0, len: 0 });
-            Frame::new(Expect::KeyOrEnd, token)
-        } else {
-            self.document.push(Token::Array { end: 0, len: 0 });
-            Frame::new(Expect::ElementOrEnd, token)
-        }
-    }
-
-    /// Ends the innermost object or array.
-    #[inline]
-    fn end(&mut self, bracket: u8, frame: Frame) {
-        self.document.close(frame.token, frame.len);
-        if bracket == b'}' {
-            self.keys.leave();
         }
     }
 
@@ -272,9 +268,6 @@ impl Grammar {
             return self.after_value();
         }
         if let Some(frame) = self.open.last_mut() {
-            // That a key is there already is told after its value, so that a mistake in the value comes first.
-            let hash = key_hash(self.decoded.as_bytes());
-            frame.duplicate = self.keys.add(hash, &self.document, frame.token);
             frame.expect = Expect::Colon;
         }
         self.decoded.shrink_to(KEEP_DECODED_BYTES);
@@ -313,7 +306,6 @@ impl Grammar {
         frame.len += 1;
         match frame.expect {
             Expect::ElementOrEnd | Expect::Element => frame.expect = Expect::ElementComma,
-            Expect::Value if frame.duplicate => return Err(SyntaxError::DuplicateKey),
             Expect::Value => frame.expect = Expect::MemberComma,
             _ => return Err(SyntaxError::KeyNotString),
         }

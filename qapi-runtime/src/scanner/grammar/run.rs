@@ -5,53 +5,81 @@
 //! (another kind of token, a mistake, the end of the bytes, a limit that is near) it leaves to them, and goes on behind it.
 
 use super::{Expect, Frame, Grammar};
-use crate::document::Token;
+use crate::document::{Tape, Token};
 use crate::scanner::Limits;
+
+/// So many bytes are gone through at once, and room is made for their text.
+const WINDOW: usize = 16 << 10;
 
 impl Grammar {
     /// Takes tokens from the start of `bytes`; how many bytes it took, and whether a message ended there.
     pub(in crate::scanner) fn run(&mut self, bytes: &[u8], limits: &Limits) -> (usize, bool) {
         // Each token has a byte at least: among so many bytes neither limit can be exceeded.
-        let near = limits.tokens.saturating_sub(self.tokens);
+        let near = limits.tokens.saturating_sub(self.tokens).min(WINDOW);
         let near = near.min(limits.message_bytes.saturating_sub(self.size));
         let bytes = bytes.get(..near).unwrap_or(bytes);
-        if self.error.is_some() {
+        if self.error.is_some() || bytes.is_empty() {
             return (0, false);
         }
-        self.document.expect_bytes(bytes.len());
-        let mut reader = Reader {
+        let mut run = Run {
+            tape: self.document.tape(bytes.len()),
+            open: &mut self.open,
             bytes,
             at: 0,
             blanks: 0,
             tokens: 0,
         };
-        let ended = self.walk(&mut reader, limits.depth);
-        self.tokens += reader.tokens;
-        self.size += reader.at - reader.blanks;
-        (reader.at, ended)
+        let ended = run.walk(limits.depth);
+        let Run {
+            tape,
+            at,
+            blanks,
+            tokens,
+            ..
+        } = run;
+        tape.finish();
+        self.tokens += tokens;
+        self.size += at - blanks;
+        // Everything is closed by what it was opened with so far.
+        let is_object = |frame: &&Frame| frame.is_object();
+        let braces = self.open.iter().filter(is_object).count();
+        self.braces = braces as i64;
+        self.brackets = (self.open.len() - braces) as i64;
+        (at, ended)
     }
+}
 
-    #[inline]
-    fn walk(&mut self, reader: &mut Reader<'_>, depth: usize) -> bool {
+/// The way through the bytes.
+struct Run<'a> {
+    tape: Tape<'a>,
+    open: &'a mut Vec<Frame>,
+    bytes: &'a [u8],
+    at: usize,
+    /// So many of the bytes before `at` belong to no token.
+    blanks: usize,
+    /// So many tokens were taken.
+    tokens: usize,
+}
+
+impl Run<'_> {
+    /// Whether the message ended. If not, what is open is in `open` as the next token finds it.
+    #[inline(always)]
+    fn walk(&mut self, depth: usize) -> bool {
         let mut top = match self.open.pop() {
             Some(top) => top,
-            None => match reader.next() {
-                Some(bracket @ (b'{' | b'[')) if depth > 0 => {
-                    reader.take(1);
-                    self.open(bracket)
-                }
+            None => match self.next() {
+                Some(bracket @ (b'{' | b'[')) if depth > 0 => self.begin(bracket),
                 _ => return false,
             },
         };
-        loop {
+        'stopped: loop {
             if matches!(top.expect, Expect::KeyOrEnd | Expect::Key) {
-                match reader.next() {
-                    Some(quote @ (b'"' | b'\'')) => {
-                        let Some((len, hash)) = self.document.take_ascii(reader.behind(), quote) else {
+                match self.next() {
+                    Some(b'"') => {
+                        let Some(len) = self.tape.take_string(self.bytes, self.at + 1) else {
                             break;
                         };
-                        reader.take(len + 2);
-                        top.duplicate = self.keys.add(hash, &self.document, top.token);
+                        self.take(len + 2);
                         top.expect = Expect::Colon;
                     }
                     Some(b'}') if top.expect == Expect::KeyOrEnd => top.expect = Expect::MemberComma,
@@ -59,42 +87,36 @@ impl Grammar {
                 }
             }
             if top.expect == Expect::Colon {
-                match reader.next() {
-                    Some(b':') => {
-                        reader.take(1);
-                        top.expect = Expect::Value;
-                    }
-                    _ => break,
-                }
-            }
-            if matches!(top.expect, Expect::Value | Expect::Element | Expect::ElementOrEnd) {
-                if top.duplicate {
+                if self.next_mark() != Some(b':') {
                     break;
                 }
-                match reader.next() {
-                    Some(quote @ (b'"' | b'\'')) => {
-                        let Some((len, _)) = self.document.take_ascii(reader.behind(), quote) else {
+                self.take(1);
+                top.expect = Expect::Value;
+            }
+            if matches!(top.expect, Expect::Value | Expect::Element | Expect::ElementOrEnd) {
+                match self.next() {
+                    Some(b'"') => {
+                        let Some(len) = self.tape.take_string(self.bytes, self.at + 1) else {
                             break;
                         };
-                        reader.take(len + 2);
+                        self.take(len + 2);
                         top.value_ended();
                     }
                     Some(bracket @ (b'{' | b'[')) => {
                         if self.open.len() + 1 >= depth {
                             break;
                         }
-                        reader.take(1);
                         self.open.push(top);
-                        top = self.open(bracket);
+                        top = self.begin(bracket);
                         continue;
                     }
                     Some(b']') if top.expect == Expect::ElementOrEnd => top.expect = Expect::ElementComma,
                     Some(first) => {
-                        let Some((token, len)) = scalar(reader.rest(), first) else {
+                        let Some((token, len)) = scalar(self.bytes, self.at, first) else {
                             break;
                         };
-                        reader.take(len);
-                        self.document.push(token);
+                        self.tape.push(token);
+                        self.take(len);
                         top.value_ended();
                     }
                     None => break,
@@ -102,39 +124,37 @@ impl Grammar {
             }
             // What ends here may end what it is in.
             loop {
-                let (next, end) = if top.expect == Expect::MemberComma {
-                    (Expect::Key, b'}')
-                } else {
-                    (Expect::Element, b']')
-                };
-                match reader.next() {
+                let in_object = top.expect == Expect::MemberComma;
+                match self.next_mark() {
                     Some(b',') => {
-                        reader.take(1);
-                        top.expect = next;
+                        self.take(1);
+                        top.expect = if in_object { Expect::Key } else { Expect::Element };
                         break;
                     }
-                    Some(byte) if byte == end => {
-                        // The value may have a key in front that is there already, or stand where a key should.
-                        if self.open.last().is_some_and(Frame::is_mistaken) {
-                            self.open.push(top);
-                            return false;
+                    Some(b'}') if in_object => {
+                        if self.tape.has_duplicate(top.token, top.len) {
+                            break 'stopped;
                         }
-                        reader.take(1);
-                        if end == b'}' {
-                            self.braces -= 1;
-                        } else {
-                            self.brackets -= 1;
-                        }
-                        self.end(byte, top);
-                        match self.open.pop() {
-                            Some(outer) => top = outer,
-                            None => return true,
-                        }
-                        top.value_ended();
                     }
-                    _ => {
-                        self.open.push(top);
-                        return false;
+                    Some(b']') if !in_object => {}
+                    _ => break 'stopped,
+                }
+                // The value may stand where a key should.
+                match self.open.pop() {
+                    None => {
+                        self.take(1);
+                        self.tape.close(top.token, top.len);
+                        return true;
+                    }
+                    Some(outer) if matches!(outer.expect, Expect::KeyOrEnd | Expect::Key) => {
+                        self.open.push(outer);
+                        break 'stopped;
+                    }
+                    Some(outer) => {
+                        self.take(1);
+                        self.tape.close(top.token, top.len);
+                        top = outer;
+                        top.value_ended();
                     }
                 }
             }
@@ -143,26 +163,56 @@ impl Grammar {
         false
     }
 
-    #[inline]
-    fn open(&mut self, bracket: u8) -> Frame {
+    /// Begins the object or array that the bracket at hand opens.
+    #[inline(always)]
+    fn begin(&mut self, bracket: u8) -> Frame {
+        self.take(1);
+        let token = self.tape.len();
         if bracket == b'{' {
-            self.braces += 1;
+            self.tape.push(Token::Object { end: 0, len: 0 });
+            Frame::new(Expect::KeyOrEnd, token)
         } else {
-            self.brackets += 1;
+            self.tape.push(Token::Array { end: 0, len: 0 });
+            Frame::new(Expect::ElementOrEnd, token)
         }
-        self.begin(bracket)
+    }
+
+    /// The first byte of the next token, which is then at hand. There mostly is one blank before it.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u8> {
+        if self.bytes.get(self.at) == Some(&b' ') {
+            self.at += 1;
+            self.blanks += 1;
+        }
+        self.next_mark()
+    }
+
+    /// The same where there mostly is none.
+    #[inline(always)]
+    fn next_mark(&mut self) -> Option<u8> {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte > b' ' => Some(*byte),
+            None => None,
+            _ => {
+                let blanks = count_blanks(self.bytes, self.at);
+                self.at += blanks;
+                self.blanks += blanks;
+                self.bytes.get(self.at).copied()
+            }
+        }
+    }
+
+    /// The token at hand has so many bytes.
+    #[inline(always)]
+    fn take(&mut self, bytes: usize) {
+        self.at += bytes;
+        self.tokens += 1;
     }
 }
 
 impl Frame {
-    /// The end of a value shows a mistake.
-    #[inline]
-    fn is_mistaken(&self) -> bool {
-        self.duplicate || matches!(self.expect, Expect::KeyOrEnd | Expect::Key)
-    }
-
     /// A value is complete, and nothing was wrong.
-    #[inline]
+    #[inline(always)]
     fn value_ended(&mut self) {
         self.len += 1;
         self.expect = if self.expect == Expect::Value {
@@ -173,83 +223,47 @@ impl Frame {
     }
 }
 
-/// The bytes, and how far they were read.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// So many of the bytes that were read belong to no token.
-    blanks: usize,
-    tokens: usize,
-}
-
-impl<'a> Reader<'a> {
-    /// The first byte of the next token, which is then at hand.
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
-        let mut byte = *self.bytes.get(self.at)?;
-        // There is one blank or none, if the text is not for people.
-        if byte == b' ' {
-            self.skip();
-            byte = *self.bytes.get(self.at)?;
-        }
-        while matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-            self.skip();
-            byte = *self.bytes.get(self.at)?;
-        }
-        Some(byte)
-    }
-
-    #[inline]
-    fn skip(&mut self) {
-        self.at += 1;
-        self.blanks += 1;
-    }
-
-    /// The token at hand has so many bytes.
-    #[inline]
-    fn take(&mut self, bytes: usize) {
-        self.at += bytes;
-        self.tokens += 1;
-    }
-
-    /// From the token at hand on.
-    #[inline]
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    /// What is behind the byte at hand.
-    #[inline]
-    fn behind(&self) -> &'a [u8] {
-        self.bytes.get(self.at + 1..).unwrap_or_default()
-    }
+/// How many blanks there are from `at` on. It stands alone so that nothing of the loop has to be in memory for it.
+#[cold]
+#[inline(never)]
+fn count_blanks(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    rest.iter().position(|byte| !is_blank(byte)).unwrap_or(rest.len())
 }
 
 /// An integer of few digits or a keyword, and how many bytes it has, if something follows it.
-#[inline]
-fn scalar(bytes: &[u8], first: u8) -> Option<(Token, usize)> {
+#[inline(always)]
+fn scalar(bytes: &[u8], at: usize, first: u8) -> Option<(Token, usize)> {
     let (token, len) = match first {
         b'0'..=b'9' => {
-            let (value, len) = digits(bytes)?;
-            (Token::Int(value), len)
+            let digit = i64::from(first - b'0');
+            match bytes.get(at + 1)? {
+                b'0'..=b'9' if digit == 0 => return None,
+                b'0'..=b'9' => {
+                    let (value, len) = digits(bytes.get(at..)?)?;
+                    (Token::Int(value), len)
+                }
+                _ => (Token::Int(digit), 1),
+            }
         }
-        b't' if bytes.first_chunk() == Some(b"true") => (Token::Bool(true), 4),
-        b'f' if bytes.first_chunk() == Some(b"false") => (Token::Bool(false), 5),
-        b'n' if bytes.first_chunk() == Some(b"null") => (Token::Null, 4),
+        b't' if bytes.get(at..)?.starts_with(b"true") => (Token::Bool(true), 4),
+        b'f' if bytes.get(at..)?.starts_with(b"false") => (Token::Bool(false), 5),
+        b'n' if bytes.get(at..)?.starts_with(b"null") => (Token::Null, 4),
         b'-' => {
-            let (value, len) = digits(bytes.get(1..)?)?;
+            let (value, len) = digits(bytes.get(at + 1..)?)?;
             (Token::Int(-value), len + 1)
         }
         _ => return None,
     };
-    match bytes.get(len)? {
+    match bytes.get(at + len)? {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' => None,
         _ => Some((token, len)),
     }
 }
 
 /// Up to 16 digits, which cannot overflow, without a zero in front.
-#[inline]
+#[inline(never)]
 fn digits(bytes: &[u8]) -> Option<(i64, usize)> {
     let (mut value, mut len) = digits_of_eight(bytes)?;
     if len == 8 {
@@ -337,7 +351,7 @@ mod tests {
             ),
             ("99999999999999999,        ", None),
         ] {
-            assert_eq!(scalar(text.as_bytes(), text.as_bytes()[0]), expected, "{text}");
+            assert_eq!(scalar(text.as_bytes(), 0, text.as_bytes()[0]), expected, "{text}");
         }
     }
 
@@ -355,9 +369,9 @@ mod tests {
                         b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' => continue,
                         _ => Some((Token::Int(number.parse().unwrap()), len)),
                     };
-                    assert_eq!(scalar(&bytes, bytes[0]), expected, "{number}");
+                    assert_eq!(scalar(&bytes, 0, bytes[0]), expected, "{number}");
                     bytes.extend_from_slice(b"12345678901234567890");
-                    assert_eq!(scalar(&bytes, bytes[0]), expected, "{number}");
+                    assert_eq!(scalar(&bytes, 0, bytes[0]), expected, "{number}");
                 }
             }
         }
