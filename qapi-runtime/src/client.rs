@@ -19,7 +19,7 @@ pub use job::{Job, JobEnd, Progress};
 pub use subscription::{ClientEvent, Incoming, Subscription};
 
 use crate::document::{Cursor, Document};
-use crate::error::{DecodeError, Error};
+use crate::error::{DecodeError, Error, ErrorClass};
 use crate::execute::Execute;
 use crate::session::Stream;
 use crate::text;
@@ -78,6 +78,14 @@ fn may_have_run_text(may_have_run: bool) -> &'static str {
 }
 
 impl ClientError {
+    /// The class of the server's refusal, if that is what it is.
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            ClientError::Qmp(error) => Some(error.class),
+            _ => None,
+        }
+    }
+
     /// The command may have had its effect although no reply tells of it.
     pub fn may_have_run(&self) -> bool {
         match self {
@@ -149,6 +157,8 @@ pub struct Greeting {
 pub struct Client {
     handle: Arc<Handle>,
     options: ClientOptions,
+    /// Calls that do not say it themselves are sent out of band.
+    out_of_band: bool,
 }
 
 /// What handles and the connection's task share.
@@ -239,7 +249,8 @@ impl Client {
         Client::start(stream, Some(address.clone()), options).await
     }
 
-    /// Talks over a connection that is there already; it cannot be made anew when it is lost.
+    /// Talks over a connection that is there already: a socket that was passed, TLS, or the two pipes of a child,
+    /// as `tokio::io::join(stdout, stdin)`. It cannot be made anew when it is lost.
     ///
     /// # Errors
     ///
@@ -262,7 +273,27 @@ impl Client {
         Ok(Client {
             handle: Arc::new(Handle { link }),
             options,
+            out_of_band: false,
         })
+    }
+
+    /// The same connection, whose calls wait so long for their replies. `None`: for ever.
+    ///
+    /// Generated clients are made over it like over any other: `qemu::Client::new(connection.with_timeout(..))`.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
+        let mut client = self.clone();
+        client.options.timeout = timeout.into();
+        client
+    }
+
+    /// The same connection, whose calls are sent out of band: the server runs them as soon as it reads them. It refuses
+    /// commands that the schema does not allow to be sent so, and all of them unless [`ClientOptions::oob`] asked for it.
+    #[must_use]
+    pub fn out_of_band(&self) -> Self {
+        let mut client = self.clone();
+        client.out_of_band = true;
+        client
     }
 
     /// What the server said of itself.
@@ -276,7 +307,8 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn execute(&self, command: &str, arguments: Option<&[u8]>) -> Result<Document, ClientError> {
-        self.call(command, arguments, false, self.options.timeout).await
+        self.call(command, arguments, self.out_of_band, self.options.timeout)
+            .await
     }
 
     /// Runs a command out of band, as soon as the server reads it.

@@ -14,7 +14,7 @@ mod support;
 use qapi_runtime::client::{
     Address, Client, ClientError, ClientOptions, Incoming, JobEnd, Reconnect, blocking,
 };
-use qapi_runtime::{Document, Token};
+use qapi_runtime::{Document, ErrorClass, Map, Token, execute};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::{TestServer, Tick};
@@ -122,6 +122,21 @@ async fn out_of_band() {
     let (gate, open) = tokio::join!(gate, open);
     gate.unwrap();
     open.unwrap();
+    // A handle for such calls, as generated clients want it.
+    let gate = client.execute("gate", None);
+    let open = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        execute::without_arguments::<_, ()>(&client.out_of_band(), "oob-open-gate").await
+    };
+    let (gate, open) = tokio::join!(gate, open);
+    gate.unwrap();
+    open.unwrap();
+    let refused = execute::without_arguments::<_, ()>(&client.out_of_band(), "gate").await;
+    assert_eq!(refused.unwrap_err().class(), Some(ErrorClass::GenericError));
+    let hasty = client.with_timeout(Duration::from_millis(30));
+    let late = execute::without_arguments::<_, ()>(&hasty, "gate").await;
+    assert!(matches!(late, Err(ClientError::TimedOut { may_have_run: true })));
+    server.handler.gate.add_permits(1);
 }
 
 #[tokio::test]
@@ -358,7 +373,7 @@ async fn the_blocking_client() {
     let hub = std::sync::Arc::clone(&server.handler.hub);
     let calls = tokio::task::spawn_blocking(move || {
         let client = blocking::Client::connect(&path).unwrap();
-        let mut events = client.subscribe().unwrap();
+        let mut events = client.subscribe();
         assert_eq!(
             member_int(&client.execute("echo", Some(b"{\"n\": 3}")).unwrap(), "n"),
             3
@@ -374,6 +389,31 @@ async fn the_blocking_client() {
         assert!(matches!(events.next_within(Duration::from_millis(20)), Ok(None)));
         let late = client.execute_within("gate", None, Duration::from_millis(30));
         assert!(matches!(late, Err(ClientError::TimedOut { .. })));
+        // Over a connection that std has opened, with the calls that a generated client makes.
+        let open = || {
+            let socket = std::os::unix::net::UnixStream::connect(&path)?;
+            socket.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(socket)
+        };
+        let own = blocking::Client::over(open, ClientOptions::default()).unwrap();
+        own.wait(execute::without_arguments::<_, Map>(&own, "query-version"))
+            .unwrap();
+        let calls = own.calls();
+        own.wait(execute::without_arguments::<_, Map>(&calls, "query-version"))
+            .unwrap();
+        // A handle that outlives the client hears that it is over.
+        drop(own);
+        let over = client.wait(execute::without_arguments::<_, Map>(&calls, "query-version"));
+        assert!(matches!(
+            over,
+            Err(ClientError::Disconnected {
+                may_have_run: false,
+                ..
+            })
+        ));
+        let refused = || Err::<tokio::net::UnixStream, _>(std::io::Error::other("no"));
+        let refused = blocking::Client::over(refused, ClientOptions::default());
+        assert!(matches!(refused, Err(ClientError::Connect { .. })));
     });
     calls.await.unwrap();
     server.handler.gate.add_permits(1);

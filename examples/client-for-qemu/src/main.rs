@@ -57,8 +57,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qapi_runtime::{Decode, Document};
-    use std::process::{Command, Stdio};
+    use qapi_runtime::client::{ClientOptions, blocking};
+    use qapi_runtime::{Decode, Document, ErrorClass};
+    use std::process::{Child, Command, Stdio};
+    use tokio::io::Join;
+    use tokio::process::{ChildStdin, ChildStdout};
 
     fn document(json: &str) -> Document {
         serde_json::from_str(json).unwrap()
@@ -76,39 +79,52 @@ mod tests {
         assert!(matches!(event, qemu::Event::UnknownEvent { name, .. } if name == "NEWS"));
     }
 
-    /// Against the real program, where it is installed.
-    #[tokio::test]
-    async fn the_tour_against_qemu() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("qmp.sock");
-        let daemon = Command::new("qemu-storage-daemon")
-            .arg("--chardev")
-            .arg(format!(
-                "socket,id=c,path={},server=on,wait=off",
-                socket.display()
-            ))
-            .args(["--monitor", "c"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+    /// The real program, where it is installed, to be spoken to by its standard input and output.
+    fn daemon() -> Option<Child> {
+        let child = Command::new("qemu-storage-daemon")
+            .args(["--chardev", "stdio,id=c", "--monitor", "c"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        let Ok(mut daemon) = daemon else {
+        if child.is_err() {
             println!("skipped: qemu-storage-daemon is not installed");
-            return;
-        };
-        for _ in 0..200 {
-            if socket.exists() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        let said = async {
-            let connection = Connection::connect(&format!("unix:{}", socket.display())).await?;
-            tour(connection).await
-        };
+        child.ok()
+    }
+
+    fn pipes(child: &mut Child) -> std::io::Result<Join<ChildStdout, ChildStdin>> {
+        let (stdout, stdin) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
+        Ok(tokio::io::join(
+            ChildStdout::from_std(stdout)?,
+            ChildStdin::from_std(stdin)?,
+        ))
+    }
+
+    #[tokio::test]
+    async fn the_tour_against_qemu() {
+        let Some(mut child) = daemon() else { return };
+        let pipes = pipes(&mut child).unwrap();
+        let said = async { tour(Connection::over(pipes, ClientOptions::default()).await?).await };
         let said = said.await;
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
         assert!(said.unwrap().contains(&"example is null-co".to_owned()));
+    }
+
+    /// The same calls where nothing is async: each is waited for.
+    #[test]
+    fn without_async() {
+        let Some(mut child) = daemon() else { return };
+        let connection = blocking::Client::over(|| pipes(&mut child), ClientOptions::default()).unwrap();
+        let qmp = Client::new(connection.calls());
+        let version = connection.wait(qmp.query_version());
+        let node_name = "nobody".to_owned();
+        let refused = connection.wait(qmp.blockdev_del(&BlockdevDel { node_name }));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(version.unwrap().qemu.major >= 5);
+        assert_eq!(refused.unwrap_err().class(), Some(ErrorClass::GenericError));
+        assert!(connection.wait(qmp.query_version()).is_err());
     }
 }

@@ -1,9 +1,19 @@
 //! The client for programs without an async runtime: the same calls, each waiting for its end.
 //!
 //! A thread of its own runs the connection, so replies and events are taken while nobody calls.
+//! A generated client's calls are waited for with [`Client::wait`]:
+//!
+//! ```ignore
+//! let connection = blocking::Client::connect("unix:/run/qmp.sock")?;
+//! let qmp = qemu::Client::new(connection.calls());
+//! let version = connection.wait(qmp.query_version())?;
+//! ```
 
 use super::{Address, ClientError, ClientOptions, Greeting, Incoming, JobEnd, Progress};
 use crate::document::Document;
+use crate::execute::Execute;
+use crate::session::Stream;
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +23,8 @@ use tokio::sync::oneshot;
 /// A connection, for calls that wait. Not to be used on a thread that runs an async runtime.
 #[derive(Debug)]
 pub struct Client {
-    client: Option<super::Client>,
+    // Fields are dropped in this order: the connection before the thread that serves it.
+    client: super::Client,
     runtime: Arc<Runtime>,
 }
 
@@ -79,30 +90,50 @@ impl Client {
     ///
     /// See [`super::Client::connect_with`].
     pub fn connect_with(address: &Address, options: ClientOptions) -> Result<Self, ClientError> {
+        Client::start(super::Client::connect_with(address, options))
+    }
+
+    /// Talks over a connection of one's own. `open` makes it where the client's thread can serve it, from one that
+    /// std has opened, say: `|| tokio::net::UnixStream::from_std(socket)`.
+    ///
+    /// # Errors
+    ///
+    /// When `open` fails; else see [`super::Client::over`].
+    pub fn over<S: Stream + 'static>(
+        open: impl FnOnce() -> io::Result<S>,
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        Client::start(async {
+            let stream = open().map_err(|source| ClientError::Connect {
+                address: "the connection given".into(),
+                source,
+            })?;
+            super::Client::over(stream, options).await
+        })
+    }
+
+    fn start(connect: impl Future<Output = Result<super::Client, ClientError>>) -> Result<Self, ClientError> {
         let runtime = Runtime::start()?;
-        let client = runtime
-            .handle
-            .block_on(super::Client::connect_with(address, options))?;
+        let client = runtime.handle.block_on(connect)?;
         Ok(Client {
-            client: Some(client),
+            client,
             runtime: Arc::new(runtime),
         })
     }
 
-    fn client(&self) -> Result<&super::Client, ClientError> {
-        let reason = || ClientError::Disconnected {
-            may_have_run: false,
-            reason: "the client was shut down".into(),
-        };
-        self.client.as_ref().ok_or_else(reason)
+    /// What a generated client is made over; [`Client::wait`] runs its calls. It is of use as long as this client is there.
+    pub fn calls(&self) -> super::Client {
+        self.client.clone()
+    }
+
+    /// Waits for a call, or for anything else that is to run while the connection is served.
+    pub fn wait<F: Future>(&self, call: F) -> F::Output {
+        self.runtime.handle.block_on(call)
     }
 
     /// What the server said of itself.
     pub fn greeting(&self) -> Greeting {
-        self.client
-            .as_ref()
-            .map(super::Client::greeting)
-            .unwrap_or_default()
+        self.client.greeting()
     }
 
     /// Runs a command. `arguments` is the JSON text of an object.
@@ -111,9 +142,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn execute(&self, command: &str, arguments: Option<&[u8]>) -> Result<Document, ClientError> {
-        self.runtime
-            .handle
-            .block_on(self.client()?.execute(command, arguments))
+        self.wait(self.client.execute(command, arguments))
     }
 
     /// Runs a command and waits so long for its return value.
@@ -127,40 +156,35 @@ impl Client {
         arguments: Option<&[u8]>,
         timeout: Duration,
     ) -> Result<Document, ClientError> {
-        self.runtime
-            .handle
-            .block_on(self.client()?.call(command, arguments, false, Some(timeout)))
+        self.wait(self.client.call(command, arguments, false, Some(timeout)))
     }
 
     /// All events from now on.
-    ///
-    /// # Errors
-    ///
-    /// When the client was shut down.
-    pub fn subscribe(&self) -> Result<Subscription, ClientError> {
-        Ok(Subscription {
-            events: self.client()?.subscribe(),
+    pub fn subscribe(&self) -> Subscription {
+        Subscription {
+            events: self.client.subscribe(),
             runtime: Arc::clone(&self.runtime),
-        })
+        }
     }
 
     /// Watches a job from now on.
-    ///
-    /// # Errors
-    ///
-    /// When the client was shut down.
-    pub fn job(&self, id: &str) -> Result<Job, ClientError> {
-        Ok(Job {
-            job: self.client()?.job(id),
+    pub fn job(&self, id: &str) -> Job {
+        Job {
+            job: self.client.job(id),
             runtime: Arc::clone(&self.runtime),
-        })
+        }
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Before the thread that serves it.
-        self.client.take();
+impl Execute for Client {
+    type Error = ClientError;
+
+    async fn execute(
+        &self,
+        command: &'static str,
+        arguments: Option<Vec<u8>>,
+    ) -> Result<Document, ClientError> {
+        self.client.execute(command, arguments.as_deref()).await
     }
 }
 

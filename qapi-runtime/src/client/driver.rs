@@ -216,6 +216,16 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Whoever still waits hears of it when the task ends with its runtime.
+    fn drop(&mut self) {
+        let mut state = self.link.lock();
+        if state.lost.is_none() {
+            lose(&mut state, &"the client was shut down".into());
+        }
+    }
+}
+
 /// Reads the greeting and negotiates.
 async fn greet(
     stream: Box<dyn Stream>,

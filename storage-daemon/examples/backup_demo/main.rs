@@ -192,7 +192,7 @@ impl Demo {
     }
 
     fn create(&self, options: &Value) -> Result<()> {
-        let mut job = self.qmp.job("create")?;
+        let mut job = self.qmp.job("create");
         self.qmp(
             "blockdev-create",
             &json!({"job-id": "create", "options": options}),
@@ -296,7 +296,7 @@ impl Demo {
             actions.push(json!({"type": "blockdev-backup", "data": backup}));
             jobs.push((
                 format!("{targets}-{node}"),
-                self.qmp.job(&format!("{targets}-{node}"))?,
+                self.qmp.job(&format!("{targets}-{node}")),
             ));
         }
         {
