@@ -417,17 +417,18 @@ impl<'a> Context<'a> {
         Some(bits.fold(first, |all, bit| quote!(#all.and(#bit))))
     }
 
-    /// `#[deprecated]` where the schema says so.
+    /// `#[deprecated]` where the schema says so, with what it says to do instead.
     pub(super) fn deprecated(&self, features: &[Feature]) -> TokenStream {
         let mut found = TokenStream::new();
         if self.options.deprecated_attributes {
             for feature in features.iter().filter(|feature| feature.is_deprecated()) {
+                let note = self.note(feature).map(|note| quote!((note = #note)));
                 match self.options.conditions.reduce(&feature.condition) {
                     None => {}
-                    Some(cfg) if cfg.is_always() => found = quote!(#[deprecated]),
+                    Some(cfg) if cfg.is_always() => found = quote!(#[deprecated #note]),
                     Some(cfg) => {
                         let predicate = self.options.conditions.tokens(&cfg);
-                        found = quote!(#[cfg_attr(#predicate, deprecated)]);
+                        found = quote!(#[cfg_attr(#predicate, deprecated #note)]);
                     }
                 }
             }

@@ -137,6 +137,23 @@ impl Context<'_> {
         }
     }
 
+    /// What the schema says of a feature, as one line without markup: its first paragraph.
+    pub(super) fn note(&self, feature: &Feature) -> Option<String> {
+        let doc = feature.doc.as_ref().filter(|_| self.options.docs)?;
+        let text = doc.markdown(&|_| None);
+        let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
+        let words: Vec<&str> = paragraph.flat_map(str::split_whitespace).collect();
+        let mut note = String::new();
+        let mut escaped = false;
+        for c in words.join(" ").chars() {
+            escaped = c == '\\' && !escaped;
+            if !escaped {
+                note.push(c);
+            }
+        }
+        (!note.is_empty()).then_some(note)
+    }
+
     fn markdown(&self, text: &DocText) -> String {
         text.markdown(&|name| self.link(name))
     }

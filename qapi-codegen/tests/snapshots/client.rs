@@ -96,7 +96,7 @@ pub enum Color {
     /// Features:
     ///
     /// * `deprecated`: Nobody sees `infra-red`.  Use `red`.
-    #[deprecated]
+    #[deprecated(note = "Nobody sees `infra-red`. Use `red`.")]
     InfraRed,
     /// A value that the schema does not have.
     Unknown(Box<str>),

@@ -60,7 +60,7 @@ pub enum Color {
     /// Features:
     ///
     /// * `deprecated`: Nobody sees `infra-red`.  Use `red`.
-    #[deprecated]
+    #[deprecated(note = "Nobody sees `infra-red`. Use `red`.")]
     InfraRed,
 }
 

@@ -112,7 +112,12 @@ impl<'d> Printer<'d> {
     }
 
     /// Documentation and attributes, each on lines of its own.
-    fn outer(&mut self, mut trees: &[Tree]) {
+    fn outer(&mut self, trees: &[Tree]) {
+        self.outer_before(trees, 0);
+    }
+
+    /// The same, on lines that are so much shorter.
+    fn outer_before(&mut self, mut trees: &[Tree], spare: usize) {
         while let Some((first, rest)) = trees.split_first() {
             trees = rest;
             if let Kind::Doc(number) = first.kind {
@@ -130,7 +135,7 @@ impl<'d> Printer<'d> {
                 match group.inside(Bracket) {
                     Some(inside) => {
                         self.put("[");
-                        self.attribute(inside, 1);
+                        self.attribute(inside, 1 + spare);
                         self.put("]");
                     }
                     None => self.flat(std::slice::from_ref(group)),
@@ -145,15 +150,19 @@ impl<'d> Printer<'d> {
         let list = trees
             .split_last()
             .and_then(|(last, head)| Some((head, last.inside(Parenthesis)?)));
-        let Some((head, list)) =
-            list.filter(|(_, list)| !self.fits(trees, behind) || tree::width(list) > ATTRIBUTE)
-        else {
+        let Some((head, list)) = list else {
             self.flat(trees);
             return;
         };
+        let entries = entries(list);
+        // `name = value` alone may be as long as the line.
+        let alone = matches!(entries.as_slice(), [only] if is_assignment(only.body));
+        if self.fits(trees, behind) && (alone || tree::width(list) <= ATTRIBUTE) {
+            self.flat(trees);
+            return;
+        }
         self.flat(head);
         self.put("(");
-        let entries = entries(list);
         if let [only] = entries.as_slice()
             && only
                 .body
@@ -168,7 +177,7 @@ impl<'d> Printer<'d> {
                         this.put(",");
                     }
                     this.newline();
-                    this.attribute(entry.body, 1);
+                    this.attribute(entry.body, 2);
                 }
             });
             self.newline();
@@ -373,7 +382,9 @@ impl<'d> Printer<'d> {
         self.indented(|this| {
             for entry in entries(trees) {
                 this.newline();
-                this.outer(entry.outer);
+                // The comma behind a field counts for what stands before it, that behind a variant does not.
+                let is_field = entry.body.iter().any(|tree| tree.is(":"));
+                this.outer_before(entry.outer, usize::from(is_field));
                 match entry.body.split_last() {
                     Some((last, head)) if last.tall && last.inside(Brace).is_some() => {
                         this.flat(head);
@@ -855,6 +866,11 @@ fn entry(trees: &[Tree]) -> Entry<'_> {
     }
     let (outer, body) = trees.split_at(at.min(trees.len()));
     Entry { outer, body }
+}
+
+/// `name = value`
+fn is_assignment(trees: &[Tree]) -> bool {
+    matches!(trees, [_, operator, ..] if operator.is("="))
 }
 
 /// The elements of a list.

@@ -50,6 +50,23 @@ fn plain(tokens: TokenStream) -> Vec<String> {
 }
 
 #[test]
+fn notes_are_as_long_as_the_line() {
+    // How many lines an attribute takes, with a note of that length. In a field's line a comma counts.
+    let lines = |length: usize, wrap: &dyn Fn(&str) -> String| {
+        let tokens: TokenStream = wrap(&"x".repeat(length)).parse().expect("it is Rust");
+        items(vec![tokens], &[]).lines().count()
+    };
+    let item = |note: &str| format!("#[deprecated(note = \"{note}\")] pub struct A;");
+    assert_eq!((lines(76, &item), lines(77, &item)), (2, 4));
+    let field = |note: &str| format!("pub struct A {{ #[deprecated(note = \"{note}\")] pub a: u8 }}");
+    assert_eq!((lines(71, &field), lines(72, &field)), (4, 6));
+    let variant = |note: &str| format!("pub enum A {{ #[deprecated(note = \"{note}\")] B }}");
+    assert_eq!((lines(72, &variant), lines(73, &variant)), (4, 6));
+    let nested = |note: &str| format!("#[cfg_attr(x, deprecated(note = \"{note}\"))] pub struct A;");
+    assert_eq!((lines(73, &nested), lines(74, &nested)), (5, 7));
+}
+
+#[test]
 fn structs_and_attributes() {
     let doc = doc_mark(0);
     check(
