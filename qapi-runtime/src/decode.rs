@@ -10,7 +10,7 @@ mod keyval;
 
 pub(crate) use absent::absent;
 
-use crate::document::{Cursor, Document, Mode, Token, key_hash};
+use crate::document::{Cursor, Document, Mode, Token};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::{Policy, Special};
 use crate::table::{self, Entry, Filled, Names, Place, Places, Tabled};
@@ -268,7 +268,7 @@ pub struct Object<'a> {
     /// The features of the member that is asked for next.
     special: Special,
     /// Made when a member was asked for that does not come next.
-    index: Option<Index>,
+    index: Option<Box<Index>>,
 }
 
 impl<'a> Object<'a> {
@@ -404,7 +404,7 @@ impl<'a> Object<'a> {
     fn search(&mut self, name: &'static str) -> Option<(usize, u32)> {
         if self.len > FEW_MEMBERS {
             if self.index.is_none() {
-                self.index = Index::new(self.document, self.first, self.end, self.len);
+                self.index = Index::new(self.document, self.first, self.end, self.len).map(Box::new);
             }
             if let Some(index) = &self.index {
                 return index.find(self.document, self.first, name);
@@ -420,21 +420,29 @@ impl<'a> Object<'a> {
         None
     }
 
+    #[inline]
     fn mark(&mut self, ordinal: u32) {
         self.taken += 1;
         if ordinal < 64 {
             self.seen |= 1 << ordinal;
         } else {
-            let word = (ordinal / 64 - 1) as usize;
-            if self.seen_more.len() <= word {
-                self.seen_more.resize(word + 1, 0);
-            }
-            if let Some(seen) = self.seen_more.get_mut(word) {
-                *seen |= 1 << (ordinal % 64);
-            }
+            self.mark_more(ordinal);
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn mark_more(&mut self, ordinal: u32) {
+        let word = (ordinal / 64 - 1) as usize;
+        if self.seen_more.len() <= word {
+            self.seen_more.resize(word + 1, 0);
+        }
+        if let Some(seen) = self.seen_more.get_mut(word) {
+            *seen |= 1 << (ordinal % 64);
+        }
+    }
+
+    #[inline]
     fn is_seen(&self, ordinal: u32) -> bool {
         let word = if ordinal < 64 {
             self.seen
@@ -466,23 +474,22 @@ impl<'a> Object<'a> {
         names: &'static Names,
     ) -> Places {
         let mut places = Places::none();
+        let slots = names.slots(|| entries.iter().map(Entry::name));
+        let document = self.document;
         let mut key = self.first;
         for ordinal in 0..self.len {
             if self.taken == self.len {
                 break;
             }
             let value = key + 1;
-            if !self.is_seen(ordinal) {
-                let name = self.document.key_at(key);
-                let number = names.find(name, key_hash(name), || entries.iter().map(Entry::name));
-                if let Some(number) = number
-                    && number >= first
-                    && places.set(number - first, value)
-                {
-                    self.mark(ordinal);
-                }
+            if !self.is_seen(ordinal)
+                && let Some(number) = slots.find(document.name_at(key), || document.key_at(key))
+                && let Some(number) = (number as usize).checked_sub(first)
+                && places.set(number, value)
+            {
+                self.mark(ordinal);
             }
-            key = self.document.after(value);
+            key = document.after(value);
         }
         places
     }

@@ -127,6 +127,22 @@ impl Document {
         }
     }
 
+    /// The key at an index, to be looked up.
+    #[inline(always)]
+    pub(crate) fn name_at(&self, index: usize) -> Name {
+        let (start, end, hash) = match self.tokens.get(index) {
+            Some(Token::String { start, end, hash }) => (*start, *end, *hash),
+            _ => (0, 0, 0),
+        };
+        let (first, last) = self.text.ends(start, end);
+        Name {
+            first,
+            last,
+            len: end.saturating_sub(start),
+            hash,
+        }
+    }
+
     /// The index one past the last token of the value at an index.
     #[inline]
     pub(crate) fn after(&self, index: usize) -> usize {
@@ -384,18 +400,52 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// What a name is found by: its first and last eight bytes are all of it, unless it is longer than 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Name {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) len: u32,
+    pub(crate) hash: u32,
+}
+
+impl Name {
+    /// The same of a text.
+    pub(crate) fn of(text: &str) -> Name {
+        let (first, last) = ends(text.as_bytes());
+        Name {
+            first,
+            last,
+            len: offset(text.len()),
+            hash: key_hash(text.as_bytes()),
+        }
+    }
+
+    /// Names that are equal are the same text.
+    #[inline]
+    pub(crate) fn is_all(&self) -> bool {
+        self.len <= 16
+    }
+}
+
 /// A hash of a key, to tell most keys apart: of its ends and its length. Keys that clash cost time, as long as
 /// objects are small, and large ones are not trusted to it.
 #[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u32 {
-    let (first, last) = match (key.first_chunk(), key.last_chunk()) {
+    let (first, last) = ends(key);
+    mix(first, last, key.len())
+}
+
+/// The first eight and the last eight bytes, or all of a shorter text with zeroes behind it, twice.
+#[inline]
+fn ends(text: &[u8]) -> (u64, u64) {
+    match (text.first_chunk(), text.last_chunk()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
         _ => {
-            let all = key.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+            let all = text.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
             (all, all)
         }
-    };
-    mix(first, last, key.len())
+    }
 }
 
 /// The hash of a key by its first and last eight bytes, or all of them, and its length.

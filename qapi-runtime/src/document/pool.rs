@@ -49,6 +49,28 @@ impl Pool {
             .unwrap_or_default()
     }
 
+    /// The first eight and the last eight bytes of a part of the text, or all of a shorter one with zeroes behind it, twice.
+    #[inline(always)]
+    pub(super) fn ends(&self, start: u32, end: u32) -> (u64, u64) {
+        let (start, len) = (start as usize, end.saturating_sub(start) as usize);
+        let last = start + len.saturating_sub(8);
+        let word = |at: usize| {
+            self.bytes
+                .get(at..)?
+                .first_chunk()
+                .copied()
+                .map(u64::from_le_bytes)
+        };
+        // There mostly is room behind the text, so that eight bytes can be read where fewer are meant.
+        match (word(start), word(last)) {
+            (Some(first), Some(last)) => {
+                let wanted = super::first_bytes(len);
+                (first & wanted, last & wanted)
+            }
+            _ => super::ends(self.bytes.get(start..start + len).unwrap_or_default()),
+        }
+    }
+
     /// Empties the pool; room for more than `keep_bytes` is given back.
     pub(super) fn clear(&mut self, keep_bytes: usize) {
         self.used = 0;

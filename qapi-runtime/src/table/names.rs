@@ -1,18 +1,22 @@
 //! Finding names of a fixed set.
 
-use crate::document::key_hash;
+use crate::document::Name;
 use std::sync::OnceLock;
 
 /// A set of names, each with its number: made when a name is looked for first, as most types of a schema are never met.
 #[derive(Debug, Default)]
-pub struct Names(OnceLock<Box<[Slot]>>);
+pub struct Names(OnceLock<Slots>);
 
-/// A slot of a hash table; an empty one has no name.
+/// A hash table.
+#[derive(Debug)]
+pub(crate) struct Slots(Box<[Slot]>);
+
+/// A slot of a hash table; an empty one has no text.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
-    hash: u32,
+    name: Name,
     number: u32,
-    name: Option<&'static str>,
+    text: Option<&'static str>,
 }
 
 impl Names {
@@ -21,25 +25,33 @@ impl Names {
         Names(OnceLock::new())
     }
 
-    /// The number of the name with that hash, where `names` are all there are.
+    /// The table, where `names` are all there are.
     #[inline]
-    pub(crate) fn find<I>(&self, name: &[u8], hash: u32, names: impl FnOnce() -> I) -> Option<usize>
+    pub(crate) fn slots<I>(&self, names: impl FnOnce() -> I) -> &Slots
     where
         I: Iterator<Item = &'static str>,
     {
-        let slots = match self.0.get() {
+        match self.0.get() {
             Some(slots) => slots,
             None => self.0.get_or_init(|| make(names().collect())),
-        };
-        let mask = slots.len().wrapping_sub(1);
-        let mut at = hash as usize & mask;
+        }
+    }
+}
+
+impl Slots {
+    /// The number of a name, whose text is asked for if it is long.
+    #[inline]
+    pub(crate) fn find<'t>(&self, name: Name, text: impl Fn() -> &'t [u8]) -> Option<u32> {
+        let mask = self.0.len().wrapping_sub(1);
+        let mut at = name.hash as usize & mask;
         loop {
             // There are twice as many slots as names, so that an empty one ends the search.
-            let slot = slots.get(at)?;
-            let found = slot.name?;
-            if slot.hash == hash && found.as_bytes() == name {
-                return Some(slot.number as usize);
+            let slot = self.0.get(at)?;
+            if slot.name == name && (name.is_all() || slot.text.map(str::as_bytes) == Some(text())) {
+                // The empty text looks like an empty slot.
+                return slot.text.map(|_| slot.number);
             }
+            slot.text?;
             at = (at + 1) & mask;
         }
     }
@@ -47,25 +59,57 @@ impl Names {
 
 #[cold]
 #[inline(never)]
-fn make(names: Vec<&'static str>) -> Box<[Slot]> {
+fn make(names: Vec<&'static str>) -> Slots {
     let mut slots = vec![Slot::default(); (names.len() * 2).next_power_of_two().max(2)];
     let mask = slots.len() - 1;
-    for (number, name) in (0_u32..).zip(names) {
-        if name.is_empty() {
+    for (number, text) in (0_u32..).zip(names) {
+        if text.is_empty() {
             continue;
         }
-        let hash = key_hash(name.as_bytes());
-        let mut at = hash as usize & mask;
-        while slots.get(at).is_some_and(|slot| slot.name.is_some()) {
+        let name = Name::of(text);
+        let mut at = name.hash as usize & mask;
+        while slots.get(at).is_some_and(|slot| slot.text.is_some()) {
             at = (at + 1) & mask;
         }
         if let Some(slot) = slots.get_mut(at) {
             *slot = Slot {
-                hash,
+                name,
                 number,
-                name: Some(name),
+                text: Some(text),
             };
         }
     }
-    slots.into_boxed_slice()
+    Slots(slots.into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_others_are_not() {
+        let long = [
+            "a-name-of-more-than-sixteen",
+            "a-name-if-more-than-sixteen",
+            "x",
+            "",
+            "abcdefgh",
+            "abcdefghi",
+        ];
+        let names = Names::new();
+        let slots = names.slots(|| long.into_iter());
+        for (number, text) in (0..).zip(long) {
+            let expected = (!text.is_empty()).then_some(number);
+            assert_eq!(slots.find(Name::of(text), || text.as_bytes()), expected, "{text}");
+        }
+        for text in [
+            "a-name-xx-more-than-sixteen",
+            "y",
+            "abcdefg",
+            "abcdefghj",
+            "abcdefgh\0",
+        ] {
+            assert_eq!(slots.find(Name::of(text), || text.as_bytes()), None, "{text}");
+        }
+    }
 }
