@@ -134,10 +134,8 @@ impl Document {
             Some(Token::String { start, end, hash }) => (*start, *end, *hash),
             _ => (0, 0, 0),
         };
-        let (first, last) = self.text.ends(start, end);
         Name {
-            first,
-            last,
+            first: self.text.first_block(start, end),
             len: end.saturating_sub(start),
             hash,
         }
@@ -250,9 +248,10 @@ impl Tape<'_> {
         self.tokens.push(token);
     }
 
-    /// Adds a string that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has.
+    /// Adds a string that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has, and
+    /// their hash.
     #[inline(always)]
-    pub(crate) fn take_string(&mut self, input: &[u8], from: usize) -> Option<usize> {
+    pub(crate) fn take_string(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
         let start = offset(self.text.len());
         let (len, hash) = self.text.take(input, from)?;
         self.tokens.push(Token::String {
@@ -260,7 +259,7 @@ impl Tape<'_> {
             end: offset(self.text.len()),
             hash,
         });
-        Some(len)
+        Some((len, hash))
     }
 
     /// As [`Document::has_duplicate`].
@@ -400,11 +399,10 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What a name is found by: its first and last eight bytes are all of it, unless it is longer than 16.
+/// What a name is found by: its first bytes, which are all of it, unless it is longer than sixteen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Name {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
+    pub(crate) first: u128,
     pub(crate) len: u32,
     pub(crate) hash: u32,
 }
@@ -412,10 +410,8 @@ pub(crate) struct Name {
 impl Name {
     /// The same of a text.
     pub(crate) fn of(text: &str) -> Name {
-        let (first, last) = ends(text.as_bytes());
         Name {
-            first,
-            last,
+            first: first_block(text.as_bytes()),
             len: offset(text.len()),
             hash: key_hash(text.as_bytes()),
         }
@@ -432,44 +428,55 @@ impl Name {
 /// objects are small, and large ones are not trusted to it.
 #[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u32 {
-    let (first, last) = ends(key);
-    mix(first, last, key.len())
-}
-
-/// The first eight and the last eight bytes, or all of a shorter text with zeroes behind it, twice.
-#[inline]
-fn ends(text: &[u8]) -> (u64, u64) {
-    match (text.first_chunk(), text.last_chunk()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => {
-            let all = text.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
-            (all, all)
-        }
+    let mut block = first_block(key);
+    if key.len() > 16
+        && let Some(last) = key.last_chunk()
+    {
+        block = block.wrapping_add(u128::from_le_bytes(*last));
     }
+    hash_of_block(block, key.len())
 }
 
-/// The hash of a key by its first and last eight bytes, or all of them, and its length.
+/// The hash of a key of so many bytes, sixteen at most.
 #[inline]
-fn mix(first: u64, last: u64, len: usize) -> u32 {
-    let mixed = (first ^ last.rotate_left(23) ^ len as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+fn hash_of_block(block: u128, len: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+    let (low, high) = (block as u64, (block >> 64) as u64);
+    let mixed = (low ^ high.rotate_left(23) ^ len as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // The high half of a product depends on all bits.
     (mixed >> 32) as u32
 }
 
-/// The bits of the first `len` bytes of eight.
+/// The first sixteen bytes, with zeroes behind a shorter text.
 #[inline]
-fn first_bytes(len: usize) -> u64 {
-    const BITS: [u64; 8] = [
-        0,
-        0xFF,
-        0xFFFF,
-        0xFF_FFFF,
-        0xFFFF_FFFF,
-        0xFF_FFFF_FFFF,
-        0xFFFF_FFFF_FFFF,
-        0xFF_FFFF_FFFF_FFFF,
-    ];
-    BITS.get(len).copied().unwrap_or(u64::MAX)
+fn first_block(text: &[u8]) -> u128 {
+    match text.first_chunk() {
+        Some(block) => u128::from_le_bytes(*block),
+        None => text
+            .iter()
+            .rev()
+            .fold(0, |all, byte| all << 8 | u128::from(*byte)),
+    }
+}
+
+/// The first `len` bytes of a block, with zeroes behind them.
+#[inline(always)]
+fn first_bytes(block: &[u8; 16], len: usize) -> u128 {
+    /// All bits of so many bytes.
+    const WANTED: [u128; 16] = {
+        let mut wanted = [0; 16];
+        let mut len = 1;
+        while len < wanted.len() {
+            wanted[len] = wanted[len - 1] << 8 | 0xFF;
+            len += 1;
+        }
+        wanted
+    };
+    let block = u128::from_le_bytes(*block);
+    match WANTED.get(len) {
+        Some(wanted) => block & wanted,
+        None => block,
+    }
 }
 
 /// Iterates over an object's members.

@@ -49,25 +49,14 @@ impl Pool {
             .unwrap_or_default()
     }
 
-    /// The first eight and the last eight bytes of a part of the text, or all of a shorter one with zeroes behind it, twice.
+    /// The first sixteen bytes of a part of the text, with zeroes behind it if it is shorter.
     #[inline(always)]
-    pub(super) fn ends(&self, start: u32, end: u32) -> (u64, u64) {
+    pub(super) fn first_block(&self, start: u32, end: u32) -> u128 {
         let (start, len) = (start as usize, end.saturating_sub(start) as usize);
-        let last = start + len.saturating_sub(8);
-        let word = |at: usize| {
-            self.bytes
-                .get(at..)?
-                .first_chunk()
-                .copied()
-                .map(u64::from_le_bytes)
-        };
-        // There mostly is room behind the text, so that eight bytes can be read where fewer are meant.
-        match (word(start), word(last)) {
-            (Some(first), Some(last)) => {
-                let wanted = super::first_bytes(len);
-                (first & wanted, last & wanted)
-            }
-            _ => super::ends(self.bytes.get(start..start + len).unwrap_or_default()),
+        // There mostly is room behind the text, so that sixteen bytes can be read where fewer are meant.
+        match self.bytes.get(start..).and_then(|rest| rest.first_chunk()) {
+            Some(block) => super::first_bytes(block, len),
+            None => super::first_block(self.bytes.get(start..start + len).unwrap_or_default()),
         }
     }
 
@@ -150,35 +139,55 @@ impl Adding<'_> {
     #[inline(always)]
     pub(super) fn take(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
         let start = self.used;
-        let mut len = 0;
-        let quoted = loop {
-            let last;
-            let block = match input.get(from + len..)?.first_chunk::<BLOCK>() {
-                Some(block) => block,
-                None => {
-                    last = last_block(input, from + len);
-                    &last
-                }
-            };
-            *self.room.get_mut(start + len..)?.first_chunk_mut::<BLOCK>()? = *block;
-            let special = special_bytes(block);
-            if special.any != 0 {
-                let plain = special.any.trailing_zeros();
-                len += plain as usize;
-                break special.quotes >> plain & 1 != 0;
+        let last;
+        let block = match input.get(from..)?.first_chunk::<BLOCK>() {
+            Some(block) => block,
+            None => {
+                last = last_block(input, from);
+                &last
             }
-            len += BLOCK;
         };
-        if !quoted {
-            return None;
-        }
+        *self.room.get_mut(start..)?.first_chunk_mut::<BLOCK>()? = *block;
+        let special = special_bytes(block);
+        let (len, hash) = if special.any == 0 {
+            take_long(self.room, start, input, from)?
+        } else {
+            let len = special.any.trailing_zeros() as usize;
+            if special.quotes >> len & 1 == 0 {
+                return None;
+            }
+            (len, super::hash_of_block(super::first_bytes(block, len), len))
+        };
         self.used = start + len;
-        // There is room behind the text, so that eight bytes can be read where fewer are meant.
-        let first = u64::from_le_bytes(*self.room.get(start..)?.first_chunk()?);
-        let last = start + len.saturating_sub(8);
-        let last = u64::from_le_bytes(*self.room.get(last..)?.first_chunk()?);
-        let wanted = super::first_bytes(len);
-        Some((len, super::mix(first & wanted, last & wanted, len)))
+        Some((len, hash))
+    }
+}
+
+/// What [`Adding::take`] does with a string that is longer than a block, which is in the room already. It stands alone so
+/// that what others are about has not to be in memory.
+#[inline(never)]
+fn take_long(room: &mut [u8], start: usize, input: &[u8], from: usize) -> Option<(usize, u32)> {
+    let mut len = BLOCK;
+    loop {
+        let last;
+        let block = match input.get(from + len..)?.first_chunk::<BLOCK>() {
+            Some(block) => block,
+            None => {
+                last = last_block(input, from + len);
+                &last
+            }
+        };
+        *room.get_mut(start + len..)?.first_chunk_mut::<BLOCK>()? = *block;
+        let special = special_bytes(block);
+        if special.any != 0 {
+            let plain = special.any.trailing_zeros();
+            len += plain as usize;
+            if special.quotes >> plain & 1 == 0 {
+                return None;
+            }
+            return Some((len, super::key_hash(room.get(start..start + len)?)));
+        }
+        len += BLOCK;
     }
 }
 

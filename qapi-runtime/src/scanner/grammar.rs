@@ -36,18 +36,25 @@ enum Expect {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     expect: Expect,
+    /// A key may be there twice.
+    doubtful: bool,
     /// Index of its token.
     token: u32,
     /// Elements or members so far.
     len: u32,
+    /// A bit for each key so far, by its hash: a new bit is a new key.
+    seen: u64,
 }
 
 impl Frame {
+    #[inline]
     fn new(expect: Expect, token: u32) -> Self {
         Frame {
             expect,
+            doubtful: false,
             token,
             len: 0,
+            seen: 0,
         }
     }
 
@@ -269,6 +276,7 @@ impl Grammar {
         }
         if let Some(frame) = self.open.last_mut() {
             frame.expect = Expect::Colon;
+            frame.doubtful = true;
         }
         self.decoded.shrink_to(KEEP_DECODED_BYTES);
         Ok(())

@@ -76,10 +76,11 @@ impl Run<'_> {
             if matches!(top.expect, Expect::KeyOrEnd | Expect::Key) {
                 match self.next() {
                     Some(b'"') => {
-                        let Some(len) = self.tape.take_string(self.bytes, self.at + 1) else {
+                        let Some((len, hash)) = self.tape.take_string(self.bytes, self.at + 1) else {
                             break;
                         };
                         self.take(len + 2);
+                        top.note_key(hash);
                         top.expect = Expect::Colon;
                     }
                     Some(b'}') if top.expect == Expect::KeyOrEnd => top.expect = Expect::MemberComma,
@@ -96,7 +97,7 @@ impl Run<'_> {
             if matches!(top.expect, Expect::Value | Expect::Element | Expect::ElementOrEnd) {
                 match self.next() {
                     Some(b'"') => {
-                        let Some(len) = self.tape.take_string(self.bytes, self.at + 1) else {
+                        let Some((len, _)) = self.tape.take_string(self.bytes, self.at + 1) else {
                             break;
                         };
                         self.take(len + 2);
@@ -132,7 +133,7 @@ impl Run<'_> {
                         break;
                     }
                     Some(b'}') if in_object => {
-                        if self.tape.has_duplicate(top.token, top.len) {
+                        if top.doubtful && self.tape.has_duplicate(top.token, top.len) {
                             break 'stopped;
                         }
                     }
@@ -211,6 +212,13 @@ impl Run<'_> {
 }
 
 impl Frame {
+    #[inline(always)]
+    fn note_key(&mut self, hash: u32) {
+        let bit = 1 << (hash % u64::BITS);
+        self.doubtful |= self.seen & bit != 0;
+        self.seen |= bit;
+    }
+
     /// A value is complete, and nothing was wrong.
     #[inline(always)]
     fn value_ended(&mut self) {
