@@ -126,10 +126,21 @@ fn check(group: &Group) {
                 symbols.insert(symbol.to_owned());
             });
         });
-        for (role, end) in [(Role::Server, "server"), (Role::Client, "client")] {
+        let mapped = Conditions::cargo_features();
+        let mut roles = vec![
+            (Role::Server, "server", mapped.clone()),
+            (Role::Client, "client", mapped),
+        ];
+        if group.name == "own" {
+            // Also what is decided when the code is generated.
+            let some = symbols.iter().step_by(2).cloned();
+            roles.push((Role::Server, "decided", Conditions::set(some)));
+            roles.push((Role::Server, "bare", Conditions::set::<String>([])));
+        }
+        for (role, end, conditions) in roles {
             let mut options = Options::default();
             options.role = role;
-            options.conditions = Conditions::cargo_features();
+            options.conditions = conditions;
             // Every second client keeps what it does not know, so that both are tried.
             options.keep_unknown = role == Role::Client && name.len() % 2 == 0;
             options.older_servers = role == Role::Client && name.len() % 3 == 0;

@@ -1,7 +1,7 @@
 //! Puts JSON together at compile time, from pieces of which conditions took some away.
 //!
 //! A piece that is an element of an array begins with its comma, unless it is the first. When the first
-//! is missing, the comma of the next has nothing before it but the bracket, and is left out.
+//! is missing, the comma of the next has nothing before it but the bracket, and is left out with its blank.
 
 /// How many bytes [`join`] gives.
 pub const fn length(pieces: &[&[u8]]) -> usize {
@@ -45,7 +45,11 @@ pub const fn join<const LENGTH: usize>(pieces: &[&[u8]]) -> [u8; LENGTH] {
 }
 
 const fn skipped(last: u8, piece: &[u8]) -> usize {
-    if last == b'[' && piece[0] == b',' { 1 } else { 0 }
+    match piece {
+        [b',', b' ', ..] if last == b'[' => 2,
+        [b',', ..] if last == b'[' => 1,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +60,6 @@ mod tests {
     fn a_comma_needs_something_before_it() {
         const PIECES: &[&[u8]] = &[b"[[", b", a", b", b", b"], [", b"]", b", c]"];
         const JOINED: [u8; length(PIECES)] = join(PIECES);
-        assert_eq!(&JOINED, b"[[ a, b], [], c]");
+        assert_eq!(&JOINED, b"[[a, b], [], c]");
     }
 }

@@ -60,7 +60,7 @@ impl Context<'_> {
             );
             let cfg = self.attribute(&self.command_cfg(command).unwrap_or_default());
             let deprecated = self.deprecated(&command.features);
-            let (wire, method) = (&command.name, Self::method(command));
+            let (wire, method) = (&command.name, self.method(command));
             let returns = self.returns(command);
             match self.arguments(command) {
                 Some(arguments) => quote! {

@@ -21,14 +21,6 @@ impl Context<'_> {
             })
     }
 
-    /// The method of a trait, or of the client: that has a `new` already, and readers expect a constructor.
-    pub(super) fn method(command: &Command) -> Ident {
-        match mangle::snake(&command.name).as_str() {
-            "new" => ident("new_command"),
-            name => ident(name),
-        }
-    }
-
     /// The type of the arguments, if there are any.
     pub(super) fn arguments(&self, command: &Command) -> Option<TokenStream> {
         if command.generate {
@@ -71,7 +63,7 @@ impl Context<'_> {
             );
             let cfg = self.command_cfg(command).unwrap_or_default();
             let (cfg, deprecated) = (self.attribute(&cfg), self.deprecated(&command.features));
-            let name = Self::method(command);
+            let name = self.method(command);
             let arguments = self.arguments(command).map(|arguments| quote!(arguments: #arguments));
             let returns = self.returns(command);
             quote! {
@@ -85,7 +77,7 @@ impl Context<'_> {
         let macro_name = self.name("call");
         let rows = commands.iter().map(|command| {
             let cfg = self.attribute(&self.command_cfg(command).unwrap_or_default());
-            let (wire, method) = (&command.name, Self::method(command));
+            let (wire, method) = (&command.name, self.method(command));
             let arguments = self.arguments(command).map(|_| quote!(arguments));
             let oob = command.allow_oob.then(|| quote!(.allow_oob()));
             let preconfig = command.allow_preconfig.then(|| quote!(.allow_preconfig()));

@@ -146,6 +146,9 @@ impl Conditions {
         match condition {
             Condition::Always => "all()".to_owned(),
             Condition::Symbol(symbol) => self.predicate(symbol).unwrap_or_else(|| symbol.clone()),
+            Condition::All(list) | Condition::Any(list) if list.len() == 1 => {
+                list.iter().map(|only| self.text(only)).collect()
+            }
             Condition::All(all) => format!("all({})", self.list(all)),
             Condition::Any(any) => format!("any({})", self.list(any)),
             Condition::Not(not) => format!("not({})", self.text(not)),

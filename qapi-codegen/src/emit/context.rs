@@ -64,6 +64,8 @@ pub(super) struct Context<'a> {
     pub(super) builders: HashMap<TypeId, Ident>,
     events: HashMap<String, Ident>,
     variants: HashMap<TypeId, Variants>,
+    /// The method of each command, by the command's name.
+    methods: HashMap<String, Ident>,
     modules: HashMap<ModuleId, (Ident, Ident)>,
     /// Names at the top that clash with nothing of the schema.
     pub(super) top: HashMap<&'static str, Ident>,
@@ -148,14 +150,36 @@ impl<'a> Context<'a> {
         let mut branches = HashMap::new();
         for (id, ty) in schema.types() {
             if let (TypeKind::Union(_), Some(name)) = (&ty.kind, types.get(&id)) {
-                branches.insert(id, claim(&mut scope, format!("{name}Branch"), "2"));
+                branches.insert(
+                    id,
+                    claim(
+                        &mut scope,
+                        format!("{}Branch", mangle::stem(&name.to_string())),
+                        "2",
+                    ),
+                );
             }
         }
         let mut builders = HashMap::new();
         for (id, ty) in schema.types() {
             if let (TypeKind::Struct(_), Some(name)) = (&ty.kind, types.get(&id)) {
-                builders.insert(id, claim(&mut scope, format!("{name}Builder"), "2"));
+                builders.insert(
+                    id,
+                    claim(
+                        &mut scope,
+                        format!("{}Builder", mangle::stem(&name.to_string())),
+                        "2",
+                    ),
+                );
             }
+        }
+        // A client has a `new` already, and readers expect a constructor; a value that is called with `into` hears
+        // its own trait first.
+        let mut method_names = Scope::with(&["new", "into", "try_into"]);
+        let mut methods = HashMap::new();
+        for (_, command) in schema.commands() {
+            let name = claim(&mut method_names, mangle::snake(&command.name), "_command");
+            methods.insert(command.name.clone(), name);
         }
         // The file above all modules is `mod.rs`.
         let mut module_names = Scope::with(&["qapi_runtime", "std", "core", "mod"]);
@@ -198,6 +222,7 @@ impl<'a> Context<'a> {
             builders,
             events,
             variants,
+            methods,
             modules,
             top,
             taken,
@@ -228,6 +253,14 @@ impl<'a> Context<'a> {
             .get(&id)
             .cloned()
             .unwrap_or_else(|| (ident("schema"), ident("Commands")))
+    }
+
+    /// The method of a trait, or of the client.
+    pub(super) fn method(&self, command: &Command) -> Ident {
+        self.methods
+            .get(&command.name)
+            .cloned()
+            .unwrap_or_else(|| ident(&mangle::snake(&command.name)))
     }
 
     pub(super) fn event_name(&self, event: &Event) -> Ident {

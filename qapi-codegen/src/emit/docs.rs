@@ -170,7 +170,7 @@ impl Context<'_> {
             if !self.command_cfg(command)?.is_always() {
                 return None;
             }
-            let method = Self::method(command);
+            let method = self.method(command);
             if self.options.client() {
                 return self
                     .top

@@ -225,7 +225,8 @@ impl Context<'_> {
         let Some(variants) = self.variants(found.tag.enumeration) else {
             return;
         };
-        let only_tag = self.schema.base_is_only_tag(found);
+        // Who keeps what the schema does not have needs a place for it, whatever the branch is.
+        let only_tag = self.schema.base_is_only_tag(found) && !self.keeps_members(None);
         let kind = self.type_ident(found.tag.enumeration);
         let branch_type = if only_tag {
             name.clone()
@@ -235,12 +236,15 @@ impl Context<'_> {
         let (members, branches) = (self.name("Members"), self.name("Branches"));
         let (object, error) = (self.name("Object"), self.name("DecodeError"));
         let (result, writer) = (self.name("Result"), self.name("Writer"));
+        let tag = &found.tag.name;
 
         let (mut declarations, mut takes, mut puts, mut kinds) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut plain_rest = false;
+        // Whether there is a branch whatever the conditions are.
+        let mut certain = false;
         // Whether the parameters are used whatever the conditions are.
-        let (mut uses_object, mut uses_out) = (false, self.is_client());
+        let (mut uses_object, mut uses_out) = (false, false);
         for (place, branch) in found.branches.iter().enumerate() {
             let Some(variant) = variants.names.get(branch.value) else {
                 continue;
@@ -248,23 +252,42 @@ impl Context<'_> {
             let Some((value_cfg, branch_cfg)) = self.branch_cfgs(found, branch, cfg) else {
                 continue;
             };
-            if let Some(missing) = value_cfg.without(&branch_cfg) {
+            let missing = match &branch_cfg {
+                Some(branch_cfg) => value_cfg.without(branch_cfg),
+                None => Some(value_cfg),
+            };
+            if let Some(missing) = missing {
                 // The value is there and its branch is not: no input may ask for it.
-                let attribute = self.attribute(&missing);
                 let wire = &branch.name;
-                takes.push(quote!(#attribute #kind::#variant => return Err(#error::value(#wire))));
+                takes.push(Take {
+                    attribute: self.attribute(&missing),
+                    pattern: quote!(#kind::#variant),
+                    value: quote!(return Err(#error::value(#wire).in_member(#tag))),
+                    result: quote!(Err(#error::value(#wire).in_member(#tag))),
+                });
             }
+            let Some(branch_cfg) = branch_cfg else { continue };
+            certain |= branch_cfg.is_always();
             let attribute = self.attribute(&branch_cfg);
             let doc = self.branch_doc(found, branch);
             match branch.branch_type {
                 None => {
                     declarations.push(quote!(#doc #attribute #variant));
-                    takes.push(quote!(#attribute #kind::#variant => #branch_type::#variant));
+                    takes.push(Take {
+                        attribute: attribute.clone(),
+                        pattern: quote!(#kind::#variant),
+                        value: quote!(#branch_type::#variant),
+                        result: quote!(Ok(#branch_type::#variant)),
+                    });
                     kinds.push(quote!(#attribute #branch_type::#variant => #kind::#variant));
                     if branch_cfg.is_always() {
                         plain_rest = true;
                     } else {
-                        puts.push((attribute, quote!(#branch_type::#variant), quote!()));
+                        puts.push(Put {
+                            attribute,
+                            variant: quote!(#branch_type::#variant),
+                            write: None,
+                        });
                     }
                 }
                 Some(payload) => {
@@ -272,17 +295,28 @@ impl Context<'_> {
                     uses_out |= branch_cfg.is_always();
                     let mut ty = self.type_ident(payload);
                     let mut take = quote!(#members::take(object)?);
+                    let mut result = quote!(#members::take(object));
                     let mut put = quote!(#members::put(branch, out););
                     if self.is_boxed(id, place) {
                         let name = self.name("Box");
                         ty = quote!(#name<#ty>);
                         take = quote!(#name::new(#take));
+                        result = quote!(#result.map(#name::new));
                         put = quote!(#members::put(&**branch, out););
                     }
                     declarations.push(quote!(#doc #attribute #variant(#ty)));
-                    takes.push(quote!(#attribute #kind::#variant => #branch_type::#variant(#take)));
+                    takes.push(Take {
+                        attribute: attribute.clone(),
+                        pattern: quote!(#kind::#variant),
+                        value: quote!(#branch_type::#variant(#take)),
+                        result: quote!(#result.map(#branch_type::#variant)),
+                    });
                     kinds.push(quote!(#attribute #branch_type::#variant(_) => #kind::#variant));
-                    puts.push((attribute, quote!(#branch_type::#variant(branch)), put));
+                    puts.push(Put {
+                        attribute,
+                        variant: quote!(#branch_type::#variant),
+                        write: Some(put),
+                    });
                 }
             }
         }
@@ -292,6 +326,7 @@ impl Context<'_> {
             Some(crate::ir::Implicit::Predefined)
         );
         if self.is_client() && !predefined {
+            (certain, uses_out) = (true, true);
             let unknown = &variants.unknown;
             let branch = self.name("UnknownBranch");
             let doc = self.doc(vec!["A branch that the schema does not have.".to_owned()]);
@@ -303,31 +338,35 @@ impl Context<'_> {
                 quote!(#map::new())
             };
             declarations.push(quote!(#doc #unknown(#branch)));
-            takes.push(quote! {
-                #kind::#unknown(value) => #branch_type::#unknown(#branch { value, members: #rest })
+            let value = quote!(#branch_type::#unknown(#branch { value, members: #rest }));
+            takes.push(Take {
+                attribute: TokenStream::new(),
+                pattern: quote!(#kind::#unknown(value)),
+                result: quote!(Ok(#value)),
+                value,
             });
             kinds.push(quote!(#branch_type::#unknown(branch) => #kind::#unknown(branch.value.clone())));
-            puts.push((
-                quote!(),
-                quote!(#branch_type::#unknown(branch)),
-                quote!(out.rest(&branch.members);),
-            ));
+            puts.push(Put {
+                attribute: TokenStream::new(),
+                variant: quote!(#branch_type::#unknown),
+                write: Some(quote!(out.rest(&branch.members);)),
+            });
         }
 
         let doc = self.type_doc(ty);
         let attribute = self.attribute(cfg);
         let derives = self.derives(&["PartialEq"]);
-        let tag = &found.tag.name;
         let kind_doc = self.doc(vec![format!("The branch: the value of `{tag}`.")]);
-        let (object_name, takes) = parameter("object", uses_object, quote!(#(#takes),*));
-        let (out_name, puts) = parameter("out", uses_out, put_branch(&puts, plain_rest));
+        let (object_name, takes) = parameter("object", uses_object, take_branch(&takes, certain));
+        let (out_name, puts) = parameter("out", uses_out, put_branch(&puts, plain_rest, certain));
+        let this = this(certain);
         let read_and_written = quote! {
             #attribute
             impl #branches for #branch_type {
                 type Kind = #kind;
-                fn kind(&self) -> #kind { match self { #(#kinds),* } }
+                fn kind(&self) -> #kind { match #this { #(#kinds),* } }
                 fn take_branch(kind: #kind, #object_name: &mut #object<'_>) -> #result<Self, #error> {
-                    Ok(match kind { #takes })
+                    #takes
                 }
                 fn put_branch(&self, #out_name: &mut #writer) { #puts }
             }
@@ -394,14 +433,15 @@ impl Context<'_> {
     }
 
     /// When a branch's value is there, and when its branch is too.
-    fn branch_cfgs(&self, union: &Union, branch: &Branch, outer: &Cfg) -> Option<(Cfg, Cfg)> {
+    fn branch_cfgs(&self, union: &Union, branch: &Branch, outer: &Cfg) -> Option<(Cfg, Option<Cfg>)> {
         let value = match &self.schema.type_of(union.tag.enumeration).kind {
             TypeKind::Enum(found) => found.values.get(branch.value).map(|value| &value.condition),
             _ => None,
         };
         let value = self.cfg(value.unwrap_or(&Condition::Always), &[])?.within(outer);
-        let branch = self.cfg(&branch.condition, &[branch.branch_type])?.within(outer);
-        Some((value.clone(), value.and(&branch)))
+        let branch = self.cfg(&branch.condition, &[branch.branch_type]);
+        let both = branch.map(|branch| value.clone().and(&branch.within(outer)));
+        Some((value, both))
     }
 
     fn branch_doc(&self, union: &Union, branch: &Branch) -> TokenStream {
@@ -421,7 +461,7 @@ impl Context<'_> {
         let Some(variants) = self.variants(id) else { return };
         let name = self.own_ident(id);
         let (mut declarations, mut all, mut texts, mut specials) = (vec![], vec![], vec![], vec![]);
-        let (mut ordinary, mut conditional) = (false, Vec::new());
+        let (mut ordinary, mut certain, mut conditional) = (false, self.is_client(), Vec::new());
         for (value, variant) in found.values.iter().zip(&variants.names) {
             let Some(cfg) = self.cfg(&value.condition, &[]).map(|own| own.within(cfg)) else {
                 continue;
@@ -430,6 +470,7 @@ impl Context<'_> {
             let doc = self.part_doc(value.doc.as_ref(), &format!("`{}`", value.name), &value.features);
             let deprecated = self.deprecated(&value.features);
             let wire = &value.name;
+            certain |= cfg.is_always();
             declarations.push(quote!(#doc #attribute #deprecated #variant));
             all.push(quote!(#attribute Self::#variant));
             texts.push(quote!(#attribute Self::#variant => #wire));
@@ -465,7 +506,8 @@ impl Context<'_> {
             // A wildcard that conditions leave without a value would be a warning.
             let others = conditional.iter().filter(|_| !ordinary);
             let others = others.map(|(cfg, variant)| quote!(#cfg Self::#variant => #special::NONE));
-            quote!(fn special(&self) -> #special { match self { #(#specials,)* #(#others,)* #rest } })
+            let this = this(certain);
+            quote!(fn special(&self) -> #special { match #this { #(#specials,)* #(#others,)* #rest } })
         });
         let all_doc = self.doc(vec!["Every value, in the schema's order.".to_owned()]);
         let text_doc = self.doc(vec!["The value on the wire.".to_owned()]);
@@ -505,7 +547,9 @@ impl Context<'_> {
         let (decode, encode) = (self.name("Decode"), self.name("Encode"));
         let kind = self.name("Kind");
         let (mut declarations, mut takes, mut puts, mut kinds) = (vec![], vec![], vec![], vec![]);
-        let mut plain_kinds = 0;
+        // What holds when every alternative is there.
+        let mut every = Cfg::default();
+        let mut certain = self.is_client();
         for (place, alternative) in found.alternatives.iter().enumerate() {
             let of = alternative.alternative_type;
             let variant = ident(&scope.claim(&mangle::camel(&alternative.name)));
@@ -520,13 +564,14 @@ impl Context<'_> {
             };
             let attribute = self.attribute(&cfg);
             let doc = self.part_doc(alternative.doc.as_ref(), &format!("`{}`", alternative.name), &[]);
-            plain_kinds += usize::from(cfg.is_always());
+            certain |= cfg.is_always();
+            every = every.and(&cfg);
             kinds.push(json);
             let json = ident(kind_name(json));
             if of == TypeRef::builtin(Builtin::Null) {
                 declarations.push(quote!(#doc #attribute #variant));
                 takes.push(quote!(#attribute #kind::#json => Ok(Self::#variant)));
-                puts.push(quote!(#attribute Self::#variant => out.raw(b"null")));
+                puts.push((attribute, variant, false));
                 continue;
             }
             let mut payload = self.type_ref(of);
@@ -536,21 +581,41 @@ impl Context<'_> {
             }
             declarations.push(quote!(#doc #attribute #variant(#payload)));
             takes.push(quote!(#attribute #kind::#json => #decode::decode(value).map(Self::#variant)));
-            puts.push(quote!(#attribute Self::#variant(value) => value.encode(out)));
+            puts.push((attribute, variant, true));
         }
+        // A kind of value that none takes, if there is one left.
+        let other = if kinds.len() < 6 {
+            Some(Cfg::default())
+        } else {
+            Cfg::default().without(&every)
+        };
+        let other = other.map(|cfg| self.attribute(&cfg));
+        let mut nothing = None;
         if self.is_client() {
             let unknown = ident(&scope.claim("Unknown"));
             let value = self.name("Value");
             let doc = self.doc(vec!["A kind of value that the schema does not have.".to_owned()]);
             declarations.push(quote!(#doc #unknown(#value)));
-            if plain_kinds < 6 {
-                takes.push(quote!(_ => #decode::decode(value).map(Self::#unknown)));
+            if let Some(attribute) = other {
+                let take = quote!(#decode::decode(value).map(Self::#unknown));
+                takes.push(quote!(#attribute _ => #take));
+                nothing = Some((ident("value"), take));
             }
-            puts.push(quote!(Self::#unknown(value) => value.encode(out)));
-        } else if plain_kinds < 6 {
+            puts.push((TokenStream::new(), unknown, true));
+        } else if let Some(attribute) = other {
             let error = self.name("DecodeError");
-            takes.push(quote!(_ => Err(#error::alternate(#wire))));
+            takes.push(quote!(#attribute _ => Err(#error::alternate(#wire))));
+            nothing = Some((ident("_value"), quote!(Err(#error::alternate(#wire)))));
         }
+        let (this, held) = (this(certain), held("value", certain));
+        let puts = puts.iter().map(|(attribute, variant, has_content)| {
+            if *has_content {
+                quote!(#attribute Self::#variant(#held) => #encode::encode(value, out))
+            } else {
+                quote!(#attribute Self::#variant => out.raw(b"null"))
+            }
+        });
+        let (out_name, puts) = parameter("out", certain, quote!(#(#puts),*));
         // A string of `key=value` options may stand for a scalar, where no branch takes strings.
         let scalar = kinds
             .iter()
@@ -562,6 +627,10 @@ impl Context<'_> {
             }
             None => quote!(value.kind()),
         };
+        let (value_name, body) = match nothing {
+            Some(nothing) if kinds.is_empty() => nothing,
+            _ => (ident("value"), quote!(match #look { #(#takes),* })),
+        };
         let doc = self.type_doc(ty);
         let attribute = self.attribute(cfg);
         let derives = self.derives(&["PartialEq"]);
@@ -571,32 +640,90 @@ impl Context<'_> {
         items.push(quote! {
             #attribute
             impl #decode for #name {
-                fn decode(value: #cursor<'_>) -> #result<Self, #error> {
-                    match #look { #(#takes),* }
-                }
+                fn decode(#value_name: #cursor<'_>) -> #result<Self, #error> { #body }
             }
         });
         items.push(quote! {
             #attribute
             impl #encode for #name {
-                fn encode(&self, out: &mut #writer) { match self { #(#puts),* } }
+                fn encode(&self, #out_name: &mut #writer) { match #this { #puts } }
             }
         });
         items.push(quote!(#attribute ::qapi_runtime::serde_bridge!(#name);));
     }
 }
 
+/// What a value of the discriminator makes.
+struct Take {
+    attribute: TokenStream,
+    pattern: TokenStream,
+    /// The branch itself; if there is none, a return.
+    value: TokenStream,
+    /// The same as a result.
+    result: TokenStream,
+}
+
+/// How a value is looked at: one of a type that conditions may leave without any has no reference that is matched.
+fn this(certain: bool) -> TokenStream {
+    if certain { quote!(self) } else { quote!(*self) }
+}
+
+/// How what a variant holds is named in a pattern behind [`this`].
+fn held(name: &str, certain: bool) -> TokenStream {
+    let name = ident(name);
+    if certain { quote!(#name) } else { quote!(ref #name) }
+}
+
+/// Reads what a branch adds; `certain` says that there is a branch whatever the conditions are.
+fn take_branch(arms: &[Take], certain: bool) -> TokenStream {
+    let arms = arms.iter().map(|arm| {
+        let (attribute, pattern) = (&arm.attribute, &arm.pattern);
+        // Behind a match without arms that end, `Ok` around it would never be reached.
+        let made = if certain { &arm.value } else { &arm.result };
+        quote!(#attribute #pattern => #made)
+    });
+    if certain {
+        quote!(Ok(match kind { #(#arms),* }))
+    } else {
+        quote!(match kind { #(#arms),* })
+    }
+}
+
+/// How a branch is written.
+struct Put {
+    attribute: TokenStream,
+    variant: TokenStream,
+    /// With the variant's content as `branch`; nothing if it has none.
+    write: Option<TokenStream>,
+}
+
+impl Put {
+    fn pattern(&self, certain: bool) -> TokenStream {
+        let variant = &self.variant;
+        let branch = held("branch", certain);
+        match self.write {
+            Some(_) => quote!(#variant(#branch)),
+            None => variant.clone(),
+        }
+    }
+}
+
 /// Writes what a branch adds; `rest` says that there are branches that add nothing.
-fn put_branch(arms: &[(TokenStream, TokenStream, TokenStream)], rest: bool) -> TokenStream {
+fn put_branch(arms: &[Put], rest: bool, certain: bool) -> TokenStream {
     match arms {
         [] => quote!(),
-        [(attribute, pattern, body)] if rest => quote!(#attribute if let #pattern = self { #body }),
+        [arm] if rest => {
+            let (attribute, pattern, write) = (&arm.attribute, arm.pattern(certain), &arm.write);
+            quote!(#attribute if let #pattern = self { #write })
+        }
         _ => {
-            let arms = arms
-                .iter()
-                .map(|(attribute, pattern, body)| quote!(#attribute #pattern => { #body }));
+            let arms = arms.iter().map(|arm| {
+                let (attribute, pattern, write) = (&arm.attribute, arm.pattern(certain), &arm.write);
+                quote!(#attribute #pattern => { #write })
+            });
             let rest = rest.then(|| quote!(_ => {}));
-            quote!(match self { #(#arms)* #rest })
+            let this = this(certain);
+            quote!(match #this { #(#arms)* #rest })
         }
     }
 }

@@ -258,8 +258,8 @@ impl Decode for DrawingOrName {
 impl Encode for DrawingOrName {
     fn encode(&self, out: &mut Writer) {
         match self {
-            Self::Drawing(value) => value.encode(out),
-            Self::Name(value) => value.encode(out),
+            Self::Drawing(value) => Encode::encode(value, out),
+            Self::Name(value) => Encode::encode(value, out),
         }
     }
 }

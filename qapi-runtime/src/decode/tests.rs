@@ -238,6 +238,14 @@ fn what_an_older_server_leaves_out_has_no_content() {
     assert_eq!(filled::<Value>(), Ok(Value::Null));
     assert_eq!(filled::<Map>(), Ok(Map::new()));
     // An enumeration that knows all its values has none for this.
+    // A value of this has no end.
+    #[derive(Debug, PartialEq)]
+    struct Endless {
+        next: Box<Endless>,
+    }
+    crate::tolerant!(Endless { next: filled("next") });
+    let error = filled::<Endless>().unwrap_err();
+    assert_eq!(error.to_string(), "Parameter 'member' is missing");
     let error = filled::<crate::QType>().unwrap_err();
     assert_eq!(error.to_string(), "Parameter 'member' is missing");
 }
