@@ -48,7 +48,7 @@ pub use policy::{Policy, Special};
 
 #[doc(hidden)]
 pub use serde;
-pub use server::{ListenOptions, Server, ServerBuilder, ServerLimits, Stop};
+pub use server::{ListenOptions, Preconfig, Server, ServerBuilder, ServerLimits, Stop};
 pub use session::Stream;
 pub use table::Branches;
 pub use transaction::Transaction;

@@ -102,6 +102,29 @@ impl Stop {
     }
 }
 
+/// The time before a server is set up, in which only commands run that the schema allows then (`allow-preconfig`).
+///
+/// A server that was given one refuses the others until some handler, or whoever sets things up, ends it.
+#[derive(Debug, Clone, Default)]
+pub struct Preconfig(Arc<AtomicBool>);
+
+impl Preconfig {
+    /// It has begun.
+    pub fn new() -> Self {
+        Preconfig::default()
+    }
+
+    /// From now on all commands run.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// What all sessions of a server share.
 pub(crate) struct Shared {
     pub(crate) service: Service,
@@ -113,6 +136,7 @@ pub(crate) struct Shared {
     pub(crate) limits: ServerLimits,
     pub(crate) audit: Option<AuditLog>,
     pub(crate) stop: Stop,
+    pub(crate) preconfig: Option<Preconfig>,
     pub(crate) held_bytes: AtomicUsize,
     pub(crate) unsent: Arc<Total>,
     pub(crate) next_session: AtomicU64,
@@ -148,6 +172,7 @@ pub struct ServerBuilder {
     limits: ServerLimits,
     audit: Option<AuditLog>,
     stop: Stop,
+    preconfig: Option<Preconfig>,
 }
 
 impl ServerBuilder {
@@ -196,6 +221,13 @@ impl ServerBuilder {
         self
     }
 
+    /// What ends the time in which only the commands run that the schema allows before everything is set up. Without it
+    /// all commands run at once.
+    pub fn preconfig(mut self, preconfig: Preconfig) -> Self {
+        self.preconfig = Some(preconfig);
+        self
+    }
+
     /// The server; it has no listener yet.
     pub fn build(self) -> Server {
         let mut greeting = format!(
@@ -213,6 +245,7 @@ impl ServerBuilder {
                 limits: self.limits,
                 audit: self.audit,
                 stop: self.stop,
+                preconfig: self.preconfig,
                 held_bytes: AtomicUsize::new(0),
                 unsent: Arc::new(Total::new(
                     self.limits.total_unsent_bytes,
@@ -252,6 +285,7 @@ impl Server {
             limits: ServerLimits::default(),
             audit: None,
             stop: Stop::new(),
+            preconfig: None,
         }
     }
 

@@ -9,7 +9,7 @@
 use qapi_runtime::policy::{InputPolicy, OutputPolicy};
 use qapi_runtime::{
     Call, CommandTable, DecodeError, Error, Event, EventHub, ListenOptions, Listener, Members, Object,
-    Policy, Row, Server, Special, StringEnum, UnixOptions, Writer, call,
+    Policy, Preconfig, Row, Server, Special, StringEnum, UnixOptions, Writer, call,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -361,4 +361,54 @@ fn crash_ends_the_program_when_it_is_used() {
             .unwrap();
         assert_eq!(status.success(), !crashes, "{what}: {status}");
     }
+}
+
+#[tokio::test]
+async fn some_commands_run_before_everything_is_set_up() {
+    let preconfig = Preconfig::new();
+    let mut table: CommandTable<Handler> = rows().into_iter().collect();
+    table.extend([Row::<Handler>::new("early", call!(Handler::full())).allow_preconfig()]);
+    let server = Server::builder(table, Arc::new(Handler))
+        .preconfig(preconfig.clone())
+        .build();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = Listener::unix(&path, UnixOptions::default()).unwrap();
+    let options = ListenOptions {
+        policy: STERN,
+        ..ListenOptions::default()
+    };
+    tokio::spawn(async move { server.serve(listener, options).await });
+    let mut plain = Plain::connect(&path).await;
+    assert!(plain.call("early", None).await["return"].is_object());
+    assert!(plain.call("query-commands", None).await["return"].is_array());
+    let refused = "The command 'full' is permitted only after machine initialization has completed";
+    for _ in 0..2 {
+        // Whatever the arguments are.
+        let arguments = Some(json!({"x": 1}));
+        assert_eq!(plain.call("full", arguments).await["error"]["desc"], refused);
+    }
+    assert_eq!(
+        plain.call("old", None).await["error"]["desc"],
+        "Deprecated command old disabled by policy"
+    );
+    preconfig.end();
+    assert!(plain.call("full", None).await["return"].is_object());
+}
+
+#[tokio::test]
+async fn the_policy_comes_before_how_a_command_is_sent() {
+    let running = start(&[("stern", STERN)]);
+    let socket = UnixStream::connect(running.folder.path().join("stern"));
+    let mut stern = Plain(BufStream::new(socket.await.unwrap()));
+    stern.message().await.unwrap();
+    let enable = Some(json!({"enable": ["oob"]}));
+    assert!(stern.call("qmp_capabilities", enable).await["return"].is_object());
+    stern.0.write_all(b"{\"exec-oob\": \"old\"}\n").await.unwrap();
+    stern.0.flush().await.unwrap();
+    let answer = stern.message().await.unwrap();
+    assert_eq!(
+        answer["error"]["desc"],
+        "Deprecated command old disabled by policy"
+    );
 }

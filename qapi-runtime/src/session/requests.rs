@@ -281,8 +281,20 @@ impl Requests {
             let desc = format!("The command {name} has not been found");
             return Err(Error::new(ErrorClass::CommandNotFound, desc));
         };
+        self.policy.check_command(name, command.flags.special())?;
         if request.oob && !command.flags.allow_oob {
             return Err(Error::generic(format!("The command {name} does not support OOB")));
+        }
+        let too_early = self
+            .shared
+            .preconfig
+            .as_ref()
+            .is_some_and(|preconfig| !preconfig.has_ended());
+        // What every server answers itself does not depend on anything that is set up.
+        if too_early && matches!(command.target, Target::Row(_)) && !command.flags.allow_preconfig {
+            return Err(Error::generic(format!(
+                "The command '{name}' is permitted only after machine initialization has completed"
+            )));
         }
         Ok(command)
     }
