@@ -1,11 +1,11 @@
-//! Builders for structs of which much may be left out: what must be said is said at once, the rest by name.
+//! Builders for structs and unions of which much may be left out: what must be said is said at once, the rest by name.
 //!
 //! A builder is the value itself behind another type, so that it costs a method a member and no more.
 
 use super::context::Context;
 use super::mangle::{Scope, ident};
-use super::types::Field;
-use crate::ir::{Builtin, Element, Type, TypeId, TypeKind, TypeRef};
+use super::types::{Field, base_members};
+use crate::ir::{Builtin, Element, Type, TypeId, TypeKind, TypeRef, Union};
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
@@ -25,7 +25,7 @@ struct Parts<'s> {
 }
 
 impl<'s> Context<'s> {
-    /// The builder of a struct, if it is worth one.
+    /// The builder of a struct or a union, if it is worth one.
     pub(super) fn emit_builder(&self, id: TypeId, ty: &Type, items: &mut Vec<TokenStream>) {
         let Some(builder) = self.builder_name(id) else {
             return;
@@ -120,7 +120,7 @@ impl<'s> Context<'s> {
         }
     }
 
-    /// The literal of a struct whose optional members are not there; nothing if it cannot be written.
+    /// The literal of a value whose optional members are not there; nothing if it cannot be written.
     fn parts(
         &self,
         id: TypeId,
@@ -128,12 +128,14 @@ impl<'s> Context<'s> {
         names: &mut Scope,
         parts: &mut Parts<'s>,
     ) -> Option<TokenStream> {
-        let TypeKind::Struct(found) = &self.schema.type_of(id).kind else {
-            return None;
-        };
         if self.is_overridden(id) {
             return None;
         }
+        let found = match &self.schema.type_of(id).kind {
+            TypeKind::Struct(found) => found,
+            TypeKind::Union(found) => return self.union_parts(id, found, names, parts),
+            TypeKind::Enum(_) | TypeKind::Alternate(_) => return None,
+        };
         let cfg = self.type_cfg(id)?;
         let mut scope = Scope::default();
         let own = found.members.iter().enumerate();
@@ -147,6 +149,54 @@ impl<'s> Context<'s> {
             let (field, map) = (ident(&scope.claim("unknown")), self.name("Map"));
             values.push(quote!(#field: #map::new()));
         }
+        self.field_parts(fields, way, names, parts, &mut values);
+        let ty = self.type_ident(id);
+        Some(quote!(#ty { #(#values),* }))
+    }
+
+    /// The same for a union: the members of its base, and the branch in place of the discriminator.
+    fn union_parts(
+        &self,
+        id: TypeId,
+        found: &Union,
+        names: &mut Scope,
+        parts: &mut Parts<'s>,
+    ) -> Option<TokenStream> {
+        if self.schema.base_is_only_tag(found) {
+            return None;
+        }
+        let cfg = self.type_cfg(id)?;
+        let mut scope = Scope::default();
+        let mut fields = self.fields(base_members(self.schema, found.base), &cfg, &mut scope);
+        fields.retain(|field| field.member.name != found.tag.name);
+        let branch = ident(&scope.claim("branch"));
+        let mut values = Vec::new();
+        self.field_parts(fields, &quote!(), names, parts, &mut values);
+        let (parameter, ty) = (ident(&names.claim("branch")), self.branch_name(id));
+        parts.required += 1;
+        parts.parameters.push(quote!(#parameter: #ty));
+        values.push(if branch == parameter {
+            quote!(#branch)
+        } else {
+            quote!(#branch: #parameter)
+        });
+        if self.keeps_members(None) {
+            let (field, map) = (ident(&scope.claim("unknown")), self.name("Map"));
+            values.push(quote!(#field: #map::new()));
+        }
+        let ty = self.type_ident(id);
+        Some(quote!(#ty { #(#values),* }))
+    }
+
+    /// The values of fields: parameters where they must be there.
+    fn field_parts(
+        &self,
+        fields: Vec<Field<'s>>,
+        way: &TokenStream,
+        names: &mut Scope,
+        parts: &mut Parts<'s>,
+        values: &mut Vec<TokenStream>,
+    ) {
         for field in fields {
             let attribute = self.attribute(&field.cfg);
             let name = &field.name;
@@ -170,8 +220,6 @@ impl<'s> Context<'s> {
                 quote!(#attribute #name: #value)
             });
         }
-        let ty = self.type_ident(id);
-        Some(quote!(#ty { #(#values),* }))
     }
 
     fn builder_name(&self, id: TypeId) -> Option<Ident> {

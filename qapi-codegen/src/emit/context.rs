@@ -60,7 +60,7 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a Options,
     types: HashMap<TypeId, Ident>,
     branches: HashMap<TypeId, Ident>,
-    /// A name for the builder of each struct, whether it has one or not.
+    /// A name for the builder of each struct and union, whether it has one or not.
     pub(super) builders: HashMap<TypeId, Ident>,
     events: HashMap<String, Ident>,
     variants: HashMap<TypeId, Variants>,
@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
         }
         let mut builders = HashMap::new();
         for (id, ty) in schema.types() {
-            if let (TypeKind::Struct(_), Some(name)) = (&ty.kind, types.get(&id)) {
+            if let (TypeKind::Struct(_) | TypeKind::Union(_), Some(name)) = (&ty.kind, types.get(&id)) {
                 builders.insert(
                     id,
                     claim(

@@ -34,7 +34,10 @@ impl Context<'_> {
                 self.emit_struct(id, ty, found, &cfg, items);
                 self.emit_builder(id, ty, items);
             }
-            TypeKind::Union(found) => self.emit_union(id, ty, found, &cfg, items),
+            TypeKind::Union(found) => {
+                self.emit_union(id, ty, found, &cfg, items);
+                self.emit_builder(id, ty, items);
+            }
             TypeKind::Alternate(found) => self.emit_alternate(id, ty, found, &cfg, items),
         }
     }
@@ -740,7 +743,7 @@ fn kind_name(kind: JsonKind) -> &'static str {
 }
 
 /// The members of a base and of its bases, outermost first, each with its holder and place.
-fn base_members(schema: &Schema, id: TypeId) -> Vec<(TypeId, usize, &Member)> {
+pub(super) fn base_members(schema: &Schema, id: TypeId) -> Vec<(TypeId, usize, &Member)> {
     let mut members = match schema.base(id) {
         Some(base) => base_members(schema, base),
         None => Vec::new(),
