@@ -2,7 +2,8 @@
 
 use super::Decode;
 use crate::document::{Builder, Document, Token};
-use std::cell::Cell;
+use std::any::type_name;
+use std::cell::RefCell;
 use std::sync::LazyLock;
 
 /// Every kind of value without content. What takes `null` means it; an object's members are then absent too.
@@ -21,22 +22,22 @@ static NOTHING: LazyLock<Document> = LazyLock::new(|| {
     builder.finish()
 });
 
-/// So many objects without content may be in one another: a type that needs a value of itself has no end.
-const DEPTH: u32 = 64;
-
 thread_local! {
-    static OPEN: Cell<u32> = const { Cell::new(0) };
+    /// The types whose value without content is being made: one that needs a value of itself has none.
+    static OPEN: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The value without content of a type, if it has one.
 #[cold]
 pub(crate) fn absent<T: Decode>() -> Option<T> {
-    let depth = OPEN.get();
-    if depth == DEPTH {
+    let name = type_name::<T>();
+    if OPEN.with_borrow(|open| open.contains(&name)) {
         return None;
     }
-    OPEN.set(depth + 1);
-    let found = NOTHING.root()?.elements().find_map(|value| T::decode(value).ok());
-    OPEN.set(depth);
+    OPEN.with_borrow_mut(|open| open.push(name));
+    let found = NOTHING
+        .root()
+        .and_then(|nothing| nothing.elements().find_map(|value| T::decode(value).ok()));
+    OPEN.with_borrow_mut(|open| open.pop());
     found
 }
