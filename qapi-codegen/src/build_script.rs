@@ -117,7 +117,8 @@ impl Build {
         self
     }
 
-    /// Every type derives this trait too: `Eq`, `::my_crate::MyTrait`.
+    /// Every type of the schema and every event derives this trait too: `Eq`, `::my_crate::MyTrait`. Where it is derived
+    /// anyway, as `Eq` is for enumerations, it is not derived twice.
     pub fn derive(mut self, path: impl Into<String>) -> Self {
         self.options.derives.push(path.into());
         self

@@ -207,6 +207,30 @@ fn a_type_that_is_not_there_cannot_be_overridden() {
 }
 
 #[test]
+fn what_is_derived_anyway_is_not_derived_twice() {
+    let package = Package::new();
+    package.write(
+        "schema.json",
+        "{ 'enum': 'Way', 'data': [ 'up' ] }\n{ 'struct': 'Part', 'data': { 'way': 'Way' } }\n{ 'event': 'GONE' }\n",
+    );
+    let build = Build::new(package.path("schema.json"))
+        .derive("::std::cmp::Eq")
+        .derive("Hash");
+    let build = build.derive("::mine::Hash").out_dir(package.path("out"));
+    build.try_run().unwrap();
+    let text = fs::read_to_string(package.path("out/schema/schema.rs")).unwrap();
+    let derives: Vec<&str> = text.lines().filter(|line| line.starts_with("#[derive")).collect();
+    assert_eq!(
+        derives,
+        [
+            "#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ::mine::Hash)]",
+            "#[derive(Debug, Clone, PartialEq, ::std::cmp::Eq, Hash, ::mine::Hash)]",
+            "#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, ::mine::Hash)]",
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_written_is_an_error() {
     let package = Package::new();
     package.write("out", "a file, no folder");

@@ -38,18 +38,19 @@ impl Context<'_> {
                 );
                 match event.data {
                     Some(data) => {
-                        let data = self.type_ident(data);
+                        let (data, derives) = (self.type_ident(data), self.derives(&["PartialEq"]));
                         items.push(quote! {
                             #doc #attribute #deprecated
-                            #[derive(Debug, Clone, PartialEq)]
+                            #derives
                             pub struct #name(pub #data);
                         });
                         quote!(::qapi_runtime::Encode::encode(&self.0, out);)
                     }
                     None => {
+                        let derives = self.derives(&["Copy", "PartialEq", "Eq", "Hash", "Default"]);
                         items.push(quote! {
                             #doc #attribute #deprecated
-                            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+                            #derives
                             pub struct #name;
                         });
                         quote!()

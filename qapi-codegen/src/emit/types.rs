@@ -142,13 +142,21 @@ impl Context<'_> {
     }
 
     /// `Debug, Clone, PartialEq` and what else fits.
-    fn derives(&self, more: &[&str]) -> TokenStream {
-        let extra = self.options.derives.iter().map(String::as_str);
-        let names = ["Debug", "Clone"]
-            .into_iter()
-            .chain(more.iter().copied())
-            .chain(extra);
-        let names: Vec<TokenStream> = names.filter_map(|name| name.parse().ok()).collect();
+    pub(super) fn derives(&self, more: &[&str]) -> TokenStream {
+        let mut names = vec!["Debug", "Clone"];
+        names.extend(more);
+        for path in &self.options.derives {
+            // What is there already cannot be derived again, whatever path it is asked for by.
+            let name = path.rsplit("::").next().unwrap_or(path).trim();
+            let is_std = path == name
+                || ["std", "core"]
+                    .iter()
+                    .any(|root| path.trim_start_matches("::").starts_with(root));
+            if !(is_std && names.contains(&name)) {
+                names.push(path);
+            }
+        }
+        let names: Vec<TokenStream> = names.iter().filter_map(|name| name.parse().ok()).collect();
         quote!(#[derive(#(#names),*)])
     }
 
