@@ -25,6 +25,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which end of the connection the code is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,36 +142,9 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
     let context = Context::new(schema, options);
     let mut outputs = Vec::new();
     let mut modules = Vec::new();
-    for (id, module) in schema.modules() {
-        let mut items = Vec::new();
-        *context.module.borrow_mut() = Some(id);
-        context.imports.borrow_mut().clear();
-        *context.uses_others.borrow_mut() = false;
-        for definition in &module.definitions {
-            if let Definition::Type(id) = definition {
-                context.emit_type(*id, &mut items);
-            }
-        }
-        context.emit_events(module, &mut items);
-        if options.server() {
-            context.emit_commands(id, module, &mut items);
-        }
-        let exports = !items.is_empty();
-        if options.client() {
-            context.emit_client_methods(module, &mut items);
-        }
-        if items.is_empty() {
-            continue;
-        }
-        let name = plain(&context.module_names(id).0);
-        let mut text = format!("// Generated from {}; changes here are lost.\n\n", module.name);
-        text.push_str(&context.header());
-        text.push_str(&context.print(items));
-        modules.push((id, name.clone(), exports));
-        outputs.push(Output {
-            name: format!("{name}.rs"),
-            text,
-        });
+    for (id, (output, exports)) in emit_modules(&context, threads(schema)) {
+        modules.push((id, plain(&context.module_names(id).0), exports));
+        outputs.push(output);
     }
     let top = context.top(&modules, layout);
     outputs.insert(
@@ -181,6 +155,58 @@ pub fn generate(schema: &Schema, options: &Options, layout: Layout<'_>) -> Resul
         },
     );
     Ok(outputs)
+}
+
+/// What a module becomes, and whether others can use any of it.
+type Emitted = (Output, bool);
+
+/// Schemas with fewer definitions are done before another thread has begun.
+const MANY_DEFINITIONS: usize = 200;
+
+/// How many threads share the work.
+fn threads(schema: &Schema) -> usize {
+    let definitions: usize = schema.modules().map(|(_, module)| module.definitions.len()).sum();
+    if definitions < MANY_DEFINITIONS {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(4))
+}
+
+/// The modules that become something, in order. Each is emitted by itself, whichever thread does it.
+fn emit_modules(context: &Context<'_>, threads: usize) -> Vec<(ModuleId, Emitted)> {
+    let (schema, options) = (context.schema, context.options);
+    let mut ids: Vec<(ModuleId, usize)> = schema
+        .modules()
+        .map(|(id, module)| (id, module.definitions.len()))
+        .collect();
+    let order: Vec<ModuleId> = ids.iter().map(|(id, _)| *id).collect();
+    // The longest first, so that the last one is short.
+    ids.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let next = AtomicUsize::new(0);
+    let emit = |context: &Context<'_>| {
+        let mut done = Vec::new();
+        while let Some((id, _)) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(emitted) = context.emit_module(*id) {
+                done.push((*id, emitted));
+            }
+        }
+        done
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads)
+            .map(|_| scope.spawn(|| emit(&Context::new(schema, options))))
+            .collect();
+        let mut done = emit(context);
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|(id, _)| order.iter().position(|other| other == id));
+    done
 }
 
 fn top_name(layout: Layout<'_>) -> String {
@@ -195,6 +221,37 @@ fn plain(name: &proc_macro2::Ident) -> String {
 }
 
 impl Context<'_> {
+    /// Emits a module, unless there is nothing in it.
+    fn emit_module(&self, id: ModuleId) -> Option<Emitted> {
+        let module = self.schema.module(id);
+        let mut items = Vec::new();
+        *self.module.borrow_mut() = Some(id);
+        self.imports.borrow_mut().clear();
+        *self.uses_others.borrow_mut() = false;
+        for definition in &module.definitions {
+            if let Definition::Type(id) = definition {
+                self.emit_type(*id, &mut items);
+            }
+        }
+        self.emit_events(module, &mut items);
+        if self.options.server() {
+            self.emit_commands(id, module, &mut items);
+        }
+        let exports = !items.is_empty();
+        if self.options.client() {
+            self.emit_client_methods(module, &mut items);
+        }
+        if items.is_empty() {
+            return None;
+        }
+        let name = plain(&self.module_names(id).0);
+        let mut text = format!("// Generated from {}; changes here are lost.\n\n", module.name);
+        text.push_str(&self.header());
+        text.push_str(&self.print(items));
+        let name = format!("{name}.rs");
+        Some((Output { name, text }, exports))
+    }
+
     /// Prints items with a blank line between them.
     fn print(&self, items: Vec<TokenStream>) -> String {
         print::items(items, &self.docs.take())
@@ -349,5 +406,23 @@ fn check_rust(schema: &Schema, options: &Options) -> Result<(), EmitError> {
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_whichever_thread_emits_a_module() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemas/clashes.json");
+        let schema = crate::compile(&crate::fs::load(path.as_ref())).schema.unwrap();
+        let options = Options::default();
+        let emit = |threads| emit_modules(&Context::new(&schema, &options), threads);
+        let one = emit(1);
+        assert!(one.len() > 1);
+        for threads in 2..5 {
+            assert_eq!(emit(threads), one);
+        }
     }
 }

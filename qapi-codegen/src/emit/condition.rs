@@ -4,10 +4,10 @@ use crate::ir::Condition;
 use proc_macro2::TokenStream;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// How symbols of `if` are mapped.
-type Rule = Rc<dyn Fn(&str) -> String>;
+type Rule = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// What becomes of the schema's `if`.
 #[derive(Clone)]
@@ -58,12 +58,12 @@ impl Conditions {
     }
 
     /// A symbol becomes what `rule` says: something that may stand in `#[cfg(..)]`.
-    pub fn mapped(rule: impl Fn(&str) -> String + 'static) -> Self {
+    pub fn mapped(rule: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::rule(rule, None)
     }
 
-    fn rule(rule: impl Fn(&str) -> String + 'static, argument: Option<&'static str>) -> Self {
-        let rule = Rc::new(rule);
+    fn rule(rule: impl Fn(&str) -> String + Send + Sync + 'static, argument: Option<&'static str>) -> Self {
+        let rule = Arc::new(rule);
         Conditions(Kind::Mapped { rule, argument })
     }
 
