@@ -27,7 +27,7 @@ impl Context<'_> {
         items.push(quote! {
             impl<T> #name<T> {
                 #new_doc
-                pub fn new(transport: T) -> Self { Self { transport } }
+                pub const fn new(transport: T) -> Self { Self { transport } }
             }
         });
     }

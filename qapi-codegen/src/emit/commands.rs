@@ -129,6 +129,7 @@ impl Context<'_> {
         let doc = self.doc(vec!["How a handler's commands are called, by name.".to_owned()]);
         items.push(quote! {
             #doc
+            #[must_use]
             pub fn commands<H: #all>() -> #table<H> {
                 let mut table = #table::new();
                 #(#extends)*

@@ -146,6 +146,7 @@ impl Context<'_> {
         items.push(quote! {
             #doc
             #allow
+            #[allow(clippy::large_enum_variant, reason = "as large as the schema has it")]
             #[derive(Debug, Clone, PartialEq)]
             pub enum #name {
                 #(#declarations,)*

@@ -67,7 +67,8 @@ impl Context<'_> {
 /// A raw literal, which a reader can search; JSON of a schema has no `#`. A reply is one line.
 fn literal(text: &str) -> TokenStream {
     let line = text.replace(",\n", ", ").replace('\n', "");
-    let raw = format!("br#\"{line}\"#").parse();
+    let hash = if line.contains('"') { "#" } else { "" };
+    let raw = format!("br{hash}\"{line}\"{hash}").parse();
     raw.unwrap_or_else(|_| Literal::byte_string(line.as_bytes()).into_token_stream())
 }
 

@@ -29,12 +29,13 @@ pub struct Client<T> {
 
 impl<T> Client<T> {
     /// A client over what executes its commands.
-    pub fn new(transport: T) -> Self {
+    pub const fn new(transport: T) -> Self {
         Self { transport }
     }
 }
 
 /// An event, as it comes from a server.
+#[allow(clippy::large_enum_variant, reason = "as large as the schema has it")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// `DRAWN`

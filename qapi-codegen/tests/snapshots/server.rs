@@ -26,6 +26,7 @@ pub trait Commands: SmallCommands + 'static {}
 impl<H> Commands for H where H: SmallCommands + 'static {}
 
 /// How a handler's commands are called, by name.
+#[must_use]
 pub fn commands<H: Commands>() -> ::qapi_runtime::CommandTable<H> {
     let mut table = ::qapi_runtime::CommandTable::new();
     table.extend(small_rows());
