@@ -12,10 +12,11 @@
 //! only when its bytes change, and Cargo is told of every file that was read, so that nothing is built
 //! again when nothing changed.
 
-use crate::diagnostic::has_errors;
+use crate::diagnostic::{Diagnostic, has_errors};
 use crate::emit::{self, Conditions, Layout, Options, Role};
 use crate::ir::{Condition, Schema};
 use crate::render::{self, Style};
+use crate::source::SourceMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
@@ -212,12 +213,10 @@ impl Build {
         let compiled = crate::compile(&sources);
         let Some(schema) = compiled.schema.filter(|_| !has_errors(&compiled.diagnostics)) else {
             let text = render::human(&sources, &compiled.diagnostics, Style::Plain);
-            let short = render::short(&sources, &compiled.diagnostics);
-            let short = short
-                .lines()
-                .filter(|line| !line.starts_with("  "))
-                .map(str::to_owned)
-                .collect();
+            let (errors, warnings): (Vec<_>, Vec<_>) =
+                compiled.diagnostics.into_iter().partition(Diagnostic::is_error);
+            let short = one_a_line(&sources, &errors);
+            instructions.extend(cargo_warnings(&sources, &warnings));
             return Err(BuildError::Schema {
                 text,
                 short,
@@ -253,6 +252,7 @@ impl Build {
             write_if_changed(&path, output.text.as_bytes())?;
         }
         let warnings = render::human(&sources, &compiled.diagnostics, Style::Plain);
+        instructions.extend(cargo_warnings(&sources, &compiled.diagnostics));
         Ok(Built {
             top,
             instructions,
@@ -308,6 +308,19 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
 
 fn changed(file: &str) -> String {
     format!("cargo::rerun-if-changed={file}")
+}
+
+/// One line a diagnostic, without further places.
+fn one_a_line(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Vec<String> {
+    let text = render::short(sources, diagnostics);
+    let lines = text.lines().filter(|line| !line.starts_with("  "));
+    lines.map(str::to_owned).collect()
+}
+
+/// Cargo shows nothing else that a build script says when all is well.
+fn cargo_warnings(sources: &SourceMap, warnings: &[Diagnostic]) -> Vec<String> {
+    let lines = one_a_line(sources, warnings).into_iter();
+    lines.map(|line| format!("cargo::warning={line}")).collect()
 }
 
 fn lines(instructions: &[String]) -> String {

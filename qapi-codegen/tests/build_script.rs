@@ -207,6 +207,42 @@ fn a_type_that_is_not_there_cannot_be_overridden() {
 }
 
 #[test]
+fn cargo_shows_warnings_too() {
+    let package = Package::new();
+    let doubtful = "{ 'enum': 'Way', 'data': [ { 'name': 'up', 'features': [ 'steep', 'steep' ] } ] }\n";
+    package.write("schema.json", doubtful);
+    let built = package.build().unwrap();
+    let warned: Vec<&String> = built
+        .instructions
+        .iter()
+        .filter(|line| line.contains("warning"))
+        .collect();
+    assert_eq!(warned.len(), 1, "{:?}", built.instructions);
+    assert!(
+        warned[0].starts_with("cargo::warning=") && warned[0].contains("schema.json:1:"),
+        "{warned:?}"
+    );
+    // Beside a mistake it stays a warning.
+    package.write(
+        "schema.json",
+        &format!("{doubtful}{{ 'command': 'go', 'data': 'Ghost' }}\n"),
+    );
+    let Err(BuildError::Schema {
+        short, instructions, ..
+    }) = package.build()
+    else {
+        unreachable!("the type is unknown");
+    };
+    assert_eq!(short.len(), 1);
+    assert!(short[0].contains("error[QAPI0305]"));
+    assert!(
+        instructions
+            .iter()
+            .any(|line| line.starts_with("cargo::warning="))
+    );
+}
+
+#[test]
 fn what_is_derived_anyway_is_not_derived_twice() {
     let package = Package::new();
     package.write(

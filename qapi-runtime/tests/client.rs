@@ -246,6 +246,29 @@ async fn replies_out_of_order_and_from_a_server_of_the_future() {
 }
 
 #[tokio::test]
+async fn a_reply_larger_than_any_request_may_be() {
+    let server = Scripted::new();
+    let serve = async {
+        let mut line = server.accept().await;
+        let (_, id) = line.request().await;
+        let elements = "7, ".repeat(2_200_000);
+        line.say(&format!("{{\"return\": [{elements}7], \"id\": {id}}}"))
+            .await;
+        line
+    };
+    let call = async {
+        let client = Client::connect(server.path.to_str().unwrap()).await.unwrap();
+        client.execute("query-much", None).await
+    };
+    let (reply, _line) = tokio::join!(call, serve);
+    let reply = reply.unwrap();
+    assert!(matches!(
+        reply.root().unwrap().token(),
+        Token::Array { len: 2_200_001, .. }
+    ));
+}
+
+#[tokio::test]
 async fn a_lost_connection_ends_every_call() {
     let script = Scripted::new();
     let path = script.path.clone();

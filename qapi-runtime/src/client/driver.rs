@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// One read takes at most so much.
 const READ_BYTES: usize = 64 << 10;
+/// A message of the server may have a token for so many of the bytes that it may have.
+const BYTES_A_TOKEN: usize = 4;
 /// The id of our own `qmp_capabilities`; calls count from zero and never get there.
 const HANDSHAKE_ID: u64 = u64::MAX;
 
@@ -232,9 +234,13 @@ async fn greet(
     options: ClientOptions,
     link: &Link,
 ) -> Result<Connection, ClientError> {
+    // What a server sends is as large as what it was asked about: only its bytes are limited, and real messages
+    // have more than so many for a token.
+    let usual = Limits::default();
     let limits = Limits {
         message_bytes: options.message_bytes,
-        ..Limits::default()
+        tokens: usual.tokens.max(options.message_bytes / BYTES_A_TOKEN),
+        ..usual
     };
     let mut connection = Connection {
         stream,
