@@ -13,7 +13,7 @@ pub(crate) use absent::absent;
 use crate::document::{Cursor, Document, Mode, Token};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::{Policy, Special};
-use crate::table::{self, Entry, Filled, Names, Place, Places, Tabled};
+use crate::table::{self, Filled, Names, Place, Places, Shape, Tabled};
 use crate::{Map, Null, Value};
 use index::Index;
 
@@ -21,6 +21,10 @@ use index::Index;
 ///
 /// One of the two functions is enough, as each stands on the other.
 pub trait Decode: Sized {
+    /// Whether tables know the type.
+    #[doc(hidden)]
+    const SHAPE: Shape<Self> = Shape::OTHER;
+
     /// Reads the value.
     ///
     /// # Errors
@@ -465,16 +469,9 @@ impl<'a> Object<'a> {
             .map(|(member, _)| member)
     }
 
-    /// Finds members of a table: those of `entries`, whose `names` these are, from number `first` on. They count as
-    /// read from now on.
-    pub(crate) fn locate(
-        &mut self,
-        entries: &'static [Entry],
-        first: usize,
-        names: &'static Names,
-    ) -> Places {
-        let mut places = Places::none();
-        let slots = names.slots(|| entries.iter().map(Entry::name));
+    /// Finds members of a table: of those with these names the ones from number `first` on. They count as read from now
+    /// on.
+    pub(crate) fn locate(&mut self, names: &Names, first: usize, places: &mut Places) {
         let document = self.document;
         let mut key = self.first;
         for ordinal in 0..self.len {
@@ -483,7 +480,7 @@ impl<'a> Object<'a> {
             }
             let value = key + 1;
             if !self.is_seen(ordinal)
-                && let Some(number) = slots.find(document.name_at(key), || document.key_at(key))
+                && let Some(number) = names.find(document.name_at(key), || document.key_at(key))
                 && let Some(number) = (number as usize).checked_sub(first)
                 && places.set(number, value)
             {
@@ -491,14 +488,53 @@ impl<'a> Object<'a> {
             }
             key = document.after(value);
         }
-        places
     }
 
-    /// The value at a place that [`Object::locate`] found.
-    #[inline]
-    pub(crate) fn value_at(&self, place: u32, has_units: bool) -> Cursor<'a> {
-        let value = self.document.cursor_at(place as usize, self.mode);
-        if has_units { with_units(value) } else { value }
+    /// Gives `read` each member of a table with these names, in the order of the text: its number in the table, its value, and
+    /// where that is. They count as read from now on. For objects of few members.
+    #[inline(always)]
+    pub(crate) fn each(
+        &mut self,
+        names: &Names,
+        mut read: impl FnMut(usize, &Token, usize) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let document = self.document;
+        let tokens = document.tokens();
+        let mut left = self.len - self.taken;
+        let (mut seen, mut unknown) = (self.seen, 0);
+        let (mut key, mut bit) = (self.first, 1);
+        while left > 0
+            && let Some([Token::String { .. }, value]) = tokens.get(key..).and_then(|rest| rest.first_chunk())
+        {
+            if seen & bit == 0 {
+                left -= 1;
+                match names.find(document.name_at(key), || document.key_at(key)) {
+                    Some(number) => {
+                        seen |= bit;
+                        read(number as usize, value, key + 1)?;
+                    }
+                    None => unknown += 1,
+                }
+            }
+            bit <<= 1;
+            key = match value {
+                Token::Array { end, .. } | Token::Object { end, .. } => *end as usize,
+                _ => key + 2,
+            };
+        }
+        self.seen = seen;
+        self.taken = self.len - left - unknown;
+        Ok(())
+    }
+
+    /// What [`Object::each`] gives places in.
+    pub(crate) fn source(&self) -> (&'a Document, Mode) {
+        (self.document, self.mode)
+    }
+
+    /// Whether [`Object::each`] will do.
+    pub(crate) fn has_few(&self) -> bool {
+        self.len < 64
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -593,12 +629,16 @@ fn text(value: Cursor<'_>) -> Result<&str, DecodeError> {
 }
 
 impl Decode for String {
+    const SHAPE: Shape<Self> = Shape::<Self>::KNOWN;
+
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         text(value).map(str::to_owned)
     }
 }
 
 impl Decode for bool {
+    const SHAPE: Shape<Self> = Shape::<Self>::KNOWN;
+
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.token() {
             Token::Bool(value) => Ok(value),
@@ -609,6 +649,8 @@ impl Decode for bool {
 }
 
 impl Decode for i64 {
+    const SHAPE: Shape<Self> = Shape::<Self>::KNOWN;
+
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.token() {
             Token::Int(value) => Ok(value),
@@ -619,6 +661,8 @@ impl Decode for i64 {
 }
 
 impl Decode for u64 {
+    const SHAPE: Shape<Self> = Shape::<Self>::KNOWN;
+
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.token() {
             // QEMU takes a negative number for its two's complement here, and clients depend on it.
@@ -668,6 +712,8 @@ impl Decode for f64 {
 }
 
 impl<T: Decode> Decode for Box<T> {
+    const SHAPE: Shape<Self> = Shape::<Self>::BOX;
+
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         let mut room = Box::new_uninit();
         // SAFETY: the pointer is to the box's room.

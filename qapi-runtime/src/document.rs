@@ -73,6 +73,8 @@ pub(crate) struct Mode {
     pub(crate) deprecated: InputPolicy,
     /// What to do about unstable members and values.
     pub(crate) unstable: InputPolicy,
+    /// Whether a value fits is all that matters: why it does not is found out later.
+    pub(crate) trial: bool,
 }
 
 /// Builds a document value by value, in order.
@@ -116,6 +118,17 @@ impl Document {
             Some(Token::String { start, end, .. }) => self.text.bytes(*start, *end),
             _ => &[],
         }
+    }
+
+    /// The text of a string token.
+    #[inline(never)]
+    pub(crate) fn string(&self, start: u32, end: u32) -> String {
+        self.text.get(start, end).to_owned()
+    }
+
+    #[inline]
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 
     /// The hash of the key at an index: [`key_hash`] of its bytes.
@@ -608,6 +621,6 @@ impl Builder {
     clippy::cast_possible_truncation,
     reason = "see above; it is asked for every token"
 )]
-fn offset(at: usize) -> u32 {
+pub(crate) fn offset(at: usize) -> u32 {
     at as u32
 }

@@ -16,6 +16,34 @@ pub trait Encode {
 /// Room for a text at first.
 const FIRST_BYTES: usize = 1024;
 
+/// A member's name as it is written before the value: `, "name": `.
+#[derive(Debug)]
+pub(crate) struct Key {
+    name: &'static str,
+    /// The same, if it is short; it is copied with what is behind it.
+    text: [u8; Key::SHORT + 2],
+    /// How long it is.
+    len: u8,
+}
+
+impl Key {
+    /// So many bytes are copied at once.
+    const SHORT: usize = 32;
+
+    pub(crate) fn new(name: &'static str) -> Self {
+        let mut text = [0; Key::SHORT + 2];
+        let whole = format!(", \"{name}\": ");
+        let len = match text.get_mut(..whole.len()) {
+            Some(room) if whole.len() <= Key::SHORT => {
+                room.copy_from_slice(whole.as_bytes());
+                u8::try_from(whole.len()).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        Key { name, text, len }
+    }
+}
+
 /// A JSON text being written, under the output half of a policy.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -151,6 +179,26 @@ impl Writer {
             self.buffer.extend_from_slice(b", ");
         }
         self.continued = true;
+    }
+
+    /// As [`Writer::key`].
+    #[inline]
+    pub(crate) fn put_key(&mut self, key: &Key) {
+        if key.len == 0 {
+            self.key(key.name);
+            return;
+        }
+        let skipped = if self.continued { 0 } else { 2 };
+        self.continued = true;
+        self.buffer.reserve(Key::SHORT);
+        // SAFETY: the text is two bytes longer than what is copied, and there is room for that. The key is no longer than
+        // what was copied.
+        unsafe {
+            let len = self.buffer.len();
+            let text = key.text.as_ptr().add(skipped);
+            text.copy_to_nonoverlapping(self.buffer.as_mut_ptr().add(len), Key::SHORT);
+            self.buffer.set_len(len + usize::from(key.len) - skipped);
+        }
     }
 
     /// Names of a schema have neither quotes nor control characters: they are written as they are.

@@ -101,7 +101,7 @@ macro_rules! members {
     }) => {
         impl $crate::table::Tabled for $name {
             const TABLE: &'static $crate::table::Table<Self> = {
-                static NAMES: $crate::table::Names = $crate::table::Names::new();
+                static PLAN: $crate::table::Lazy = $crate::table::Lazy::new();
                 const ENTRIES: &[$crate::table::Entry] = {
                     let room = ::std::mem::MaybeUninit::<$name>::uninit();
                     let whole = room.as_ptr();
@@ -124,7 +124,7 @@ macro_rules! members {
                     ),*]
                 };
                 // SAFETY: each entry was made from a field, and each field has one.
-                &unsafe { $crate::table::Table::new(ENTRIES, &NAMES) }
+                &unsafe { $crate::table::Table::new(ENTRIES, &PLAN) }
             };
         }
     };

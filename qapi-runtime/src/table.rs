@@ -5,27 +5,36 @@
 //! member by member, and never moved.
 //!
 //! Members are found once for an object: each key of the text is looked up among the names of the table, whatever order
-//! the peer has them in, so that members that are not there cost nothing to look for. They are read in the schema's order, which
-//! says which of several mistakes is told.
+//! the peer has them in, so that members that are not there cost nothing to look for. At first they are read in that order,
+//! as most messages are right. Where one is not it is read again, in the schema's order, which says which of several mistakes
+//! is told.
 //!
 //! This knows nothing of single types; what is unsafe about walking them is kept here and in the macro.
 
 mod entry;
 mod names;
 mod place;
+mod plan;
+mod shape;
 
 pub use entry::Entry;
-pub use names::Names;
+pub(crate) use names::Names;
 pub use place::{Filled, Place};
+pub use plan::Lazy;
+pub use shape::Shape;
 
 use crate::Map;
 use crate::decode::{self, Object};
-use crate::document::Cursor;
-use crate::encode::Writer;
+use crate::document::{Cursor, Document, Mode, Token};
+use crate::encode::{Encode, Writer};
 use crate::error::{DecodeError, DecodeErrorKind};
-use entry::Role;
+use crate::policy::InputPolicy;
+use entry::{Absent, Role};
+use plan::Plan;
+use shape::Code;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// So many members are found at a time.
 const AT_ONCE: usize = 64;
@@ -52,16 +61,16 @@ impl<T> Table<T> {
     /// When there are two branches, of which one would not be read, or a member without a name. As tables are constants,
     /// that means that the program does not compile.
     #[doc(hidden)]
-    pub const unsafe fn new(entries: &'static [Entry], names: &'static Names) -> Self {
+    pub const unsafe fn new(entries: &'static [Entry], plan: &'static Lazy) -> Self {
         let (mut at, mut branches) = (0, 0);
         while at < entries.len() {
             let entry = &entries[at];
-            let is_member = match entry.role {
+            let is_member = match entry.ops.role {
                 Role::Branch { .. } => {
                     branches += 1;
                     true
                 }
-                Role::Member(_) => true,
+                Role::Member { .. } => true,
                 Role::Base { .. } | Role::Unknown => false,
             };
             assert!(
@@ -72,7 +81,11 @@ impl<T> Table<T> {
         }
         assert!(branches <= 1, "a type has one branch at most");
         Table {
-            parts: Parts { entries, names },
+            parts: Parts {
+                entries,
+                plan,
+                size: size_of::<T>(),
+            },
             of: PhantomData,
         }
     }
@@ -140,13 +153,36 @@ pub fn decode_into<'p, T>(
 /// The same for all types.
 struct Parts {
     entries: &'static [Entry],
-    names: &'static Names,
+    plan: &'static Lazy,
+    size: usize,
 }
 
 impl Parts {
     /// # Safety
     /// There is room at `whole` for a value of the table's type. It is there if the result is `Ok`, and else not.
     unsafe fn decode(&self, value: Cursor<'_>, whole: *mut u8, unknown: Unknown) -> Result<(), DecodeError> {
+        let mode = value.mode();
+        // A program that is to end at the first sight of something ends for what comes first in the schema.
+        let may_crash = mode.deprecated == InputPolicy::Crash || mode.unstable == InputPolicy::Crash;
+        if !mode.trial && !may_crash {
+            let trial = value.with_mode(Mode { trial: true, ..mode });
+            // SAFETY: as the caller says.
+            if unsafe { self.decode_once(trial, whole, unknown) }.is_ok() {
+                return Ok(());
+            }
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.decode_once(value, whole, unknown) }
+    }
+
+    /// # Safety
+    /// As for [`Parts::decode`].
+    unsafe fn decode_once(
+        &self,
+        value: Cursor<'_>,
+        whole: *mut u8,
+        unknown: Unknown,
+    ) -> Result<(), DecodeError> {
         let mut object = Object::open(value)?;
         // SAFETY: as the caller says.
         unsafe { self.take(&mut object, whole)? };
@@ -160,56 +196,170 @@ impl Parts {
         }
     }
 
+    #[inline]
+    fn plan(&self) -> &'static Plan {
+        // SAFETY: the entries are those of the type, which is so large.
+        unsafe { self.plan.get(self.entries, self.size) }
+    }
+
     /// # Safety
     /// As for [`Parts::decode`].
     unsafe fn take(&self, object: &mut Object<'_>, whole: *mut u8) -> Result<(), DecodeError> {
-        let mut tag = Tag::default();
-        let mut branch = None;
-        let mut first = 0;
-        for chunk in self.entries.chunks(AT_ONCE) {
-            // Set when the members of this level are asked for first: those of a base come before them.
-            let mut places = None;
-            for (number, entry) in chunk.iter().enumerate() {
-                // SAFETY: the entry is for a field at its offset, or for the branch's tag.
-                let result = unsafe {
-                    let field = whole.add(entry.offset);
-                    match entry.role {
-                        Role::Base { take, .. } => take(object, field),
-                        Role::Unknown => {
-                            field.cast::<Map>().write(Map::new());
-                            Ok(())
-                        }
-                        Role::Member(decode) => {
-                            let places =
-                                places.get_or_insert_with(|| object.locate(self.entries, first, self.names));
-                            read(entry, object, places.get(number), field, decode)
-                        }
-                        Role::Branch {
-                            tag: decode, take, ..
-                        } => {
-                            branch = Some((entry, take));
-                            let places =
-                                places.get_or_insert_with(|| object.locate(self.entries, first, self.names));
-                            read(entry, object, places.get(number), tag.pointer(), decode)
-                        }
-                    }
-                };
-                if let Err(error) = result {
-                    // SAFETY: the fields before this one were written, but for a branch, whose tag was.
-                    unsafe { self.undo(first + number, whole, &mut tag) };
-                    return Err(error);
-                }
-            }
-            first += chunk.len();
+        let plan = self.plan();
+        // SAFETY: there is room for a value of the table's type, and a blank one is as large.
+        unsafe {
+            whole
+                .cast::<MaybeUninit<u8>>()
+                .copy_from_nonoverlapping(plan.blank.as_ptr(), plan.blank.len());
         }
-        if let Some((entry, take)) = branch {
+        let mut tag = Tag::new();
+        // Members of bases are not those of the type's own, so that these need not be looked for among them.
+        for (number, entry) in self.entries.iter().take(plan.bases).enumerate() {
+            // SAFETY: the entry is for a field at its offset.
+            let taken = unsafe { read_rest(entry, object, whole.add(entry.offset()), &mut tag) };
+            if let Err(error) = taken {
+                // SAFETY: the fields before this one were written.
+                unsafe { self.undo(number, whole, &mut tag) };
+                return Err(error);
+            }
+        }
+        // SAFETY: as the caller says, and the bases were read.
+        unsafe {
+            if object.mode().trial && object.has_few() && self.entries.len() <= AT_ONCE {
+                self.take_as_they_come(plan, object, whole, &mut tag)?;
+            } else {
+                self.take_in_order(plan, object, whole, &mut tag)?;
+            }
+        }
+        if let Some(entry) = plan.branch.and_then(|branch| self.entries.get(branch))
+            && let Role::Branch { take, .. } = entry.ops.role
+        {
             // SAFETY: the tag was read, and `take` takes it away.
-            let taken = unsafe { take(object, tag.pointer(), whole.add(entry.offset)) };
+            let taken = unsafe { take(object, tag.pointer(), whole.add(entry.offset())) };
             if let Err(error) = taken {
                 // SAFETY: all fields but the branch were written.
                 unsafe { self.drop_members(self.entries.len(), whole) };
                 return Err(error);
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the members in the order of the text.
+    ///
+    /// # Safety
+    /// There is room at `whole` for a value of the table's type, which has the bases already that come first, and blanks. All
+    /// other fields but a branch are there if the result is `Ok`, and the tag of the branch; else nothing is.
+    unsafe fn take_as_they_come(
+        &self,
+        plan: &Plan,
+        object: &mut Object<'_>,
+        whole: *mut u8,
+        tag: &mut Tag,
+    ) -> Result<(), DecodeError> {
+        let mut read_so_far = !(u64::MAX << plan.bases);
+        let (document, mode) = object.source();
+        let result = object.each(&plan.names, |number, token, place| {
+            let Some(entry) = self.entries.get(number) else {
+                return Ok(());
+            };
+            if read_so_far & (1 << number) != 0 {
+                return Err(DecodeError::new(DecodeErrorKind::Unexpected));
+            }
+            // SAFETY: the entry is for a field at its offset, which was not read yet.
+            unsafe {
+                read(
+                    entry,
+                    document,
+                    mode,
+                    token,
+                    place,
+                    whole.add(entry.offset()),
+                    tag,
+                )?
+            };
+            read_so_far |= 1 << number;
+            Ok(())
+        });
+        let needed = plan.needed.first().copied().unwrap_or_default();
+        let mut left = needed & !read_so_far;
+        let result = result.and_then(|()| {
+            while left != 0 {
+                let number = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let Some(entry) = self.entries.get(number) else {
+                    break;
+                };
+                // SAFETY: the same.
+                unsafe { read_rest(entry, object, whole.add(entry.offset()), tag)? };
+                read_so_far |= 1 << number;
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            // Blank fields need no drop.
+            for (number, entry) in self.entries.iter().enumerate() {
+                if read_so_far & (1 << number) != 0 {
+                    let drop = match entry.ops.role {
+                        Role::Branch { drop_tag, .. } => drop_tag.map(|drop| (drop, tag.pointer())),
+                        // SAFETY: the field is in the value.
+                        _ => entry
+                            .ops
+                            .drop
+                            .map(|drop| (drop, unsafe { whole.add(entry.offset()) })),
+                    };
+                    if let Some((drop, field)) = drop {
+                        // SAFETY: it was read, and is not used again.
+                        unsafe { drop(field) };
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    /// Reads the members in the schema's order.
+    ///
+    /// # Safety
+    /// As for [`Parts::take_as_they_come`].
+    unsafe fn take_in_order(
+        &self,
+        plan: &Plan,
+        object: &mut Object<'_>,
+        whole: *mut u8,
+        tag: &mut Tag,
+    ) -> Result<(), DecodeError> {
+        let (mut from, mut start) = (0, plan.bases);
+        for (part, needed) in self.entries.chunks(AT_ONCE).zip(&plan.needed) {
+            let mut places = Places::none();
+            object.locate(&plan.names, from, &mut places);
+            let (document, mode) = object.source();
+            let mut left = (places.present | needed) & (u64::MAX << start);
+            while left != 0 {
+                let number = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let Some(entry) = part.get(number) else { break };
+                // SAFETY: the entry is for a field at its offset.
+                let result = unsafe {
+                    let field = whole.add(entry.offset());
+                    match places.get(number) {
+                        Some(place) => {
+                            let place = place as usize;
+                            let token = document.cursor_at(place, mode).token();
+                            read(entry, document, mode, &token, place, field, tag)
+                        }
+                        None => read_rest(entry, object, field, tag),
+                    }
+                };
+                if let Err(error) = result {
+                    // SAFETY: the fields before this one were written, but for a branch, whose tag was; blank ones
+                    // are.
+                    unsafe { self.undo(from + number, whole, tag) };
+                    return Err(error);
+                }
+            }
+            from += part.len();
+            start = 0;
         }
         Ok(())
     }
@@ -226,7 +376,7 @@ impl Parts {
             for entry in self.entries.iter().take(count) {
                 if let Role::Branch {
                     drop_tag: Some(drop), ..
-                } = entry.role
+                } = entry.ops.role
                 {
                     drop(tag.pointer());
                 }
@@ -239,9 +389,9 @@ impl Parts {
     #[cold]
     unsafe fn drop_members(&self, count: usize, whole: *mut u8) {
         for entry in self.entries.iter().take(count) {
-            if let (Some(drop), false) = (entry.drop, matches!(entry.role, Role::Branch { .. })) {
+            if let (Some(drop), false) = (entry.ops.drop, matches!(entry.ops.role, Role::Branch { .. })) {
                 // SAFETY: as the caller says.
-                unsafe { drop(whole.add(entry.offset)) };
+                unsafe { drop(whole.add(entry.offset())) };
             }
         }
     }
@@ -251,9 +401,9 @@ impl Parts {
     #[cold]
     unsafe fn drop_fields(&self, count: usize, whole: *mut u8) {
         for entry in self.entries.iter().take(count) {
-            if let Some(drop) = entry.drop {
+            if let Some(drop) = entry.ops.drop {
                 // SAFETY: as the caller says.
-                unsafe { drop(whole.add(entry.offset)) };
+                unsafe { drop(whole.add(entry.offset())) };
             }
         }
     }
@@ -264,8 +414,8 @@ impl Parts {
         for entry in self.entries {
             // SAFETY: at the entry's offset is the field that the role is for.
             unsafe {
-                let field = whole.add(entry.offset);
-                match entry.role {
+                let field = whole.add(entry.offset());
+                match entry.ops.role {
                     Role::Unknown => return *field.cast::<Map>() = unknown,
                     Role::Base { keep, .. } => return keep(field, unknown),
                     _ => {}
@@ -277,89 +427,251 @@ impl Parts {
     /// # Safety
     /// At `whole` is a value of the table's type.
     unsafe fn put(&self, whole: *const u8, out: &mut Writer) {
-        let (mut last, mut unknown) = (None, false);
-        for entry in self.entries {
-            match entry.role {
-                Role::Unknown => {
-                    unknown = true;
-                    continue;
-                }
-                Role::Branch { .. } => last = Some(entry),
-                _ => {}
-            }
+        let plan = self.plan();
+        for (number, (entry, key)) in self.entries.iter().zip(&plan.keys).enumerate() {
             if !entry.special.is_none() && out.hides(entry.special) {
                 continue;
             }
-            // SAFETY: at the entry's offset is the field that `put` is for.
-            unsafe { (entry.put)(whole.add(entry.offset), entry.name, out) };
+            // SAFETY: at the entry's offset is the field that the code and the functions are for.
+            unsafe {
+                let field = whole.add(entry.offset());
+                match entry.code {
+                    Code::Bool => {
+                        out.put_key(key);
+                        (*field.cast::<bool>()).encode(out);
+                    }
+                    Code::Int => {
+                        out.put_key(key);
+                        (*field.cast::<i64>()).encode(out);
+                    }
+                    Code::Uint => {
+                        out.put_key(key);
+                        (*field.cast::<u64>()).encode(out);
+                    }
+                    Code::String => {
+                        out.put_key(key);
+                        out.string(&*field.cast::<String>());
+                    }
+                    Code::OptionalBool => {
+                        if let Some(value) = *field.cast::<Option<bool>>() {
+                            out.put_key(key);
+                            value.encode(out);
+                        }
+                    }
+                    Code::OptionalInt => {
+                        if let Some(value) = *field.cast::<Option<i64>>() {
+                            out.put_key(key);
+                            value.encode(out);
+                        }
+                    }
+                    Code::OptionalUint => {
+                        if let Some(value) = *field.cast::<Option<u64>>() {
+                            out.put_key(key);
+                            value.encode(out);
+                        }
+                    }
+                    Code::OptionalString => {
+                        if let Some(value) = &*field.cast::<Option<String>>() {
+                            out.put_key(key);
+                            out.string(value);
+                        }
+                    }
+                    Code::OptionalByte(none) => {
+                        if *field != none {
+                            (entry.ops.put)(field, key, out);
+                        }
+                    }
+                    Code::OptionalBox => {
+                        if !(*field.cast::<*const u8>()).is_null() {
+                            (entry.ops.put)(field, key, out);
+                        }
+                    }
+                    Code::Other | Code::Optional | Code::Box => {
+                        if plan.unknown != Some(number) {
+                            (entry.ops.put)(field, key, out);
+                        }
+                    }
+                }
+            }
         }
         // These come behind everything else.
-        if let Some(entry) = last
-            && let Role::Branch { put, .. } = entry.role
+        if let Some(entry) = plan.branch.and_then(|branch| self.entries.get(branch))
+            && let Role::Branch { put, .. } = entry.ops.role
         {
             // SAFETY: the same.
-            unsafe { put(whole.add(entry.offset), out) };
+            unsafe { put(whole.add(entry.offset()), out) };
         }
-        if unknown {
-            for entry in self
-                .entries
-                .iter()
-                .filter(|entry| matches!(entry.role, Role::Unknown))
-            {
-                // SAFETY: the same.
-                unsafe { (entry.put)(whole.add(entry.offset), entry.name, out) };
-            }
+        if let Some(number) = plan.unknown
+            && let (Some(entry), Some(key)) = (self.entries.get(number), plan.keys.get(number))
+        {
+            // SAFETY: the same.
+            unsafe { (entry.ops.put)(whole.add(entry.offset()), key, out) };
         }
     }
 }
 
-/// Reads one member.
+/// Reads one field from the value at `place`, which is `token`.
 ///
 /// # Safety
-/// `decode` may write to `field`.
-#[inline]
+/// The field is that of the entry, and may be written to.
+#[inline(always)]
 unsafe fn read(
     entry: &Entry,
-    object: &Object<'_>,
-    place: u32,
+    document: &Document,
+    mode: Mode,
+    token: &Token,
+    place: usize,
     field: *mut u8,
-    decode: entry::Decoder,
+    tag: &mut Tag,
 ) -> Result<(), DecodeError> {
-    let value = if place == 0 {
-        if entry.is_required {
-            return Err(DecodeError::new(DecodeErrorKind::Missing).in_member(entry.name));
+    if entry.special.is_none() {
+        // SAFETY: as the caller says: the code says what the field is.
+        unsafe {
+            match (entry.code, *token) {
+                (Code::Bool, Token::Bool(value)) => {
+                    field.cast::<bool>().write(value);
+                    return Ok(());
+                }
+                (Code::Int, Token::Int(value)) => {
+                    field.cast::<i64>().write(value);
+                    return Ok(());
+                }
+                (Code::String, Token::String { start, end, .. }) => {
+                    field.cast::<String>().write(document.string(start, end));
+                    return Ok(());
+                }
+                _ => {}
+            }
         }
-        None
-    } else {
-        if !entry.special.is_none()
-            && let Some(why) = decode::policy(object.mode()).refuses(entry.special)
-        {
-            return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(entry.name));
-        }
-        Some(object.value_at(place, entry.has_units))
-    };
+    }
     // SAFETY: as the caller says.
-    match unsafe { decode(field, value) } {
+    unsafe { read_value(entry, document, mode, token, place, field, tag) }
+}
+
+/// The same for what is not met that often.
+///
+/// # Safety
+/// As for [`read`].
+#[inline(never)]
+unsafe fn read_value(
+    entry: &Entry,
+    document: &Document,
+    mode: Mode,
+    token: &Token,
+    place: usize,
+    field: *mut u8,
+    tag: &mut Tag,
+) -> Result<(), DecodeError> {
+    if !entry.special.is_none()
+        && let Some(why) = decode::policy(mode).refuses(entry.special)
+    {
+        return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(entry.name));
+    }
+    // SAFETY: as the caller says.
+    let result = unsafe {
+        match (entry.code, *token) {
+            (Code::OptionalBool, Token::Bool(value)) => {
+                field.cast::<Option<bool>>().write(Some(value));
+                return Ok(());
+            }
+            (Code::OptionalInt, Token::Int(value)) => {
+                field.cast::<Option<i64>>().write(Some(value));
+                return Ok(());
+            }
+            (Code::Uint, Token::Int(value)) => {
+                field.cast::<u64>().write(value.cast_unsigned());
+                return Ok(());
+            }
+            (Code::OptionalUint, Token::Int(value)) => {
+                field.cast::<Option<u64>>().write(Some(value.cast_unsigned()));
+                return Ok(());
+            }
+            (Code::OptionalString, Token::String { start, end, .. }) => {
+                field
+                    .cast::<Option<String>>()
+                    .write(Some(document.string(start, end)));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let units = mode.units || entry.has_units;
+        let value = document.cursor_at(place, Mode { units, ..mode });
+        match entry.ops.role {
+            Role::Member { decode, .. } => decode(field, value),
+            Role::Branch { tag: decode, .. } => decode(tag.pointer(), value),
+            // These have no name that a member could have.
+            Role::Base { .. } | Role::Unknown => Err(DecodeError::new(DecodeErrorKind::Unexpected)),
+        }
+    };
+    match result {
         Ok(()) => Ok(()),
         Err(error) => Err(error.in_member(entry.name)),
     }
 }
 
-/// Where the values of the members of a part of a table are; 0 for one that is not there.
+/// Reads one field that no single member is for, or whose member is not there.
+///
+/// # Safety
+/// As for [`read`].
+unsafe fn read_rest(
+    entry: &Entry,
+    object: &mut Object<'_>,
+    field: *mut u8,
+    tag: &mut Tag,
+) -> Result<(), DecodeError> {
+    // SAFETY: as the caller says.
+    let result = unsafe {
+        match entry.ops.role {
+            Role::Base { take, .. } => return take(object, field),
+            Role::Member { .. } | Role::Unknown => fill(entry.absent(), field),
+            Role::Branch { absent, .. } => fill(absent, tag.pointer()),
+        }
+    };
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.in_member(entry.name)),
+    }
+}
+
+/// Makes what stands for a member that is not there.
+///
+/// # Safety
+/// As for [`read`].
+unsafe fn fill(absent: Absent, field: *mut u8) -> Result<(), DecodeError> {
+    match absent {
+        Absent::Missing => Err(DecodeError::new(DecodeErrorKind::Missing)),
+        // It is there already.
+        Absent::Blank(_) => Ok(()),
+        // SAFETY: as the caller says.
+        Absent::Made(make) => unsafe { make(field) },
+    }
+}
+
+/// Where the values of the members of a part of a table are.
 #[derive(Debug)]
-pub(crate) struct Places([u32; AT_ONCE]);
+pub(crate) struct Places {
+    /// Which members there are.
+    present: u64,
+    /// Where they are; nothing for others.
+    places: [MaybeUninit<u32>; AT_ONCE],
+}
 
 impl Places {
-    pub(crate) fn none() -> Self {
-        Places([0; AT_ONCE])
+    #[inline]
+    fn none() -> Self {
+        Places {
+            present: 0,
+            places: [MaybeUninit::uninit(); AT_ONCE],
+        }
     }
 
     /// Notes where the value of the member `number` is, if this is the part that it belongs to.
     #[inline]
     pub(crate) fn set(&mut self, number: usize, place: usize) -> bool {
-        match (self.0.get_mut(number), u32::try_from(place)) {
+        match (self.places.get_mut(number), u32::try_from(place)) {
             (Some(slot), Ok(place)) => {
-                *slot = place;
+                slot.write(place);
+                self.present |= 1 << number;
                 true
             }
             _ => false,
@@ -367,17 +679,21 @@ impl Places {
     }
 
     #[inline]
-    fn get(&self, number: usize) -> u32 {
-        self.0.get(number).copied().unwrap_or(0)
+    fn get(&self, number: usize) -> Option<u32> {
+        let slot = self.places.get(number)?;
+        // SAFETY: it was written if it is said to be present.
+        (self.present & (1 << number) != 0).then(|| unsafe { slot.assume_init() })
     }
 }
 
 /// Room for the value of a union's discriminator while its other members are read.
-#[derive(Debug, Default)]
-struct Tag([u64; Tag::WORDS]);
+#[derive(Debug)]
+struct Tag([MaybeUninit<u64>; 4]);
 
 impl Tag {
-    const WORDS: usize = 4;
+    fn new() -> Self {
+        Tag([MaybeUninit::uninit(); 4])
+    }
 
     fn pointer(&mut self) -> *mut u8 {
         self.0.as_mut_ptr().cast()

@@ -16,7 +16,18 @@ const PLAIN: [bool; 256] = {
 
 /// Appends a string with its quotes; everything beyond printable ASCII is escaped.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    if is_plain(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        write_escaped(out, text);
+    }
+    out.push(b'"');
+}
+
+#[cold]
+fn write_escaped(out: &mut Vec<u8>, text: &str) {
     let mut rest = text;
     while !rest.is_empty() {
         let plain = plain_bytes(rest.as_bytes());
@@ -29,7 +40,29 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
         }
         rest = characters.as_str();
     }
-    out.push(b'"');
+}
+
+/// Whether all bytes can be written as they are. Most texts are short: their first and their last bytes, which may
+/// overlap, are all of them.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    if let (Some(_), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk()) {
+        let (blocks, _) = bytes.as_chunks();
+        !blocks.iter().any(block_has_special) && !block_has_special(last)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        !has_special(u64::from_le_bytes(*first)) && !has_special(u64::from_le_bytes(*last))
+    } else {
+        bytes.iter().all(|&byte| PLAIN[usize::from(byte)])
+    }
+}
+
+/// Whether one of sixteen bytes cannot be written as it is. Without branches, so that it is done for all at once.
+#[inline]
+fn block_has_special(block: &[u8; 16]) -> bool {
+    let special = |byte: u8| {
+        u8::from(byte < 0x20) | u8::from(byte >= 0x7F) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+    };
+    block.iter().fold(0, |all, &byte| all | special(byte)) != 0
 }
 
 /// How many bytes at the start can be written as they are.
@@ -93,16 +126,28 @@ pub fn write_int(out: &mut Vec<u8>, value: i64) {
 pub fn write_uint(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
-    for slot in digits.iter_mut().rev() {
-        // A remainder of ten fits a byte.
-        *slot = b'0' + u8::try_from(value % 10).unwrap_or(0);
+    // Two at a time, as division takes long.
+    while value >= 10 {
+        let pair = value % 100;
+        value /= 100;
+        at -= 2;
+        if let Some(room) = digits.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *room = [digit(pair / 10), digit(pair % 10)];
+        }
+    }
+    if value > 0 || at == digits.len() {
         at -= 1;
-        value /= 10;
-        if value == 0 {
-            break;
+        if let Some(room) = digits.get_mut(at) {
+            *room = digit(value);
         }
     }
     out.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
+/// The digit of a number below ten.
+#[inline]
+fn digit(value: u64) -> u8 {
+    b'0' + value.to_le_bytes()[0]
 }
 
 /// Appends a double with as many of seventeen digits as it needs, the way C's `%.17g` does.
@@ -189,6 +234,31 @@ mod tests {
         assert_eq!(text, r#""a\"\\\b\f\n\r\t\u0001\u007F\u00E9\uD83D\uDE00/'""#);
     }
 
+    #[test]
+    fn strings_of_every_length_with_a_special_byte_anywhere() {
+        for len in 0..70 {
+            let plain = "a".repeat(len);
+            assert_eq!(written(|out| write_string(out, &plain)), format!("\"{plain}\""));
+            for at in 0..len {
+                for (special, escaped) in [
+                    ('"', "\\\""),
+                    ('\\', "\\\\"),
+                    ('\u{1f}', "\\u001F"),
+                    ('\u{7f}', "\\u007F"),
+                    ('\u{80}', "\\u0080"),
+                    (' ', " "),
+                    ('~', "~"),
+                ] {
+                    let text: String = (0..len)
+                        .map(|now| if now == at { special } else { 'a' })
+                        .collect();
+                    let expected = format!("\"{}\"", text.replace(special, escaped));
+                    assert_eq!(written(|out| write_string(out, &text)), expected);
+                }
+            }
+        }
+    }
+
     /// Texts that `qemu-storage-daemon` gave for these values.
     #[test]
     fn doubles() {
@@ -216,7 +286,9 @@ mod tests {
 
     #[test]
     fn integers() {
-        for value in [0, 1, -1, 9, 10, i64::MAX, i64::MIN] {
+        let powers = (0..19).map(|power| 10_i64.pow(power));
+        let around = powers.flat_map(|power| [power - 1, power, power + 1, -power, power.wrapping_mul(7)]);
+        for value in around.chain([0, i64::MAX, i64::MIN]) {
             assert_eq!(written(|out| write_int(out, value)), value.to_string());
         }
         assert_eq!(written(|out| write_uint(out, u64::MAX)), u64::MAX.to_string());

@@ -1,16 +1,17 @@
 //! The entries of a table: what is done with one field, whatever its type.
 
+use super::shape::Code;
 use super::{Branches, Place, Tag};
 use crate::Map;
 use crate::decode::{Decode, Members, Object};
 use crate::document::Cursor;
-use crate::encode::{Encode, Writer};
-use crate::error::DecodeError;
+use crate::encode::{Encode, Key, Writer};
+use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::Special;
 use std::fmt;
 
-/// Reads a value, or what stands for one that is not there, to a field.
-pub(super) type Decoder = unsafe fn(*mut u8, Option<Cursor<'_>>) -> Result<(), DecodeError>;
+/// Reads a value to a field.
+type Decoder = unsafe fn(*mut u8, Cursor<'_>) -> Result<(), DecodeError>;
 /// Reads members of the object at hand to a field.
 type Taker = unsafe fn(&mut Object<'_>, *mut u8) -> Result<(), DecodeError>;
 /// Takes the discriminator's value away and reads the branch.
@@ -22,13 +23,18 @@ type Dropper = unsafe fn(*mut u8);
 pub struct Entry {
     /// On the wire; empty for what is no member.
     pub(super) name: &'static str,
-    pub(super) offset: usize,
+    offset: u32,
     pub(super) special: Special,
-    pub(super) is_required: bool,
     /// A size: in `key=value` options it may have a unit.
     pub(super) has_units: bool,
+    pub(super) code: Code,
+    pub(super) ops: &'static Ops,
+}
+
+/// What is done with the fields of one type that are for the same.
+pub(super) struct Ops {
     pub(super) role: Role,
-    pub(super) put: unsafe fn(*const u8, &'static str, &mut Writer),
+    pub(super) put: unsafe fn(*const u8, &Key, &mut Writer),
     pub(super) drop: Option<Dropper>,
 }
 
@@ -36,7 +42,7 @@ pub struct Entry {
 #[derive(Clone, Copy)]
 pub(super) enum Role {
     /// A member.
-    Member(Decoder),
+    Member { decode: Decoder, absent: Absent },
     /// The members of a base.
     Base {
         take: Taker,
@@ -47,25 +53,28 @@ pub(super) enum Role {
     /// What depends on a discriminator, whose member this is.
     Branch {
         tag: Decoder,
+        absent: Absent,
         drop_tag: Option<Dropper>,
         take: BranchTaker,
         put: unsafe fn(*const u8, &mut Writer),
     },
 }
 
+/// What a field is when its member is not there.
+#[derive(Clone, Copy)]
+pub(super) enum Absent {
+    /// That is an error.
+    Missing,
+    /// A constant, which is copied to the field; it is written to a place that need not be aligned.
+    Blank(unsafe fn(*mut u8)),
+    /// Something that is made anew each time.
+    Made(unsafe fn(*mut u8) -> Result<(), DecodeError>),
+}
+
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
-}
-
-/// How far a field is from the start of its type.
-///
-/// # Safety
-/// Both are in the one value that a table is made from.
-const unsafe fn offset<T>(start: *const u8, field: *const T) -> usize {
-    // SAFETY: as the caller says.
-    unsafe { field.cast::<u8>().offset_from_unsigned(start) }
 }
 
 const fn dropper<T>() -> Option<Dropper> {
@@ -77,22 +86,34 @@ const fn dropper<T>() -> Option<Dropper> {
 }
 
 impl Entry {
-    const unsafe fn new<T>(
-        start: *const u8,
-        field: *const T,
-        role: Role,
-        put: unsafe fn(*const u8, &'static str, &mut Writer),
-    ) -> Self {
+    /// # Safety
+    /// The field is in the value that starts at `start`, and the code and functions are for it.
+    #[expect(clippy::cast_possible_truncation, reason = "it is compared")]
+    const unsafe fn new<T>(start: *const u8, field: *const T, code: Code, ops: &'static Ops) -> Self {
+        // SAFETY: as the caller says.
+        let offset = unsafe { field.cast::<u8>().offset_from_unsigned(start) };
+        assert!(offset as u32 as usize == offset, "no type is that large");
         Entry {
             name: "",
-            // SAFETY: as the caller says.
-            offset: unsafe { offset(start, field) },
+            offset: offset as u32,
             special: Special::NONE,
-            is_required: false,
             has_units: false,
-            role,
-            put,
-            drop: dropper::<T>(),
+            code,
+            ops,
+        }
+    }
+
+    /// How far the field is from the start of its type.
+    #[inline]
+    pub(super) fn offset(&self) -> usize {
+        self.offset as usize
+    }
+
+    pub(super) fn absent(&self) -> Absent {
+        match self.ops.role {
+            Role::Member { absent, .. } | Role::Branch { absent, .. } => absent,
+            Role::Base { .. } => Absent::Missing,
+            Role::Unknown => Absent::Made(make_map),
         }
     }
 
@@ -101,11 +122,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn required<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
-        let role = Role::Member(decode_required::<T>);
+        let ops = const {
+            &Ops {
+                role: Role::Member {
+                    decode: decode_field::<T>,
+                    absent: Absent::Missing,
+                },
+                put: put_member::<T>,
+                drop: dropper::<T>(),
+            }
+        };
         // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::new(start, field, role, put_member::<T>) };
-        entry.is_required = true;
-        entry
+        unsafe { Entry::new(start, field, T::SHAPE.required(), ops) }
     }
 
     /// A member that may be left out.
@@ -113,9 +141,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn optional<T: Decode + Encode>(start: *const u8, field: *const Option<T>) -> Self {
-        let role = Role::Member(decode_optional::<T>);
+        let ops = const {
+            &Ops {
+                role: Role::Member {
+                    decode: decode_optional::<T>,
+                    absent: Absent::Blank(blank_optional::<T>),
+                },
+                put: put_optional::<T>,
+                drop: dropper::<Option<T>>(),
+            }
+        };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, role, put_optional::<T>) }
+        unsafe { Entry::new(start, field, T::SHAPE.optional(), ops) }
     }
 
     /// A list that must be there, which is empty if it is not: clients read so what servers older than their schema
@@ -124,9 +161,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn list<T: Decode + Encode>(start: *const u8, field: *const Vec<T>) -> Self {
-        let role = Role::Member(decode_list::<T>);
+        let ops = const {
+            &Ops {
+                role: Role::Member {
+                    decode: decode_field::<Vec<T>>,
+                    absent: Absent::Blank(blank_list::<T>),
+                },
+                put: put_member::<Vec<T>>,
+                drop: dropper::<Vec<T>>(),
+            }
+        };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, role, put_member::<Vec<T>>) }
+        unsafe { Entry::new(start, field, Code::Other, ops) }
     }
 
     /// A member that must be there, and has no content if it is not: see [`Object::filled`].
@@ -134,26 +180,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn filled<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
-        let role = Role::Member(decode_filled::<T>);
+        let ops = const {
+            &Ops {
+                role: Role::Member {
+                    decode: decode_field::<T>,
+                    absent: Absent::Made(make_absent::<T>),
+                },
+                put: put_member::<T>,
+                drop: dropper::<T>(),
+            }
+        };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, role, put_member::<T>) }
-    }
-
-    /// As [`Entry::branch`], where the discriminator may be missing as [`Entry::filled`] has it.
-    ///
-    /// # Safety
-    /// The field is in the value that starts at `start`.
-    pub const unsafe fn filled_branch<T: Branches<Kind: Decode + Encode>>(
-        start: *const u8,
-        field: *const T,
-    ) -> Self {
-        // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::branch(start, field) };
-        if let Role::Branch { tag, .. } = &mut entry.role {
-            *tag = decode_filled::<T::Kind>;
-        }
-        entry.is_required = false;
-        entry
+        unsafe { Entry::new(start, field, T::SHAPE.required(), ops) }
     }
 
     /// The members of a base.
@@ -161,12 +199,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn members<T: Members>(start: *const u8, field: *const T) -> Self {
-        let role = Role::Base {
-            take: take_base::<T>,
-            keep: keep_in_base::<T>,
+        let ops = const {
+            &Ops {
+                role: Role::Base {
+                    take: take_base::<T>,
+                    keep: keep_in_base::<T>,
+                },
+                put: put_base::<T>,
+                drop: dropper::<T>(),
+            }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, role, put_base::<T>) }
+        unsafe { Entry::new(start, field, Code::Other, ops) }
     }
 
     /// Members that the type does not have.
@@ -174,8 +218,15 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn unknown(start: *const u8, field: *const Map) -> Self {
+        let ops = const {
+            &Ops {
+                role: Role::Unknown,
+                put: put_unknown,
+                drop: dropper::<Map>(),
+            }
+        };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Role::Unknown, put_unknown) }
+        unsafe { Entry::new(start, field, Code::Other, ops) }
     }
 
     /// What depends on a discriminator, and the discriminator.
@@ -186,17 +237,22 @@ impl Entry {
         start: *const u8,
         field: *const T,
     ) -> Self {
-        const { assert!(size_of::<T::Kind>() <= size_of::<Tag>() && align_of::<T::Kind>() <= align_of::<Tag>()) }
-        let role = Role::Branch {
-            tag: decode_required::<T::Kind>,
-            drop_tag: dropper::<T::Kind>(),
-            take: take_branch::<T>,
-            put: put_branch::<T>,
-        };
+        let ops = const { &branch_ops::<T>(Absent::Missing) };
         // SAFETY: as the caller says.
-        let mut entry = unsafe { Entry::new(start, field, role, put_tag::<T>) };
-        entry.is_required = true;
-        entry
+        unsafe { Entry::new(start, field, Code::Other, ops) }
+    }
+
+    /// As [`Entry::branch`], where the discriminator may be missing as [`Entry::filled`] has it.
+    ///
+    /// # Safety
+    /// The field is in the value that starts at `start`.
+    pub const unsafe fn filled_branch<T: Branches<Kind: Decode + Encode>>(
+        start: *const u8,
+        field: *const T,
+    ) -> Self {
+        let ops = const { &branch_ops::<T>(Absent::Made(make_absent::<T::Kind>)) };
+        // SAFETY: as the caller says.
+        unsafe { Entry::new(start, field, Code::Other, ops) }
     }
 
     /// The member's name.
@@ -204,10 +260,6 @@ impl Entry {
     pub const fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
     }
 
     /// The member has these features: a policy may refuse it, or leave it out.
@@ -225,6 +277,21 @@ impl Entry {
     }
 }
 
+const fn branch_ops<T: Branches<Kind: Decode + Encode>>(absent: Absent) -> Ops {
+    assert!(size_of::<T::Kind>() <= size_of::<Tag>() && align_of::<T::Kind>() <= align_of::<Tag>());
+    Ops {
+        role: Role::Branch {
+            tag: decode_field::<T::Kind>,
+            absent,
+            drop_tag: dropper::<T::Kind>(),
+            take: take_branch::<T>,
+            put: put_branch::<T>,
+        },
+        put: put_tag::<T>,
+        drop: dropper::<T>(),
+    }
+}
+
 // The functions that follow are unsafe for what entries promise: a pointer is to a field of the type that the function is for,
 // which may be written where the function reads one, and is there where the function puts or drops one.
 
@@ -233,47 +300,49 @@ unsafe fn drop_field<T>(field: *mut u8) {
     unsafe { field.cast::<T>().drop_in_place() }
 }
 
-unsafe fn decode_required<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
-    match value {
-        // SAFETY: see above.
-        Some(value) => match T::decode_into(value, unsafe { Place::new(field.cast()) }) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        },
-        None => Err(DecodeError::new(crate::error::DecodeErrorKind::Missing)),
+unsafe fn decode_field<T: Decode>(field: *mut u8, value: Cursor<'_>) -> Result<(), DecodeError> {
+    // SAFETY: see above.
+    match T::decode_into(value, unsafe { Place::new(field.cast()) }) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
-unsafe fn decode_filled<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
-    let value = match value {
-        Some(value) => T::decode(value)?,
-        None => match crate::decode::absent() {
-            Some(value) => value,
-            None => return Err(DecodeError::new(crate::error::DecodeErrorKind::Missing)),
-        },
-    };
-    // SAFETY: see above.
-    unsafe { field.cast::<T>().write(value) };
-    Ok(())
+unsafe fn decode_optional<T: Decode>(field: *mut u8, value: Cursor<'_>) -> Result<(), DecodeError> {
+    match T::decode(value) {
+        Ok(value) => {
+            // SAFETY: see above.
+            unsafe { field.cast::<Option<T>>().write(Some(value)) };
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
-unsafe fn decode_optional<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
-    let value = match value {
-        Some(value) => Some(T::decode(value)?),
-        None => None,
-    };
-    // SAFETY: see above.
-    unsafe { field.cast::<Option<T>>().write(value) };
-    Ok(())
+unsafe fn make_absent<T: Decode>(field: *mut u8) -> Result<(), DecodeError> {
+    match crate::decode::absent::<T>() {
+        Some(value) => {
+            // SAFETY: see above.
+            unsafe { field.cast::<T>().write(value) };
+            Ok(())
+        }
+        None => Err(DecodeError::new(DecodeErrorKind::Missing)),
+    }
 }
 
-unsafe fn decode_list<T: Decode>(field: *mut u8, value: Option<Cursor<'_>>) -> Result<(), DecodeError> {
-    let list = match value {
-        Some(value) => Vec::<T>::decode(value)?,
-        None => Vec::new(),
-    };
+unsafe fn blank_optional<T>(field: *mut u8) {
     // SAFETY: see above.
-    unsafe { field.cast::<Vec<T>>().write(list) };
+    unsafe { field.cast::<Option<T>>().write_unaligned(None) };
+}
+
+unsafe fn blank_list<T>(field: *mut u8) {
+    // SAFETY: see above.
+    unsafe { field.cast::<Vec<T>>().write_unaligned(Vec::new()) };
+}
+
+unsafe fn make_map(field: *mut u8) -> Result<(), DecodeError> {
+    // SAFETY: see above.
+    unsafe { field.cast::<Map>().write(Map::new()) };
     Ok(())
 }
 
@@ -307,29 +376,34 @@ unsafe fn take_branch<T: Branches>(
     }
 }
 
-unsafe fn put_member<T: Encode>(field: *const u8, name: &'static str, out: &mut Writer) {
+unsafe fn put_member<T: Encode>(field: *const u8, key: &Key, out: &mut Writer) {
+    out.put_key(key);
     // SAFETY: see above.
-    out.member(name, unsafe { &*field.cast::<T>() });
+    unsafe { &*field.cast::<T>() }.encode(out);
 }
 
-unsafe fn put_optional<T: Encode>(field: *const u8, name: &'static str, out: &mut Writer) {
+unsafe fn put_optional<T: Encode>(field: *const u8, key: &Key, out: &mut Writer) {
     // SAFETY: see above.
-    out.optional(name, unsafe { &*field.cast::<Option<T>>() });
+    if let Some(value) = unsafe { &*field.cast::<Option<T>>() } {
+        out.put_key(key);
+        value.encode(out);
+    }
 }
 
-unsafe fn put_base<T: Members>(field: *const u8, _: &'static str, out: &mut Writer) {
+unsafe fn put_base<T: Members>(field: *const u8, _: &Key, out: &mut Writer) {
     // SAFETY: see above.
     unsafe { &*field.cast::<T>() }.put(out);
 }
 
-unsafe fn put_unknown(field: *const u8, _: &'static str, out: &mut Writer) {
+unsafe fn put_unknown(field: *const u8, _: &Key, out: &mut Writer) {
     // SAFETY: see above.
     out.rest(unsafe { &*field.cast::<Map>() });
 }
 
-unsafe fn put_tag<T: Branches<Kind: Encode>>(field: *const u8, name: &'static str, out: &mut Writer) {
+unsafe fn put_tag<T: Branches<Kind: Encode>>(field: *const u8, key: &Key, out: &mut Writer) {
+    out.put_key(key);
     // SAFETY: see above.
-    out.member(name, &unsafe { &*field.cast::<T>() }.kind());
+    unsafe { &*field.cast::<T>() }.kind().encode(out);
 }
 
 unsafe fn put_branch<T: Branches>(field: *const u8, out: &mut Writer) {
