@@ -295,7 +295,9 @@ impl<'a> Context<'a> {
             {
                 return path.parse().unwrap_or_default();
             }
-            if runtime.is_some() || taken.is_some() {
+            // Crates of earlier editions than 2024 do not have it without an import.
+            let is_new = name == "Future";
+            if runtime.is_some() || taken.is_some() || is_new {
                 self.imports.borrow_mut().insert(path);
             }
         }

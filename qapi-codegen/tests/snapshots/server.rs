@@ -46,6 +46,7 @@ use qapi_runtime::{
     Branches, Call, Cursor, Decode, DecodeError, Encode, Error, Members, Object, Row, Special,
     StringEnum, Writer, call,
 };
+use std::future::Future;
 
 /// A colour.
 ///
