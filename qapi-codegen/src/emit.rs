@@ -303,10 +303,11 @@ impl Context<'_> {
         let mut items = Vec::new();
         let mut exports = Vec::new();
         let deprecated = self.has_deprecated().then(|| quote!(deprecated,));
+        let placeholders = self.has_placeholders().then(|| quote!(clippy::disallowed_names,));
         // Whether a link needs its path depends on what the module imports. Lints of taste are for those who write.
         let allow = quote! {
             allow(
-                clippy::large_enum_variant, clippy::module_inception,
+                #placeholders clippy::large_enum_variant, clippy::module_inception,
                 clippy::nursery, clippy::pedantic, clippy::should_implement_trait, clippy::wrong_self_convention,
                 dead_code, unused_imports,
                 rustdoc::redundant_explicit_links, #deprecated reason = "as the schema has it"
@@ -355,6 +356,16 @@ impl Context<'_> {
         parts.push(self.print(items));
         parts.retain(|part| !part.is_empty());
         parts.join("\n")
+    }
+
+    /// Whether members have names that Clippy takes for left-overs of an experiment.
+    fn has_placeholders(&self) -> bool {
+        self.schema.types().any(|(id, _)| {
+            let members = self.schema.own_members(id).iter();
+            members
+                .map(|member| mangle::snake(&member.name))
+                .any(|name| ["foo", "baz", "quux"].contains(&name.as_str()))
+        })
     }
 
     /// Whether anything is marked deprecated.
