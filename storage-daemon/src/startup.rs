@@ -292,7 +292,7 @@ impl Startup {
         }
         let options = ListenOptions {
             pretty: monitor.pretty,
-            ..self.options
+            policy: monitor.policy(self.options.policy),
         };
         self.monitors.push((end, options));
         Ok(())

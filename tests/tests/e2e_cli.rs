@@ -207,6 +207,59 @@ fn systemd_gives_sockets_by_name() {
 }
 
 #[test]
+fn clients_of_one_monitor_may_be_held_to_more_than_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mild, stern) = (folder.path().join("mild"), folder.path().join("stern"));
+    let chardev =
+        |id: &str, path: &Path| format!("socket,id={id},path={},server=on,wait=off", path.display());
+    let stern_monitor =
+        "s,compat.deprecated-input=reject,compat.unstable-input=accept,compat.deprecated-output=hide";
+    let daemon = Running::start(&[
+        "--compat",
+        "unstable-input=reject",
+        "--chardev",
+        &chardev("m", &mild),
+        "--monitor",
+        "m",
+        "--chardev",
+        &chardev("s", &stern),
+        "--monitor",
+        stern_monitor,
+    ]);
+    // Three commands that want arguments: who may run them at all?
+    let answers = |path: &Path| {
+        wait_for(path);
+        let (mut stream, _) = talk(UnixStream::connect(path).expect("a connection"));
+        ask(&mut stream, &json!({"execute": "qmp_capabilities"}));
+        let classes = ["drive-backup", "x-blockdev-set-iothread", "blockdev-del"]
+            .map(|command| ask(&mut stream, &json!({"execute": command}))["error"]["class"].clone());
+        let schema = ask(&mut stream, &json!({"execute": "query-qmp-schema"}));
+        let entities = schema["return"].as_array().expect("entities").clone();
+        let told = entities.iter().any(|entity| entity["name"] == "drive-backup");
+        (classes.map(|class| class == "CommandNotFound"), told)
+    };
+    assert_eq!(answers(&mild), ([false, true, false], true));
+    assert_eq!(answers(&stern), ([true, false, false], false));
+    let (mut stream, _) = talk(UnixStream::connect(&mild).expect("a connection"));
+    ask(&mut stream, &json!({"execute": "qmp_capabilities"}));
+    ask(&mut stream, &json!({"execute": "quit"}));
+    daemon.ends_well();
+    // To end the program is not for one monitor to ask.
+    let output = Command::new(program("storage-daemon"))
+        .args([
+            "--chardev",
+            "stdio,id=m",
+            "--monitor",
+            "m,compat.unstable-input=crash",
+        ])
+        .output()
+        .expect("the program runs");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("does not accept value 'crash'"), "{error}");
+}
+
+#[test]
 fn a_client_channel_connects_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");

@@ -45,7 +45,9 @@ Values are key=value,... (two commas stand for one) or a JSON object.
                          use one listening socket at once
 
   --monitor [chardev=]<id>[,mode=control][,pretty=on|off]
-                         speak QMP on a channel; pretty: a value a line
+            [,compat.deprecated-input=accept|reject][,<more>]
+                         speak QMP on a channel; pretty: a value a line;
+                         compat: as --compat (but crash), for its clients
 
   --nbd-server addr.type=unix,addr.path=<path>[,<more>]
   --nbd-server addr.type=inet,addr.host=<host>,addr.port=<port>[,<more>]

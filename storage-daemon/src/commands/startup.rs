@@ -1,8 +1,12 @@
 //! What options of the command line do: the same as the command of that name.
 
+use qapi_runtime::policy::{InputPolicy, OutputPolicy};
 use qapi_runtime::scanner::Scanner;
-use qapi_runtime::{Decode, Document, StringEnum};
-use schema::{BlockExportOptions, BlockdevOptions, NbdServerOptions, ObjectOptions, ObjectType};
+use qapi_runtime::{Decode, Document, Policy, StringEnum};
+use schema::{
+    BlockExportOptions, BlockdevOptions, MonitorInputPolicy, MonitorOutputPolicy, NbdServerOptions,
+    ObjectOptions, ObjectType,
+};
 
 use crate::cli::CliError;
 use crate::cli::keyval::Keyval;
@@ -10,7 +14,7 @@ use crate::daemon::Daemon;
 use crate::objects::properties;
 
 /// `--monitor`: which channel to speak QMP on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct MonitorOptions {
     /// Id of the channel.
     pub chardev: String,
@@ -18,6 +22,30 @@ pub struct MonitorOptions {
     pub readline: bool,
     /// Lay messages out for people.
     pub pretty: bool,
+    /// What its clients are held to, as far as it is said.
+    pub compat: Option<schema::MonitorPolicy>,
+}
+
+impl MonitorOptions {
+    /// What the monitor's clients are held to where the others are held to `policy`.
+    pub fn policy(&self, mut policy: Policy) -> Policy {
+        let Some(compat) = &self.compat else { return policy };
+        let input = |asked: Option<MonitorInputPolicy>, otherwise| match asked {
+            Some(MonitorInputPolicy::Accept) => InputPolicy::Accept,
+            Some(MonitorInputPolicy::Reject) => InputPolicy::Reject,
+            None => otherwise,
+        };
+        let output = |asked: Option<MonitorOutputPolicy>, otherwise| match asked {
+            Some(MonitorOutputPolicy::Accept) => OutputPolicy::Accept,
+            Some(MonitorOutputPolicy::Hide) => OutputPolicy::Hide,
+            None => otherwise,
+        };
+        policy.deprecated_input = input(compat.deprecated_input, policy.deprecated_input);
+        policy.deprecated_output = output(compat.deprecated_output, policy.deprecated_output);
+        policy.unstable_input = input(compat.unstable_input, policy.unstable_input);
+        policy.unstable_output = output(compat.unstable_output, policy.unstable_output);
+        policy
+    }
 }
 
 /// Reads the value of `--monitor`.
@@ -27,6 +55,7 @@ pub fn monitor(text: &str) -> Result<MonitorOptions, CliError> {
         chardev: options.chardev,
         readline: options.mode == Some(schema::MonitorMode::Readline),
         pretty: options.pretty.unwrap_or(false),
+        compat: options.compat,
     })
 }
 
