@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A schema to generate code from, and how.
 #[derive(Debug, Clone)]
@@ -69,6 +70,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// Two builds of one script write the same file.
+    #[error("`{}` is written by two builds: one of them needs another `name`", .0.display())]
+    Twice(PathBuf),
     /// This is no build script.
     #[error("OUT_DIR is not set: `Build::run` belongs into a build script; elsewhere say `out_dir`")]
     NoOutDir,
@@ -160,7 +164,8 @@ impl Build {
         self
     }
 
-    /// The name of the file to include, without `.rs`; that of the schema's file if nothing is said.
+    /// The name of the file to include, without `.rs`; that of the schema's file if nothing is said. The file belongs into a
+    /// module of its own, where nothing else can hide what it means.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -169,7 +174,7 @@ impl Build {
     /// Generates, and tells Cargo all about it. When the schema has mistakes it prints them and ends the
     /// build script.
     pub fn run(self) {
-        match self.try_run() {
+        match self.try_run().and_then(only_once) {
             Ok(built) => {
                 eprint!("{}", built.warnings);
                 print!("{}", lines(&built.instructions));
@@ -289,6 +294,17 @@ pub fn write_outputs(folder: &Path, outputs: &[emit::Output]) -> Result<(), Buil
         .try_for_each(|output| write_if_changed(&folder.join(&output.name), output.text.as_bytes()))
 }
 
+/// Notices a build that has overwritten what an earlier one of the same script has written.
+fn only_once(built: Built) -> Result<Built, BuildError> {
+    static WRITTEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.insert(built.top.clone()) {
+        Ok(built)
+    } else {
+        Err(BuildError::Twice(built.top))
+    }
+}
+
 fn make_folder(path: &Path) -> Result<(), BuildError> {
     std::fs::create_dir_all(path).map_err(|source| BuildError::Write {
         path: path.to_owned(),
@@ -360,5 +376,26 @@ pub fn for_each_condition<'s>(schema: &'s Schema, found: &mut dyn FnMut(&'s Cond
     for (_, event) in schema.events() {
         found(&event.condition);
         features(&event.features, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_builds_of_a_script_write_two_files() {
+        let built = |name: &str| Built {
+            top: name.into(),
+            instructions: Vec::new(),
+            warnings: String::new(),
+        };
+        assert!(only_once(built("out/server.rs")).is_ok());
+        assert!(only_once(built("out/client.rs")).is_ok());
+        let error = only_once(built("out/server.rs")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`out/server.rs` is written by two builds: one of them needs another `name`"
+        );
     }
 }
