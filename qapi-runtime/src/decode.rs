@@ -504,11 +504,12 @@ impl<'a> Object<'a> {
         let (mut seen, mut unknown) = (self.seen, 0);
         let (mut key, mut bit) = (self.first, 1);
         while left > 0
-            && let Some([Token::String { .. }, value]) = tokens.get(key..).and_then(|rest| rest.first_chunk())
+            && let Some([Token::String { start, end, hash }, value]) =
+                tokens.get(key..).and_then(|rest| rest.first_chunk())
         {
             if seen & bit == 0 {
                 left -= 1;
-                match names.find(document.name_at(key), || document.key_at(key)) {
+                match names.find(document.name(*start, *end, *hash), || document.key_at(key)) {
                     Some(number) => {
                         seen |= bit;
                         read(number as usize, value, key + 1)?;

@@ -143,13 +143,18 @@ impl Document {
     /// The key at an index, to be looked up.
     #[inline(always)]
     pub(crate) fn name_at(&self, index: usize) -> Name {
-        let (start, end, hash) = match self.tokens.get(index) {
-            Some(Token::String { start, end, hash }) => (*start, *end, *hash),
-            _ => (0, 0, 0),
-        };
+        match self.tokens.get(index) {
+            Some(Token::String { start, end, hash }) => self.name(*start, *end, *hash),
+            _ => Name::default(),
+        }
+    }
+
+    /// The key of a token.
+    #[inline(always)]
+    pub(crate) fn name(&self, start: u32, end: u32, hash: u32) -> Name {
         Name {
             first: self.text.first_block(start, end),
-            len: end.saturating_sub(start),
+            len: end.wrapping_sub(start),
             hash,
         }
     }

@@ -52,12 +52,23 @@ impl Pool {
     /// The first sixteen bytes of a part of the text, with zeroes behind it if it is shorter.
     #[inline(always)]
     pub(super) fn first_block(&self, start: u32, end: u32) -> u128 {
-        let (start, len) = (start as usize, end.saturating_sub(start) as usize);
+        let (start, len) = (start as usize, end.wrapping_sub(start) as usize);
         // There mostly is room behind the text, so that sixteen bytes can be read where fewer are meant.
-        match self.bytes.get(start..).and_then(|rest| rest.first_chunk()) {
+        match self
+            .bytes
+            .get(start..start + BLOCK)
+            .and_then(|room| room.first_chunk())
+        {
             Some(block) => super::first_bytes(block, len),
-            None => super::first_block(self.bytes.get(start..start + len).unwrap_or_default()),
+            None => self.first_of_last(start, len),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn first_of_last(&self, start: usize, len: usize) -> u128 {
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        super::first_block(rest.get(..len).unwrap_or_default())
     }
 
     /// Empties the pool; room for more than `keep_bytes` is given back.

@@ -45,16 +45,10 @@ impl Names {
     #[inline(always)]
     pub(crate) fn find<'t>(&self, name: Name, text: impl FnOnce() -> &'t [u8]) -> Option<u32> {
         if name.is_all() {
-            self.find_short(name)
+            self.search(name, |_| true)
         } else {
             self.find_long(name, text())
         }
-    }
-
-    // On its own, as it calls nothing, which the caller does.
-    #[inline(never)]
-    fn find_short(&self, name: Name) -> Option<u32> {
-        self.search(name, |_| true)
     }
 
     #[inline(never)]
@@ -70,7 +64,8 @@ impl Names {
             // There are twice as many slots as names, so that an empty one ends the search.
             let slot = self.0.get(at)?;
             let text = slot.text?;
-            if slot.name == name && is(text) {
+            // Of these the hash follows.
+            if slot.name.first == name.first && slot.name.len == name.len && is(text) {
                 return Some(slot.number);
             }
             at = (at + 1) & mask;
