@@ -28,7 +28,7 @@ pub enum Token {
         start: u32,
         /// One past the last byte.
         end: u32,
-        /// A hash of the text, by which names are found.
+        /// Of an object's key, a hash, by which it is found among names; of other strings, anything.
         hash: u32,
     },
     /// An array; `end` is the index one past its last token.
@@ -266,12 +266,23 @@ impl Tape<'_> {
         self.tokens.push(token);
     }
 
-    /// Adds a string that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has, and
+    /// Adds a key that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has, and
     /// their hash.
     #[inline(always)]
-    pub(crate) fn take_string(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
+    pub(crate) fn take_key(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
+        self.take(input, from, true)
+    }
+
+    /// The same for a string that is a value.
+    #[inline(always)]
+    pub(crate) fn take_value(&mut self, input: &[u8], from: usize) -> Option<usize> {
+        self.take(input, from, false).map(|(len, _)| len)
+    }
+
+    #[inline(always)]
+    fn take(&mut self, input: &[u8], from: usize, is_key: bool) -> Option<(usize, u32)> {
         let start = offset(self.text.len());
-        let (len, hash) = self.text.take(input, from)?;
+        let (len, hash) = self.text.take(input, from, is_key)?;
         self.tokens.push(Token::String {
             start,
             end: offset(self.text.len()),

@@ -19,12 +19,12 @@ pub(super) fn any(tokens: &[Token], text: &[u8], object: u32, count: u32) -> boo
         return in_large(tokens, text, object, count);
     }
     // A bit for each key so far, by its hash: a new bit is a new key.
-    let mut seen = [0_u64; 4];
+    let mut seen = [0_u64; 16];
     let mut keys = Keys::of(tokens, object);
     for number in 0..count {
         let Some(key) = keys.next() else { break };
         let bit = 1_u64 << (key.hash % u64::BITS);
-        let Some(seen) = seen.get_mut((key.hash / u64::BITS % 4) as usize) else {
+        let Some(seen) = seen.get_mut((key.hash / u64::BITS % 16) as usize) else {
             break;
         };
         if *seen & bit != 0 && is_among(tokens, text, object, number, key) {

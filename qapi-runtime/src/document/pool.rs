@@ -146,9 +146,9 @@ impl Adding<'_> {
     }
 
     /// Adds the bytes of `input` from `from` on up to the next double quote, if they are ASCII without control characters and
-    /// backslashes; how many that are, and their hash. Else nothing is added.
+    /// backslashes; how many that are, and their hash if it is wanted. Else nothing is added.
     #[inline(always)]
-    pub(super) fn take(&mut self, input: &[u8], from: usize) -> Option<(usize, u32)> {
+    pub(super) fn take(&mut self, input: &[u8], from: usize, hashed: bool) -> Option<(usize, u32)> {
         let start = self.used;
         let last;
         let block = match input.get(from..)?.first_chunk::<BLOCK>() {
@@ -161,13 +161,18 @@ impl Adding<'_> {
         *self.room.get_mut(start..)?.first_chunk_mut::<BLOCK>()? = *block;
         let special = special_bytes(block);
         let (len, hash) = if special.any == 0 {
-            take_long(self.room, start, input, from)?
+            take_long(self.room, start, input, from, hashed)?
         } else {
             let len = special.any.trailing_zeros() as usize;
             if special.quotes >> len & 1 == 0 {
                 return None;
             }
-            (len, super::hash_of_block(super::first_bytes(block, len), len))
+            let hash = if hashed {
+                super::hash_of_block(super::first_bytes(block, len), len)
+            } else {
+                0
+            };
+            (len, hash)
         };
         self.used = start + len;
         Some((len, hash))
@@ -177,7 +182,7 @@ impl Adding<'_> {
 /// What [`Adding::take`] does with a string that is longer than a block, which is in the room already. It stands alone so
 /// that what others are about has not to be in memory.
 #[inline(never)]
-fn take_long(room: &mut [u8], start: usize, input: &[u8], from: usize) -> Option<(usize, u32)> {
+fn take_long(room: &mut [u8], start: usize, input: &[u8], from: usize, hashed: bool) -> Option<(usize, u32)> {
     let mut len = BLOCK;
     loop {
         let last;
@@ -196,7 +201,12 @@ fn take_long(room: &mut [u8], start: usize, input: &[u8], from: usize) -> Option
             if special.quotes >> plain & 1 == 0 {
                 return None;
             }
-            return Some((len, super::key_hash(room.get(start..start + len)?)));
+            let hash = if hashed {
+                super::key_hash(room.get(start..start + len)?)
+            } else {
+                0
+            };
+            return Some((len, hash));
         }
         len += BLOCK;
     }
@@ -272,7 +282,7 @@ mod tests {
         let mut pool = Pool::default();
         pool.push("é");
         let mut adding = pool.adding(bytes.len());
-        let taken = adding.take(bytes, 0);
+        let taken = adding.take(bytes, 0, true);
         adding.finish();
         let text = pool.get(0, u32::try_from(pool.len()).unwrap());
         assert_eq!(text.len(), 2 + taken.map_or(0, |(len, _)| len));

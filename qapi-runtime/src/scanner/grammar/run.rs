@@ -76,7 +76,7 @@ impl Run<'_> {
             if matches!(top.expect, Expect::KeyOrEnd | Expect::Key) {
                 match self.next() {
                     Some(b'"') => {
-                        let Some((len, hash)) = self.tape.take_string(self.bytes, self.at + 1) else {
+                        let Some((len, hash)) = self.tape.take_key(self.bytes, self.at + 1) else {
                             break;
                         };
                         self.take(len + 2);
@@ -97,7 +97,7 @@ impl Run<'_> {
             if matches!(top.expect, Expect::Value | Expect::Element | Expect::ElementOrEnd) {
                 match self.next() {
                     Some(b'"') => {
-                        let Some((len, _)) = self.tape.take_string(self.bytes, self.at + 1) else {
+                        let Some(len) = self.tape.take_value(self.bytes, self.at + 1) else {
                             break;
                         };
                         self.take(len + 2);
