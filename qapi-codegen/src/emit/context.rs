@@ -90,7 +90,8 @@ pub(super) struct Variants {
 
 impl<'a> Context<'a> {
     pub(super) fn new(schema: &'a Schema, options: &'a Options) -> Context<'a> {
-        let mut scope = Scope::with(&["Self"]);
+        // Type parameters, here and in the runtime's macros, are short, and so are some commands.
+        let mut scope = Scope::with(&["Self", "D", "E", "H", "S", "T"]);
         let mut types = HashMap::new();
         let mut variants = HashMap::new();
         // Types that have a name of their own come first: what is made up gives way.
