@@ -73,8 +73,19 @@ pub(crate) struct Mode {
     pub(crate) deprecated: InputPolicy,
     /// What to do about unstable members and values.
     pub(crate) unstable: InputPolicy,
-    /// Whether a value fits is all that matters: why it does not is found out later.
-    pub(crate) trial: bool,
+    pub(crate) attempt: Attempt,
+}
+
+/// A value is read twice if it does not fit: to say why takes longer than to see that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// A value by itself.
+    #[default]
+    Both,
+    /// Whether the whole fits is all that matters.
+    First,
+    /// The whole does not fit; why?
+    Second,
 }
 
 /// Builds a document value by value, in order.

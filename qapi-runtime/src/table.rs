@@ -25,7 +25,7 @@ pub use shape::Shape;
 
 use crate::Map;
 use crate::decode::{self, Object};
-use crate::document::{Cursor, Document, Mode, Token};
+use crate::document::{Attempt, Cursor, Document, Mode, Token};
 use crate::encode::{Encode, Writer};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::policy::InputPolicy;
@@ -162,17 +162,21 @@ impl Parts {
     /// There is room at `whole` for a value of the table's type. It is there if the result is `Ok`, and else not.
     unsafe fn decode(&self, value: Cursor<'_>, whole: *mut u8, unknown: Unknown) -> Result<(), DecodeError> {
         let mode = value.mode();
+        let with = |attempt| value.with_mode(Mode { attempt, ..mode });
         // A program that is to end at the first sight of something ends for what comes first in the schema.
         let may_crash = mode.deprecated == InputPolicy::Crash || mode.unstable == InputPolicy::Crash;
-        if !mode.trial && !may_crash {
-            let trial = value.with_mode(Mode { trial: true, ..mode });
-            // SAFETY: as the caller says.
-            if unsafe { self.decode_once(trial, whole, unknown) }.is_ok() {
-                return Ok(());
+        // SAFETY: as the caller says.
+        unsafe {
+            match mode.attempt {
+                Attempt::Both if may_crash => self.decode_once(with(Attempt::Second), whole, unknown),
+                Attempt::Both => match self.decode_once(with(Attempt::First), whole, unknown) {
+                    Ok(()) => Ok(()),
+                    // What is in it is not read more often, however deep it is.
+                    Err(_) => self.decode_once(with(Attempt::Second), whole, unknown),
+                },
+                Attempt::First | Attempt::Second => self.decode_once(value, whole, unknown),
             }
         }
-        // SAFETY: as the caller says.
-        unsafe { self.decode_once(value, whole, unknown) }
     }
 
     /// # Safety
@@ -225,7 +229,7 @@ impl Parts {
         }
         // SAFETY: as the caller says, and the bases were read.
         unsafe {
-            if object.mode().trial && object.has_few() && self.entries.len() <= AT_ONCE {
+            if object.mode().attempt == Attempt::First && object.has_few() && self.entries.len() <= AT_ONCE {
                 self.take_as_they_come(plan, object, whole, &mut tag)?;
             } else {
                 self.take_in_order(plan, object, whole, &mut tag)?;

@@ -347,3 +347,46 @@ fn a_panic_drops_nothing_twice() {
         assert!(COUNT.replace(0) >= 0, "{letter}");
     }
 }
+
+thread_local! {
+    static READS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+#[derive(Debug, PartialEq)]
+struct Read;
+
+impl Decode for Read {
+    fn decode(_: Cursor<'_>) -> Result<Self, DecodeError> {
+        READS.set(READS.get() + 1);
+        Ok(Read)
+    }
+}
+
+impl Encode for Read {
+    fn encode(&self, _: &mut Writer) {}
+}
+
+#[derive(Debug, PartialEq)]
+struct Deep {
+    read: Option<Read>,
+    deep: Option<Box<Deep>>,
+}
+crate::strict!(Deep {
+    read: optional("read"),
+    deep: optional("deep"),
+});
+
+/// What is wrong is read once more, and not once more for each object around it.
+#[test]
+fn a_mistake_far_inside_is_found_soon() {
+    let depth = 50;
+    let nested = |inner: &str| format!("{}{inner}{}", r#"{"deep": "#.repeat(depth), "}".repeat(depth));
+    decode::<Deep>(&nested(r#"{"read": 1}"#)).unwrap();
+    assert_eq!(READS.replace(0), 1);
+    let error = decode::<Deep>(&nested(r#"{"read": 1, "wrong": 1}"#)).unwrap_err();
+    assert_eq!(
+        error,
+        format!("Parameter '{}wrong' is unexpected", "deep.".repeat(depth))
+    );
+    assert_eq!(READS.replace(0), 2);
+}
