@@ -162,22 +162,31 @@ macro_rules! decode_by_table {
 /// Implements [`Members`](crate::decode::Members) for a union that is nothing but its branches: an object that has the
 /// discriminator and what the branch adds.
 ///
-/// `union!(strict Shape by "kind")`; `strict`, `tolerant` or `keeping` as for structs.
+/// `union!(strict Shape by "kind")`; `strict`, `tolerant` or `keeping` as for structs. A policy looks at
+/// `union!(strict Shape by "kind".special(Special::UNSTABLE))`.
 #[macro_export]
 macro_rules! union {
     ($mode:ident filled $name:ident by $tag:literal) => {
         $crate::union!(@ $mode filled $name by $tag);
     };
-    ($mode:ident $name:ident by $tag:literal) => {
-        $crate::union!(@ $mode required $name by $tag);
+    ($mode:ident $name:ident by $tag:literal $(.special($special:expr))?) => {
+        $crate::union!(@ $mode required $name by $tag $(.special($special))?);
     };
-    (@ $mode:ident $read:ident $name:ident by $tag:literal) => {
+    (@put $value:ident $out:ident $tag:literal) => {
+        $out.member($tag, &$crate::table::Branches::kind($value));
+    };
+    (@put $value:ident $out:ident $tag:literal $special:expr) => {
+        if !$out.hides($special) {
+            $out.member($tag, &$crate::table::Branches::kind($value));
+        }
+    };
+    (@ $mode:ident $read:ident $name:ident by $tag:literal $(.special($special:expr))?) => {
         impl $crate::decode::Members for $name {
             #[inline]
             fn take(
                 object: &mut $crate::decode::Object<'_>,
             ) -> ::std::result::Result<Self, $crate::error::DecodeError> {
-                match object.$read($tag) {
+                match object $(.special($special))? .$read($tag) {
                     Ok(kind) => <Self as $crate::table::Branches>::take_branch(kind, object),
                     Err(error) => Err(error),
                 }
@@ -185,7 +194,7 @@ macro_rules! union {
 
             #[inline]
             fn put(&self, out: &mut $crate::encode::Writer) {
-                out.member($tag, &$crate::table::Branches::kind(self));
+                $crate::union!(@put self out $tag $($special)?);
                 $crate::table::Branches::put_branch(self, out);
             }
         }

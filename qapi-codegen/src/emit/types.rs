@@ -394,7 +394,9 @@ impl Context<'_> {
             });
             items.push(read_and_written);
             let filled = (self.is_client() && self.options.older_servers).then(|| quote!(filled));
-            items.push(quote!(#attribute ::qapi_runtime::union!(#mode #filled #name by #tag);));
+            let member = self.schema.own_members(found.tag.holder).get(found.tag.member);
+            let more = member.map(|member| self.entry_more(member));
+            items.push(quote!(#attribute ::qapi_runtime::union!(#mode #filled #name by #tag #more);));
             return;
         }
 
