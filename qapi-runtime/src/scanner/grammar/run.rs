@@ -13,6 +13,8 @@ const WINDOW: usize = 16 << 10;
 
 impl Grammar {
     /// Takes tokens from the start of `bytes`; how many bytes it took, and whether a message ended there.
+    // On its own: among the scanner's states there would be fewer registers for it.
+    #[inline(never)]
     pub(in crate::scanner) fn run(&mut self, bytes: &[u8], limits: &Limits) -> (usize, bool) {
         // Each token has a byte at least: among so many bytes neither limit can be exceeded.
         let near = limits.tokens.saturating_sub(self.tokens).min(WINDOW);
