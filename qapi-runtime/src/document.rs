@@ -164,7 +164,7 @@ impl Document {
     #[inline(always)]
     pub(crate) fn name(&self, start: u32, end: u32, hash: u32) -> Name {
         Name {
-            first: self.text.first_block(start, end),
+            first: self.text.block(start, end),
             len: end.wrapping_sub(start),
             hash,
         }
@@ -439,8 +439,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What a name is found by: its first bytes, which are all of it, unless it is longer than sixteen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a name is found by: its first bytes, which are all of it, unless it is longer than sixteen. Behind a shorter one there
+/// may be anything.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Name {
     pub(crate) first: u128,
     pub(crate) len: u32,
@@ -457,7 +458,12 @@ impl Name {
         }
     }
 
-    /// Names that are equal are the same text.
+    /// The bits of the first bytes that belong to the name.
+    pub(crate) fn mask(&self) -> u128 {
+        first_bytes(&[0xFF; 16], self.len as usize)
+    }
+
+    /// Names of that length whose first bytes are the same are the same text.
     #[inline]
     pub(crate) fn is_all(&self) -> bool {
         self.len <= 16

@@ -49,18 +49,18 @@ impl Pool {
             .unwrap_or_default()
     }
 
-    /// The first sixteen bytes of a part of the text, with zeroes behind it if it is shorter.
+    /// The first sixteen bytes of a part of the text, with anything behind it if it is shorter.
     #[inline(always)]
-    pub(super) fn first_block(&self, start: u32, end: u32) -> u128 {
-        let (start, len) = (start as usize, end.wrapping_sub(start) as usize);
+    pub(super) fn block(&self, start: u32, end: u32) -> u128 {
+        let from = start as usize;
         // There mostly is room behind the text, so that sixteen bytes can be read where fewer are meant.
         match self
             .bytes
-            .get(start..start + BLOCK)
+            .get(from..from + BLOCK)
             .and_then(|room| room.first_chunk())
         {
-            Some(block) => super::first_bytes(block, len),
-            None => self.first_of_last(start, len),
+            Some(block) => u128::from_le_bytes(*block),
+            None => self.first_of_last(from, end.wrapping_sub(start) as usize),
         }
     }
 

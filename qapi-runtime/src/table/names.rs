@@ -10,6 +10,8 @@ pub(crate) struct Names(Box<[Slot]>);
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     name: Name,
+    /// The bits of its first bytes that are its own.
+    mask: u128,
     number: u32,
     text: Option<&'static str>,
 }
@@ -33,6 +35,7 @@ impl Names {
             if let Some(slot) = slots.get_mut(at) {
                 *slot = Slot {
                     name,
+                    mask: name.mask(),
                     number,
                     text: Some(text),
                 };
@@ -65,7 +68,7 @@ impl Names {
             let slot = self.0.get(at)?;
             let text = slot.text?;
             // Of these the hash follows.
-            if slot.name.first == name.first && slot.name.len == name.len && is(text) {
+            if slot.name.len == name.len && (slot.name.first ^ name.first) & slot.mask == 0 && is(text) {
                 return Some(slot.number);
             }
             at = (at + 1) & mask;
