@@ -425,8 +425,9 @@ async fn shutdown_ends_jobs_in_every_state() {
 async fn shutdown_ends_one_job_after_the_other() {
     let bench = Bench::new();
     for id in ["x", "y"] {
-        let (source, _) = bench.node(&format!("s{id}"), Memory::new(MIB, 1)).await;
-        let (target, _) = bench.node(&format!("t{id}"), Memory::new(MIB, 0)).await;
+        // More than one request: a limit lets the first one pass, whatever its length, and a disk of one is copied then.
+        let (source, _) = bench.node(&format!("s{id}"), Memory::new(8 * MIB, 1)).await;
+        let (target, _) = bench.node(&format!("t{id}"), Memory::new(8 * MIB, 0)).await;
         let mut backup = options(id, &source, &target, SyncMode::Full);
         backup.speed = 1;
         bench.prepare(backup).await.unwrap().start();
