@@ -41,7 +41,15 @@ fn scanner(criterion: &mut Criterion) {
     );
     let escapes = format!(r#"{{"execute": "x", "id": "{}"}}"#, "\\u00e9é\\n".repeat(4096));
     let numbers = format!("[{}]", "12345, -1.5e3, ".repeat(4096) + "0");
+    // What needs decoding is left to the slower way token by token, however much is open around it.
+    let deep = format!(
+        "{}{}0{}",
+        "[".repeat(1000),
+        "\"\\n\", ".repeat(4096),
+        "]".repeat(1000)
+    );
     let cases = [
+        ("deep", deep),
         ("short", SHORT.to_owned()),
         ("transaction", transaction()),
         ("string", long),

@@ -647,8 +647,8 @@ impl Builder {
     }
 }
 
-/// The scanner's limit on a message (64 MiB unless told otherwise) keeps every offset far below `u32::MAX`. What a larger one
-/// says would be wrong, but nothing is read outside of the document.
+/// The scanner's limits are never so high that this cuts anything off. A document that is built otherwise, of more than 4 GiB,
+/// would be a wrong one, but nothing is read outside of it.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,

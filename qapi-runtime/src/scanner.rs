@@ -3,7 +3,8 @@
 //! It speaks the dialect of QMP monitors: strings in single or double quotes, no interpolation, a
 //! value ends when its braces and brackets balance (no newline is needed), and after a bad byte a
 //! client gets a fresh start with a structural character, a control character, `0xFE` or `0xFF`.
-//! Every byte is looked at once: a value split over many reads is continued, not scanned anew.
+//! A value split over many reads is continued, not scanned anew. No byte is looked at more than twice: first by a loop that
+//! takes whole tokens in their place, then, where that is not what it finds, by a machine that goes byte by byte.
 //!
 //! It knows nothing of commands, replies or sockets.
 
@@ -14,7 +15,7 @@ use crate::document::Document;
 use grammar::Grammar;
 use std::fmt;
 
-/// What a client may send at most.
+/// What a client may send at most. Figures above 2^31 - 1 count as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the tokens of one message.
@@ -191,8 +192,14 @@ impl Default for Scanner {
 impl Scanner {
     /// A scanner at the start of its input.
     pub fn new(limits: Limits) -> Self {
+        // A document counts in 32 bits.
+        const MOST: usize = i32::MAX as usize;
         Scanner {
-            limits,
+            limits: Limits {
+                message_bytes: limits.message_bytes.min(MOST),
+                tokens: limits.tokens.min(MOST),
+                depth: limits.depth.min(MOST),
+            },
             state: State::Start,
             partial: Vec::new(),
             grammar: Grammar::default(),

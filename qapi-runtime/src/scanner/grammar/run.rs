@@ -30,6 +30,8 @@ impl Grammar {
             at: 0,
             blanks: 0,
             tokens: 0,
+            braces: 0,
+            brackets: 0,
         };
         let ended = run.walk(limits.depth);
         let Run {
@@ -37,16 +39,15 @@ impl Grammar {
             at,
             blanks,
             tokens,
+            braces,
+            brackets,
             ..
         } = run;
         tape.finish();
         self.tokens += tokens;
         self.size += at - blanks;
-        // Everything is closed by what it was opened with so far.
-        let is_object = |frame: &&Frame| frame.is_object();
-        let braces = self.open.iter().filter(is_object).count();
-        self.braces = braces as i64;
-        self.brackets = (self.open.len() - braces) as i64;
+        self.braces += braces;
+        self.brackets += brackets;
         (at, ended)
     }
 }
@@ -61,6 +62,9 @@ struct Run<'a> {
     blanks: usize,
     /// So many tokens were taken.
     tokens: usize,
+    /// So many more were opened than closed.
+    braces: i64,
+    brackets: i64,
 }
 
 impl Run<'_> {
@@ -145,8 +149,7 @@ impl Run<'_> {
                 // The value may stand where a key should.
                 match self.open.pop() {
                     None => {
-                        self.take(1);
-                        self.tape.close(top.token, top.len);
+                        self.end(top, in_object);
                         return true;
                     }
                     Some(outer) if matches!(outer.expect, Expect::KeyOrEnd | Expect::Key) => {
@@ -154,8 +157,7 @@ impl Run<'_> {
                         break 'stopped;
                     }
                     Some(outer) => {
-                        self.take(1);
-                        self.tape.close(top.token, top.len);
+                        self.end(top, in_object);
                         top = outer;
                         top.value_ended();
                     }
@@ -172,11 +174,25 @@ impl Run<'_> {
         self.take(1);
         let token = self.tape.len();
         if bracket == b'{' {
+            self.braces += 1;
             self.tape.push(Token::Object { end: 0, len: 0 });
             Frame::new(Expect::KeyOrEnd, token)
         } else {
+            self.brackets += 1;
             self.tape.push(Token::Array { end: 0, len: 0 });
             Frame::new(Expect::ElementOrEnd, token)
+        }
+    }
+
+    /// Ends the innermost object or array with the bracket at hand.
+    #[inline(always)]
+    fn end(&mut self, top: Frame, is_object: bool) {
+        self.take(1);
+        self.tape.close(top.token, top.len);
+        if is_object {
+            self.braces -= 1;
+        } else {
+            self.brackets -= 1;
         }
     }
 
