@@ -193,9 +193,10 @@ fn emit_modules(context: &Context<'_>, threads: usize) -> Vec<(ModuleId, Emitted
         done
     };
     let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            .map(|_| scope.spawn(|| emit(&Context::new(schema, options))))
-            .collect();
+        // A thread that cannot be had is none that is missed: those that there are do its work.
+        let another =
+            || std::thread::Builder::new().spawn_scoped(scope, || emit(&Context::new(schema, options)));
+        let others: Vec<_> = (1..threads).map_while(|_| another().ok()).collect();
         let mut done = emit(context);
         for other in others {
             match other.join() {
