@@ -146,6 +146,15 @@ macro_rules! decode_by_table {
             }
         }
 
+        $crate::encode_object!($name);
+    };
+}
+
+/// Implements [`Encode`](crate::encode::Encode) and serde's traits by [`Members`](crate::decode::Members).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! encode_object {
+    ($name:ident) => {
         impl $crate::encode::Encode for $name {
             #[inline]
             fn encode(&self, out: &mut $crate::encode::Writer) {
@@ -219,16 +228,7 @@ macro_rules! object {
             }
         }
 
-        impl $crate::encode::Encode for $name {
-            #[inline]
-            fn encode(&self, out: &mut $crate::encode::Writer) {
-                out.begin_object();
-                $crate::decode::Members::put(self, out);
-                out.end_object();
-            }
-        }
-
-        $crate::serde_bridge!($name);
+        $crate::encode_object!($name);
     };
 }
 

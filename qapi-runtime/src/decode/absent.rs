@@ -34,10 +34,22 @@ pub(crate) fn absent<T: Decode>() -> Option<T> {
     if OPEN.with_borrow(|open| open.contains(&name)) {
         return None;
     }
-    OPEN.with_borrow_mut(|open| open.push(name));
-    let found = NOTHING
-        .root()
-        .and_then(|nothing| nothing.elements().find_map(|value| T::decode(value).ok()));
-    OPEN.with_borrow_mut(|open| open.pop());
-    found
+    let _open = Open::begin(name);
+    NOTHING.root()?.elements().find_map(|value| T::decode(value).ok())
+}
+
+/// That a type's value is being made, also if that ends in a panic.
+struct Open;
+
+impl Open {
+    fn begin(name: &'static str) -> Self {
+        OPEN.with_borrow_mut(|open| open.push(name));
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.with_borrow_mut(|open| open.pop());
+    }
 }
