@@ -125,7 +125,7 @@ pub struct ClientOptions {
     pub oob: bool,
     /// Time for greeting and negotiation.
     pub handshake_timeout: Duration,
-    /// Bytes of one message of the server.
+    /// Bytes of one message of the server. Until it is decoded a message may take four times as much memory.
     pub message_bytes: usize,
 }
 

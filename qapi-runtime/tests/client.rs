@@ -419,8 +419,6 @@ async fn the_blocking_client() {
             tokio::net::UnixStream::from_std(socket)
         };
         let own = blocking::Client::over(open, ClientOptions::default()).unwrap();
-        own.wait(execute::without_arguments::<_, Map>(&own, "query-version"))
-            .unwrap();
         let calls = own.calls();
         own.wait(execute::without_arguments::<_, Map>(&calls, "query-version"))
             .unwrap();

@@ -11,7 +11,6 @@
 
 use super::{Address, ClientError, ClientOptions, Greeting, Incoming, JobEnd, Progress};
 use crate::document::Document;
-use crate::execute::Execute;
 use crate::session::Stream;
 use std::io;
 use std::sync::Arc;
@@ -173,18 +172,6 @@ impl Client {
             job: self.client.job(id),
             runtime: Arc::clone(&self.runtime),
         }
-    }
-}
-
-impl Execute for Client {
-    type Error = ClientError;
-
-    async fn execute(
-        &self,
-        command: &'static str,
-        arguments: Option<Vec<u8>>,
-    ) -> Result<Document, ClientError> {
-        self.client.execute(command, arguments.as_deref()).await
     }
 }
 
