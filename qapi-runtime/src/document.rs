@@ -4,10 +4,14 @@
 //! [`Document`] is always well formed.
 
 mod duplicates;
+mod mode;
 mod pool;
+mod tokens;
 
-use crate::policy::{InputPolicy, Policy};
+use crate::policy::Policy;
+pub(crate) use mode::Mode;
 use pool::Pool;
+use tokens::Tokens;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +54,7 @@ pub enum Token {
 /// One whole JSON value.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
-    tokens: Vec<Token>,
+    tokens: Tokens,
     text: Pool,
     /// Every scalar is text: it came from a command line's `key=value`.
     keyval: bool,
@@ -62,18 +66,6 @@ pub struct Cursor<'a> {
     document: &'a Document,
     index: usize,
     mode: Mode,
-}
-
-/// How values are to be read; a cursor hands it down to its members and elements.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Mode {
-    /// Numbers may have a unit, as in `64k` (`key=value` options only).
-    pub(crate) units: bool,
-    /// What to do about deprecated members and values.
-    pub(crate) deprecated: InputPolicy,
-    /// What to do about unstable members and values.
-    pub(crate) unstable: InputPolicy,
-    pub(crate) attempt: Attempt,
 }
 
 /// A value is read twice if it does not fit: to say why takes longer than to see that.
@@ -98,7 +90,7 @@ pub struct Builder {
 impl Document {
     /// The value itself, unless the document is empty.
     pub fn root(&self) -> Option<Cursor<'_>> {
-        if self.tokens.is_empty() {
+        if self.tokens.len() == 0 {
             None
         } else {
             Some(Cursor {
@@ -132,14 +124,14 @@ impl Document {
     }
 
     /// The text of a string token.
-    #[inline(never)]
-    pub(crate) fn string(&self, start: u32, end: u32) -> String {
-        self.text.get(start, end).to_owned()
+    #[inline]
+    pub(crate) fn text(&self, start: u32, end: u32) -> &str {
+        self.text.get(start, end)
     }
 
     #[inline]
     pub(crate) fn tokens(&self) -> &[Token] {
-        &self.tokens
+        self.tokens.as_slice()
     }
 
     /// The hash of the key at an index: [`key_hash`] of its bytes.
@@ -191,8 +183,7 @@ impl Document {
 
     /// Empties the document; buffers larger than `keep_bytes` are given back.
     pub(crate) fn clear(&mut self, keep_bytes: usize) {
-        self.tokens.clear();
-        self.tokens.shrink_to(keep_bytes / size_of::<Token>());
+        self.tokens.clear(keep_bytes / size_of::<Token>());
         self.text.clear(keep_bytes);
     }
 
@@ -221,7 +212,7 @@ impl Document {
     /// Whether the object at `object`, which may still be read, has a key twice among its first `count` members.
     #[inline]
     pub(crate) fn has_duplicate(&self, object: u32, count: u32) -> bool {
-        duplicates::any(&self.tokens, self.text.as_bytes(), object, count)
+        duplicates::any(self.tokens.as_slice(), self.text.as_bytes(), object, count)
     }
 
     /// Adds a string.
@@ -251,7 +242,7 @@ impl Document {
 
 /// Ends the object or array at `at`, which has `count` members or elements.
 #[inline]
-fn close(tokens: &mut [Token], at: u32, count: u32) {
+fn close(tokens: &mut Tokens, at: u32, count: u32) {
     let after = offset(tokens.len());
     if let Some(Token::Array { end, len } | Token::Object { end, len }) = tokens.get_mut(at as usize) {
         *end = after;
@@ -261,7 +252,7 @@ fn close(tokens: &mut [Token], at: u32, count: u32) {
 
 /// A document to which the tokens of one buffer are being added; it has their text when this is finished.
 pub(crate) struct Tape<'d> {
-    tokens: &'d mut Vec<Token>,
+    tokens: &'d mut Tokens,
     text: pool::Adding<'d>,
 }
 
@@ -275,6 +266,42 @@ impl Tape<'_> {
     #[inline]
     pub(crate) fn push(&mut self, token: Token) {
         self.tokens.push(token);
+    }
+
+    /// Where the next token is to be written; it is there when [`Tape::keep_next`] says so.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> &mut Token {
+        self.tokens.next()
+    }
+
+    #[inline(always)]
+    pub(crate) fn keep_next(&mut self) {
+        self.tokens.keep_next();
+    }
+
+    /// Where the content of the object or array at `at` begins and ends, if it is of the kind of this token, and complete, and not
+    /// empty.
+    #[inline(always)]
+    pub(crate) fn content(&self, at: u32, kind: Token) -> Option<(u32, u32)> {
+        let end = match (self.tokens.get(at as usize)?, kind) {
+            (Token::Object { end, .. }, Token::Object { .. }) => *end,
+            (Token::Array { end, .. }, Token::Array { .. }) => *end,
+            _ => return None,
+        };
+        let first = at.wrapping_add(1);
+        (first < end).then_some((first, end))
+    }
+
+    /// To add members whose keys and values are short.
+    #[inline(always)]
+    pub(crate) fn short_members(&mut self) -> ShortMembers<'_> {
+        let (done, room, used) = self.tokens.split();
+        ShortMembers {
+            done,
+            pairs: room.as_chunks_mut().0.iter_mut(),
+            used,
+            text: self.text.nested(),
+        }
     }
 
     /// Adds a key that `input` has from `from` on up to a double quote, if it needs no decoding; how many bytes it has, and
@@ -305,7 +332,7 @@ impl Tape<'_> {
     /// As [`Document::has_duplicate`].
     #[inline]
     pub(crate) fn has_duplicate(&self, object: u32, count: u32) -> bool {
-        duplicates::any(self.tokens, self.text.bytes(), object, count)
+        duplicates::any(self.tokens.as_slice(), self.text.bytes(), object, count)
     }
 
     /// As [`Document::close`].
@@ -321,12 +348,82 @@ impl Tape<'_> {
     }
 }
 
+/// Longer keys are not looked for again.
+pub(crate) const LONGEST_AGAIN: usize = 26;
+
+/// Members that are being added to a document one by one, which has them when this is finished.
+pub(crate) struct ShortMembers<'t> {
+    done: &'t [Token],
+    pairs: std::slice::IterMut<'t, [Token; 2]>,
+    used: &'t mut usize,
+    text: pool::Adding<'t>,
+}
+
+impl<'t> ShortMembers<'t> {
+    /// Room for the next member's key and value, if there is any.
+    #[inline(always)]
+    pub(crate) fn room(&mut self) -> Option<&'t mut [Token; 2]> {
+        self.pairs.next()
+    }
+
+    /// Adds the key at `at` again, if these bytes begin with it and a double quote; how many bytes it has.
+    #[inline(always)]
+    pub(crate) fn take_key_again(&self, at: u32, bytes: &[u8; 32], token: &mut Token) -> Option<usize> {
+        let Some(key @ Token::String { start, end, .. }) = self.done.get(at as usize) else {
+            return None;
+        };
+        let len = end.wrapping_sub(*start) as usize;
+        if len <= LONGEST_AGAIN && bytes.get(len) == Some(&b'"') && self.text.has(*start, len, bytes) {
+            *token = *key;
+            Some(len)
+        } else {
+            None
+        }
+    }
+
+    /// Where the value of the key at `at` is, if it is an object or array, else 0; and what comes behind it.
+    #[inline(always)]
+    pub(crate) fn behind_key(&self, at: u32) -> (u32, u32) {
+        match self.done.get(at as usize + 1) {
+            Some(Token::Array { end, .. } | Token::Object { end, .. }) => (at + 1, *end),
+            _ => (0, at + 2),
+        }
+    }
+
+    /// Adds a string that begins with these bytes and ends with a double quote among them, if it needs no decoding; how many
+    /// bytes it has before that.
+    #[inline(always)]
+    pub(crate) fn take_value(&mut self, block: &[u8; 16], token: &mut Token) -> Option<usize> {
+        let start = offset(self.text.len());
+        let (len, hash) = self.text.take_short(block, false)??;
+        let end = start.wrapping_add(offset(len));
+        *token = Token::String { start, end, hash };
+        Some(len)
+    }
+
+    /// The same for a key; also, its hash.
+    #[inline(always)]
+    pub(crate) fn take_key(&mut self, block: &[u8; 16], token: &mut Token) -> Option<(usize, u32)> {
+        let start = offset(self.text.len());
+        let (len, hash) = self.text.take_short(block, true)??;
+        let end = start.wrapping_add(offset(len));
+        *token = Token::String { start, end, hash };
+        Some((len, hash))
+    }
+
+    /// So many tokens and the text that was taken are the document's.
+    #[inline(always)]
+    pub(crate) fn finish(self, tokens: usize) {
+        *self.used += tokens;
+        self.text.finish();
+    }
+}
+
 impl<'a> Cursor<'a> {
     /// The same value, to be decoded under the input half of a policy.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
-        self.mode.deprecated = policy.deprecated_input;
-        self.mode.unstable = policy.unstable_input;
+        self.mode = self.mode.with_policy(policy);
         self
     }
 

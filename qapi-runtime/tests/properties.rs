@@ -118,6 +118,129 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A list of objects that are alike, as far as the choices do not make them otherwise: without a member, with one twice or in
+/// another spelling, with other blanks.
+fn alike_objects() -> impl Strategy<Value = String> {
+    let shape = prop::collection::vec((0..KEYS.len(), 0..9_u8), 1..7);
+    let choices = prop::collection::vec(
+        prop_oneof![12 => Just(255_u8), 1 => 0..14_u8, 1 => any::<u8>()],
+        1..200,
+    );
+    (shape, choices, 1..12_usize, any::<bool>()).prop_map(|(shape, choices, count, spaced)| {
+        let mut written = Alike {
+            text: String::from("["),
+            choices: choices.into_iter().cycle(),
+            spaced,
+        };
+        for number in 0..count {
+            if number > 0 {
+                written.mark(",");
+            }
+            written.object(&shape, 2);
+        }
+        written.text + "]\n"
+    })
+}
+
+/// Keys that are the start of each other, and about as long as what is looked at together.
+const KEYS: [&str; 12] = [
+    "",
+    "a",
+    "b",
+    "ab",
+    "abc",
+    "fourteen-bytes",
+    "fifteen-bytes-k",
+    "sixteen-bytes-ke",
+    "seventeen-bytes-k",
+    "twenty-six-bytes-and-no-mo",
+    "twenty-seven-bytes-and-more",
+    "a-key-of-more-bytes-than-are-looked-at-together",
+];
+
+struct Alike<C> {
+    text: String,
+    choices: C,
+    spaced: bool,
+}
+
+impl<C: Iterator<Item = u8>> Alike<C> {
+    fn mark(&mut self, mark: &str) {
+        self.text += mark;
+        if self.spaced {
+            self.text.push(' ');
+        }
+    }
+
+    fn object(&mut self, shape: &[(usize, u8)], depth: usize) {
+        self.text.push('{');
+        let start = self.text.len();
+        for (key, kind) in shape {
+            let choice = self.choices.next().unwrap_or(255);
+            let key = KEYS[*key];
+            let spelt = match choice {
+                0..4 => continue,
+                4 => format!("'{key}'"),
+                5 => format!("'{key}\"'"),
+                6 => format!("\"\\u0061{key}\""),
+                7 => format!("\"{key}\\\"\""),
+                8 => format!("\"{key}é\""),
+                9 => format!("\"{key}\"\""),
+                14..40 => format!("\"{}\"", KEYS[usize::from(choice) % KEYS.len()]),
+                _ => format!("\"{key}\""),
+            };
+            if self.text.len() > start {
+                self.mark(",");
+            }
+            if choice == 250 {
+                self.spaced = !self.spaced;
+            }
+            self.text += &spelt;
+            self.mark(":");
+            self.value(*kind, choice, shape, depth);
+        }
+        if let Some((key, _)) = shape.first()
+            && self.text.len() > start
+            && self.choices.next().is_some_and(|choice| choice < 2)
+        {
+            self.mark(",");
+            self.text += &format!("\"{}\"", KEYS[*key]);
+            self.mark(":");
+            self.text += "0";
+        }
+        self.text.push('}');
+    }
+
+    fn value(&mut self, kind: u8, choice: u8, shape: &[(usize, u8)], depth: usize) {
+        match kind {
+            0 => self.text += "true",
+            1 => self.text += if choice > 100 { "7" } else { "123456789012" },
+            2 => self.text += if choice > 100 { "\"short\"" } else { "\"\"" },
+            3 => {
+                self.text += if choice > 100 {
+                    "\"longer than what is looked at\""
+                } else {
+                    "\"a\\nb\""
+                }
+            }
+            4 => self.text += if choice > 100 { "-12" } else { "1.5" },
+            5 => self.text += if choice > 100 { "null" } else { "nul" },
+            6 | 7 if depth > 0 => self.object(&shape[1..], depth - 1),
+            _ if depth > 0 => {
+                self.text.push('[');
+                for number in 0..choice % 3 {
+                    if number > 0 {
+                        self.mark(",");
+                    }
+                    self.object(shape.split_at(shape.len() / 2).1, depth - 1);
+                }
+                self.text.push(']');
+            }
+            _ => self.text += "[]",
+        }
+    }
+}
+
 fn has_noncharacter(text: &str) -> bool {
     text.chars().any(|character| {
         let code = u32::from(character);
@@ -161,6 +284,20 @@ fn same(one: &Value, two: &Value) -> bool {
         }
         _ => one == two,
     }
+}
+
+/// What the scanner makes of bytes that come in these pieces.
+fn said(pieces: std::slice::Chunks<'_, u8>) -> Vec<Result<Value, String>> {
+    let mut scanner = Scanner::default();
+    let mut said = Vec::new();
+    for piece in pieces {
+        let mut input = piece;
+        while let Some(outcome) = scanner.next(&mut input) {
+            let value = outcome.map(|document| to_value(document.root().unwrap()));
+            said.push(value.map_err(|error| error.to_string()));
+        }
+    }
+    said
 }
 
 proptest! {
@@ -219,17 +356,19 @@ proptest! {
             let place = place.index(bytes.len());
             bytes[place] = byte;
         }
-        let say = |pieces: std::slice::Chunks<'_, u8>| {
-            let mut scanner = Scanner::default();
-            let mut said = Vec::new();
-            for piece in pieces {
-                let mut input = piece;
-                while let Some(outcome) = scanner.next(&mut input) {
-                    said.push(outcome.map(|document| to_value(document.root().unwrap())).map_err(|error| error.to_string()));
-                }
-            }
-            said
-        };
-        prop_assert_eq!(say(bytes.chunks(bytes.len())), say(bytes.chunks(1)));
+        prop_assert_eq!(said(bytes.chunks(bytes.len())), said(bytes.chunks(1)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Objects of a list are read by what those before them are.
+    #[test]
+    fn objects_are_read_as_those_before_them_only_where_they_are_alike(text in alike_objects(), place in 1..2000_usize) {
+        let bytes = text.as_bytes();
+        let expected = said(bytes.chunks(1));
+        prop_assert_eq!(&said(bytes.chunks(bytes.len())), &expected);
+        prop_assert_eq!(&said(bytes.chunks(place)), &expected);
     }
 }

@@ -109,7 +109,7 @@ impl Pool {
     /// To add strings of which no one is longer than `more` bytes, nor all together.
     #[inline]
     pub(super) fn adding(&mut self, more: usize) -> Adding<'_> {
-        self.reserve(more + BLOCK);
+        self.reserve(more + 2 * BLOCK);
         Adding {
             used: self.used,
             room: &mut self.bytes,
@@ -149,7 +149,6 @@ impl Adding<'_> {
     /// backslashes; how many that are, and their hash if it is wanted. Else nothing is added.
     #[inline(always)]
     pub(super) fn take(&mut self, input: &[u8], from: usize, hashed: bool) -> Option<(usize, u32)> {
-        let start = self.used;
         let last;
         let block = match input.get(from..)?.first_chunk::<BLOCK>() {
             Some(block) => block,
@@ -158,24 +157,56 @@ impl Adding<'_> {
                 &last
             }
         };
-        *self.room.get_mut(start..)?.first_chunk_mut::<BLOCK>()? = *block;
-        let special = special_bytes(block);
-        let (len, hash) = if special.any == 0 {
-            take_long(self.room, start, input, from, hashed)?
-        } else {
-            let len = special.any.trailing_zeros() as usize;
-            if special.quotes >> len & 1 == 0 {
-                return None;
-            }
-            let hash = if hashed {
-                super::hash_of_block(super::first_bytes(block, len), len)
-            } else {
-                0
-            };
-            (len, hash)
-        };
+        if let Some(taken) = self.take_short(block, hashed)? {
+            return Some(taken);
+        }
+        let start = self.used;
+        let (len, hash) = take_long(self.room, start, input, from, hashed)?;
         self.used = start + len;
         Some((len, hash))
+    }
+
+    /// The same for a string that begins with these bytes. If it does not end among them it is not added, and `Some(None)` is the
+    /// answer.
+    #[inline(always)]
+    pub(super) fn take_short(&mut self, block: &[u8; BLOCK], hashed: bool) -> Option<Option<(usize, u32)>> {
+        let start = self.used;
+        *self.room.get_mut(start..)?.first_chunk_mut::<BLOCK>()? = *block;
+        let special = special_bytes(block);
+        if special.any == 0 {
+            return Some(None);
+        }
+        let len = special.any.trailing_zeros() as usize;
+        if special.quotes >> len & 1 == 0 {
+            return None;
+        }
+        let hash = if hashed {
+            super::hash_of_block(super::first_bytes(block, len), len)
+        } else {
+            0
+        };
+        self.used = start + len;
+        Some(Some((len, hash)))
+    }
+
+    /// Whether the text has `len` bytes from `start` on that these bytes begin with; not if these are too few.
+    #[inline(always)]
+    pub(super) fn has(&self, start: u32, len: usize, bytes: &[u8; 2 * BLOCK]) -> bool {
+        let Some(text) = self.room.get(start as usize..).and_then(<[u8]>::first_chunk) else {
+            return false;
+        };
+        let same = same_bytes(text, bytes, 0);
+        same >= len || same == BLOCK && BLOCK + same_bytes(text, bytes, BLOCK) >= len
+    }
+
+    /// To add some more strings.
+    #[inline(always)]
+    pub(super) fn nested(&mut self) -> Adding<'_> {
+        Adding {
+            room: self.room,
+            used: self.used,
+            text: &mut self.used,
+        }
     }
 }
 
@@ -254,6 +285,35 @@ fn special_bytes(block: &[u8; BLOCK]) -> Special {
     }
 }
 
+/// How many of sixteen bytes, from `at` on, are the same before one is not.
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[inline(always)]
+fn same_bytes(one: &[u8; 2 * BLOCK], other: &[u8; 2 * BLOCK], at: usize) -> usize {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8};
+    let (Some(one), Some(other)) = (one.get(at..at + BLOCK), other.get(at..at + BLOCK)) else {
+        return 0;
+    };
+    // SAFETY: the program is made for processors that have SSE2, and the pointers are to sixteen bytes.
+    let same = unsafe {
+        let one = _mm_loadu_si128(one.as_ptr().cast());
+        let other = _mm_loadu_si128(other.as_ptr().cast());
+        _mm_movemask_epi8(_mm_cmpeq_epi8(one, other))
+    };
+    same.trailing_ones() as usize
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+#[inline(always)]
+fn same_bytes(one: &[u8; 2 * BLOCK], other: &[u8; 2 * BLOCK], at: usize) -> usize {
+    same_bytes_portably(one, other, at)
+}
+
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+fn same_bytes_portably(one: &[u8; 2 * BLOCK], other: &[u8; 2 * BLOCK], at: usize) -> usize {
+    let pairs = one.iter().zip(other).skip(at).take(BLOCK);
+    pairs.take_while(|(one, other)| one == other).count()
+}
+
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 #[inline(always)]
 fn special_bytes(block: &[u8; BLOCK]) -> Special {
@@ -309,6 +369,21 @@ mod tests {
         ] {
             let expected = expected.map(|text| (text.to_owned(), key_hash(text.as_bytes())));
             assert_eq!(taken(bytes.as_bytes()), expected, "{bytes}");
+        }
+    }
+
+    /// A byte that differs at every place, against the plain rule.
+    #[test]
+    fn same_up_to_a_place() {
+        for place in 0..2 * BLOCK {
+            let one = [b'x'; 2 * BLOCK];
+            let mut other = one;
+            other[place] = b'y';
+            for at in [0, BLOCK] {
+                let expected = same_bytes_portably(&one, &other, at);
+                assert_eq!(same_bytes(&one, &other, at), expected);
+                assert_eq!(expected, if place < at { BLOCK } else { BLOCK.min(place - at) });
+            }
         }
     }
 

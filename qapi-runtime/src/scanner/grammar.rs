@@ -3,7 +3,9 @@
 //! A message ends when its braces and its brackets balance, each kind counted by itself, or when one
 //! too many is closed. So a message with a mistake is still read to its end and gives one error.
 
+mod members;
 mod run;
+mod scalar;
 
 use super::{Limits, SyntaxError, lexeme};
 use crate::document::{Document, Token};
@@ -38,6 +40,10 @@ struct Frame {
     expect: Expect,
     /// A key may be there twice.
     doubtful: bool,
+    /// The text of a key in it, however deep, may have been written otherwise than it is.
+    decoded: bool,
+    /// What it may be like.
+    like: Like,
     /// Index of its token.
     token: u32,
     /// Elements or members so far.
@@ -46,12 +52,35 @@ struct Frame {
     seen: u64,
 }
 
+/// Something complete that what is being read may be like: an earlier element of the same array, or what is at the same place in
+/// such an element. Long replies are lists of objects with the same keys, which need not be read anew each time.
+///
+/// That they are the same is asked for each key. What is asked no more is whether a key was there before: it was not where
+/// this is, as long as nothing was different.
+#[derive(Debug, Clone, Copy, Default)]
+struct Like {
+    /// Of an object, where the key is that would be next; of an array, where an element is. 0 if there is nothing like it, and
+    /// [`Like::END`] behind the last key.
+    next: u32,
+    /// Where the object ends.
+    end: u32,
+    /// Where the value of the last key is, if that is an object or an array.
+    value: u32,
+}
+
+impl Like {
+    /// No place of anything.
+    const END: u32 = u32::MAX;
+}
+
 impl Frame {
     #[inline]
     fn new(expect: Expect, token: u32) -> Self {
         Frame {
             expect,
             doubtful: false,
+            decoded: false,
+            like: Like::default(),
             token,
             len: 0,
             seen: 0,
@@ -81,6 +110,8 @@ pub(super) struct Grammar {
     size: usize,
     /// A string that is being decoded.
     decoded: String,
+    /// The peer puts a blank behind colons and commas.
+    spaced: bool,
 }
 
 impl Grammar {
@@ -255,6 +286,9 @@ impl Grammar {
                     return Err(SyntaxError::ExpectingValue);
                 };
                 self.document.close(frame.token, frame.len);
+                if let Some(outer) = self.open.last_mut() {
+                    outer.decoded = true;
+                }
                 if byte == b'}' && self.document.has_duplicate(frame.token, frame.len) {
                     return Err(SyntaxError::DuplicateKey);
                 }
@@ -277,6 +311,7 @@ impl Grammar {
         if let Some(frame) = self.open.last_mut() {
             frame.expect = Expect::Colon;
             frame.doubtful = true;
+            frame.decoded = true;
         }
         self.decoded.shrink_to(KEEP_DECODED_BYTES);
         Ok(())

@@ -4,7 +4,9 @@
 //! It does what the scanner's states and the rest of the grammar would have done, token by token. Whatever is rare
 //! (another kind of token, a mistake, the end of the bytes, a limit that is near) it leaves to them, and goes on behind it.
 
-use super::{Expect, Frame, Grammar};
+use super::members::members;
+use super::scalar::scalar;
+use super::{Expect, Frame, Grammar, Like};
 use crate::document::{Tape, Token};
 use crate::scanner::Limits;
 
@@ -26,176 +28,221 @@ impl Grammar {
         let mut run = Run {
             tape: self.document.tape(bytes.len()),
             open: &mut self.open,
-            bytes,
-            at: 0,
-            blanks: 0,
-            tokens: 0,
+            input: Input {
+                bytes,
+                at: 0,
+                blanks: 0,
+                tokens: 0,
+                spaced: self.spaced,
+            },
             braces: 0,
             brackets: 0,
         };
         let ended = run.walk(limits.depth);
         let Run {
             tape,
-            at,
-            blanks,
-            tokens,
+            input,
             braces,
             brackets,
             ..
         } = run;
         tape.finish();
-        self.tokens += tokens;
-        self.size += at - blanks;
+        self.spaced = input.spaced;
+        self.tokens += input.tokens;
+        self.size += input.at - input.blanks;
         self.braces += braces;
         self.brackets += brackets;
-        (at, ended)
+        (input.at, ended)
     }
 }
 
 /// The way through the bytes.
 struct Run<'a> {
     tape: Tape<'a>,
+    /// The innermost is changed where it is.
     open: &'a mut Vec<Frame>,
-    bytes: &'a [u8],
-    at: usize,
-    /// So many of the bytes before `at` belong to no token.
-    blanks: usize,
-    /// So many tokens were taken.
-    tokens: usize,
+    input: Input<'a>,
     /// So many more were opened than closed.
     braces: i64,
     brackets: i64,
+}
+
+/// The bytes, and how far they were taken.
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    /// So many of the bytes before `at` belong to no token.
+    pub(super) blanks: usize,
+    /// So many tokens were taken.
+    pub(super) tokens: usize,
+    /// There was a blank behind a colon.
+    pub(super) spaced: bool,
 }
 
 impl Run<'_> {
     /// Whether the message ended. If not, what is open is in `open` as the next token finds it.
     #[inline(always)]
     fn walk(&mut self, depth: usize) -> bool {
-        let mut top = match self.open.pop() {
-            Some(top) => top,
-            None => match self.next() {
+        if self.open.is_empty() {
+            match self.input.next() {
                 Some(bracket @ (b'{' | b'[')) if depth > 0 => self.begin(bracket),
                 _ => return false,
-            },
-        };
-        'stopped: loop {
+            }
+        }
+        while let Some(top) = self.open.last_mut() {
             if matches!(top.expect, Expect::KeyOrEnd | Expect::Key) {
-                match self.next() {
+                members(top, &mut self.input, &mut self.tape);
+            }
+            if matches!(top.expect, Expect::KeyOrEnd | Expect::Key) {
+                match self.input.next() {
                     Some(b'"') => {
-                        let Some((len, hash)) = self.tape.take_key(self.bytes, self.at + 1) else {
-                            break;
+                        let from = self.input.at + 1;
+                        let Some((len, hash)) = self.tape.take_key(self.input.bytes, from) else {
+                            return false;
                         };
-                        self.take(len + 2);
+                        self.input.take(len + 2);
                         top.note_key(hash);
                         top.expect = Expect::Colon;
                     }
                     Some(b'}') if top.expect == Expect::KeyOrEnd => top.expect = Expect::MemberComma,
-                    _ => break,
+                    _ => return false,
                 }
             }
             if top.expect == Expect::Colon {
-                if self.next_mark() != Some(b':') {
-                    break;
+                if self.input.next_mark() != Some(b':') {
+                    return false;
                 }
-                self.take(1);
+                self.input.take(1);
+                self.input.spaced = self.input.bytes.get(self.input.at) == Some(&b' ');
                 top.expect = Expect::Value;
             }
             if matches!(top.expect, Expect::Value | Expect::Element | Expect::ElementOrEnd) {
-                match self.next() {
+                match self.input.next() {
                     Some(b'"') => {
-                        let Some(len) = self.tape.take_value(self.bytes, self.at + 1) else {
-                            break;
+                        let from = self.input.at + 1;
+                        let Some(len) = self.tape.take_value(self.input.bytes, from) else {
+                            return false;
                         };
-                        self.take(len + 2);
+                        self.input.take(len + 2);
                         top.value_ended();
                     }
                     Some(bracket @ (b'{' | b'[')) => {
-                        if self.open.len() + 1 >= depth {
-                            break;
+                        if self.open.len() >= depth {
+                            return false;
                         }
-                        self.open.push(top);
-                        top = self.begin(bracket);
+                        self.begin(bracket);
                         continue;
                     }
                     Some(b']') if top.expect == Expect::ElementOrEnd => top.expect = Expect::ElementComma,
                     Some(first) => {
-                        let Some((token, len)) = scalar(self.bytes, self.at, first) else {
-                            break;
+                        let token = self.tape.next();
+                        let Some(len) = scalar(self.input.bytes, self.input.at, first, token) else {
+                            return false;
                         };
-                        self.tape.push(token);
-                        self.take(len);
+                        self.tape.keep_next();
+                        self.input.take(len);
                         top.value_ended();
                     }
-                    None => break,
+                    None => return false,
                 }
             }
-            // What ends here may end what it is in.
-            loop {
-                let in_object = top.expect == Expect::MemberComma;
-                match self.next_mark() {
-                    Some(b',') => {
-                        self.take(1);
-                        top.expect = if in_object { Expect::Key } else { Expect::Element };
-                        break;
-                    }
-                    Some(b'}') if in_object => {
-                        if top.doubtful && self.tape.has_duplicate(top.token, top.len) {
-                            break 'stopped;
-                        }
-                    }
-                    Some(b']') if !in_object => {}
-                    _ => break 'stopped,
-                }
-                // The value may stand where a key should.
-                match self.open.pop() {
-                    None => {
-                        self.end(top, in_object);
-                        return true;
-                    }
-                    Some(outer) if matches!(outer.expect, Expect::KeyOrEnd | Expect::Key) => {
-                        self.open.push(outer);
-                        break 'stopped;
-                    }
-                    Some(outer) => {
-                        self.end(top, in_object);
-                        top = outer;
-                        top.value_ended();
-                    }
-                }
+            match self.end() {
+                Ended::Message => return true,
+                Ended::Value => {}
+                Ended::Stopped => return false,
             }
         }
-        self.open.push(top);
         false
     }
 
     /// Begins the object or array that the bracket at hand opens.
     #[inline(always)]
-    fn begin(&mut self, bracket: u8) -> Frame {
-        self.take(1);
+    fn begin(&mut self, bracket: u8) {
+        self.input.take(1);
         let token = self.tape.len();
-        if bracket == b'{' {
+        let like = match self.open.last() {
+            Some(outer) if outer.expect == Expect::Value => outer.like.value,
+            Some(outer) => outer.like.next,
+            None => 0,
+        };
+        let (expect, open) = if bracket == b'{' {
             self.braces += 1;
-            self.tape.push(Token::Object { end: 0, len: 0 });
-            Frame::new(Expect::KeyOrEnd, token)
+            (Expect::KeyOrEnd, Token::Object { end: 0, len: 0 })
         } else {
             self.brackets += 1;
-            self.tape.push(Token::Array { end: 0, len: 0 });
-            Frame::new(Expect::ElementOrEnd, token)
+            (Expect::ElementOrEnd, Token::Array { end: 0, len: 0 })
+        };
+        let mut frame = Frame::new(expect, token);
+        if like > 0
+            && let Some((next, end)) = self.tape.content(like, open)
+        {
+            frame.like = Like { next, end, value: 0 };
         }
+        self.tape.push(open);
+        self.open.push(frame);
     }
 
-    /// Ends the innermost object or array with the bracket at hand.
+    /// Takes what follows a value: a comma, or what ends here, which may end what it is in.
     #[inline(always)]
-    fn end(&mut self, top: Frame, is_object: bool) {
-        self.take(1);
-        self.tape.close(top.token, top.len);
-        if is_object {
-            self.braces -= 1;
-        } else {
-            self.brackets -= 1;
+    fn end(&mut self) -> Ended {
+        while let Some(top) = self.open.last_mut() {
+            let in_object = top.expect == Expect::MemberComma;
+            match self.input.next_mark() {
+                Some(b',') => {
+                    self.input.take(1);
+                    top.expect = if in_object { Expect::Key } else { Expect::Element };
+                    return Ended::Value;
+                }
+                Some(b'}') if in_object => {
+                    if top.doubtful && self.tape.has_duplicate(top.token, top.len) {
+                        return Ended::Stopped;
+                    }
+                }
+                Some(b']') if !in_object => {}
+                _ => return Ended::Stopped,
+            }
+            let (token, len, decoded) = (top.token, top.len, top.decoded);
+            let depth = self.open.len() - 1;
+            // The value may stand where a key should.
+            if let Some(outer) = depth.checked_sub(1).and_then(|outer| self.open.get(outer))
+                && matches!(outer.expect, Expect::KeyOrEnd | Expect::Key)
+            {
+                return Ended::Stopped;
+            }
+            self.open.truncate(depth);
+            self.input.take(1);
+            self.tape.close(token, len);
+            if in_object {
+                self.braces -= 1;
+            } else {
+                self.brackets -= 1;
+            }
+            match self.open.last_mut() {
+                Some(outer) => {
+                    outer.value_ended();
+                    outer.decoded |= decoded;
+                    if in_object && !decoded && outer.expect == Expect::ElementComma {
+                        outer.like.next = token;
+                    }
+                }
+                None => return Ended::Message,
+            }
         }
+        Ended::Stopped
     }
+}
 
+/// What ended.
+enum Ended {
+    /// The whole message.
+    Message,
+    /// A value; another one or a key follows.
+    Value,
+    /// Something that is not for this loop follows.
+    Stopped,
+}
+
+impl Input<'_> {
     /// The first byte of the next token, which is then at hand. There mostly is one blank before it.
     #[inline(always)]
     fn next(&mut self) -> Option<u8> {
@@ -233,7 +280,8 @@ impl Frame {
     #[inline(always)]
     fn note_key(&mut self, hash: u32) {
         let bit = 1 << (hash % u64::BITS);
-        self.doubtful |= self.seen & bit != 0;
+        self.doubtful |= self.seen & bit != 0 || self.like.next > 0;
+        self.like = Like::default();
         self.seen |= bit;
     }
 
@@ -256,150 +304,4 @@ fn count_blanks(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     rest.iter().position(|byte| !is_blank(byte)).unwrap_or(rest.len())
-}
-
-/// An integer of few digits or a keyword, and how many bytes it has, if something follows it.
-#[inline(always)]
-fn scalar(bytes: &[u8], at: usize, first: u8) -> Option<(Token, usize)> {
-    let (token, len) = match first {
-        b'0'..=b'9' => {
-            let digit = i64::from(first - b'0');
-            match bytes.get(at + 1)? {
-                b'0'..=b'9' if digit == 0 => return None,
-                b'0'..=b'9' => {
-                    let (value, len) = digits(bytes.get(at..)?)?;
-                    (Token::Int(value), len)
-                }
-                _ => (Token::Int(digit), 1),
-            }
-        }
-        b't' if bytes.get(at..)?.starts_with(b"true") => (Token::Bool(true), 4),
-        b'f' if bytes.get(at..)?.starts_with(b"false") => (Token::Bool(false), 5),
-        b'n' if bytes.get(at..)?.starts_with(b"null") => (Token::Null, 4),
-        b'-' => {
-            let (value, len) = digits(bytes.get(at + 1..)?)?;
-            (Token::Int(-value), len + 1)
-        }
-        _ => return None,
-    };
-    match bytes.get(at + len)? {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' => None,
-        _ => Some((token, len)),
-    }
-}
-
-/// Up to 16 digits, which cannot overflow, without a zero in front.
-#[inline(never)]
-fn digits(bytes: &[u8]) -> Option<(i64, usize)> {
-    let (mut value, mut len) = digits_of_eight(bytes)?;
-    if len == 8 {
-        let (more, count) = digits_of_eight(bytes.get(8..)?)?;
-        value = value * POWERS.get(count)? + more;
-        len += count;
-    }
-    let zero_in_front = len > 1 && bytes.first() == Some(&b'0');
-    (len > 0 && !zero_in_front).then_some((value, len))
-}
-
-/// The powers of ten of up to eight digits.
-const POWERS: [i64; 9] = [
-    1,
-    10,
-    100,
-    1000,
-    10_000,
-    100_000,
-    1_000_000,
-    10_000_000,
-    100_000_000,
-];
-
-/// The digits at the start of eight bytes.
-#[inline]
-fn digits_of_eight(bytes: &[u8]) -> Option<(i64, usize)> {
-    let Some(eight) = bytes.first_chunk::<8>() else {
-        return digits_one_by_one(bytes);
-    };
-    // Digits become their values, and other bytes something above 9.
-    let values = u64::from_le_bytes(*eight) ^ 0x3030_3030_3030_3030;
-    // Up to the first byte above 9 nothing is carried over.
-    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
-    let len = others.trailing_zeros() / 8;
-    // The digits at the end of eight, zeroes before them.
-    let Some(digits) = values.checked_shl(64 - 8 * len) else {
-        return Some((0, 0));
-    };
-    // Pairs of digits, then pairs of these, then both.
-    let pairs = (digits.wrapping_mul(10) + (digits >> 8)) & 0x00FF_00FF_00FF_00FF;
-    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
-    let value = (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xFFFF_FFFF;
-    Some((i64::try_from(value).ok()?, len as usize))
-}
-
-/// The last few bytes of a buffer.
-#[cold]
-fn digits_one_by_one(bytes: &[u8]) -> Option<(i64, usize)> {
-    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
-    let (value, len) = digits.fold((0, 0), |(value, len), digit| {
-        (value * 10 + i64::from(digit - b'0'), len + 1)
-    });
-    Some((value, len))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scalars() {
-        for (text, expected) in [
-            ("true,", Some((Token::Bool(true), 4))),
-            ("false ", Some((Token::Bool(false), 5))),
-            ("truex", None),
-            ("true", None),
-            ("fals,", None),
-            ("null]", Some((Token::Null, 4))),
-            ("0}", Some((Token::Int(0), 1))),
-            ("-0 ", Some((Token::Int(0), 2))),
-            ("-12 ", Some((Token::Int(-12), 3))),
-            ("01 ", None),
-            ("00000000000 ", None),
-            ("1.5 ", None),
-            ("1e5 ", None),
-            ("12345678e5 ", None),
-            ("- ", None),
-            ("-", None),
-            ("7", None),
-            ("999999999999999 ", Some((Token::Int(999_999_999_999_999), 15))),
-            (
-                "-9999999999999999,        ",
-                Some((Token::Int(-9_999_999_999_999_999), 17)),
-            ),
-            ("99999999999999999,        ", None),
-        ] {
-            assert_eq!(scalar(text.as_bytes(), 0, text.as_bytes()[0]), expected, "{text}");
-        }
-    }
-
-    /// Numbers of each length, in front of each byte, with much and little behind them.
-    #[test]
-    fn numbers_as_the_library_reads_them() {
-        for len in 1..=16 {
-            for seed in 1..50_u64 {
-                let number = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_string().repeat(2);
-                let number = &number.trim_start_matches('0')[..len];
-                for behind in 0..=u8::MAX {
-                    let mut bytes = number.as_bytes().to_vec();
-                    bytes.push(behind);
-                    let expected = match behind {
-                        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' => continue,
-                        _ => Some((Token::Int(number.parse().unwrap()), len)),
-                    };
-                    assert_eq!(scalar(&bytes, 0, bytes[0]), expected, "{number}");
-                    bytes.extend_from_slice(b"12345678901234567890");
-                    assert_eq!(scalar(&bytes, 0, bytes[0]), expected, "{number}");
-                }
-            }
-        }
-    }
 }
