@@ -12,7 +12,7 @@ pub(crate) use absent::absent;
 
 use crate::document::{Cursor, Document, Mode, Token};
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::policy::{Policy, Special};
+use crate::policy::Special;
 use crate::table::{self, Filled, Names, Place, Places, Shape, Tabled};
 use crate::{Map, Null, Value};
 use index::Index;
@@ -124,9 +124,12 @@ pub trait StringEnum: Sized + Clone + 'static {
 /// When a member is missing, does not fit, or is not one of the type.
 pub fn strict<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
     // Spelled out here and below: `?` and adapters would be compiled anew for every type.
-    let mut object = Object::open(value)?;
+    let Token::Object { end, len } = value.token() else {
+        return Err(DecodeError::expected("object"));
+    };
+    let mut object = Object::of(value, end, len);
     match T::take(&mut object) {
-        Ok(result) => match object.finish() {
+        Ok(result) => match object.check() {
             Ok(()) => Ok(result),
             Err(error) => Err(error),
         },
@@ -165,7 +168,7 @@ pub fn keeping<T: Members>(value: Cursor<'_>) -> Result<T, DecodeError> {
 pub fn string_enum<T: StringEnum>(value: Cursor<'_>) -> Result<T, DecodeError> {
     let text = text(value)?;
     match parse::<T>(text) {
-        Some(found) => match policy(value.mode()).refuses(found.special()) {
+        Some(found) => match value.mode().refuses(found.special()) {
             None => Ok(found),
             Some(why) => Err(DecodeError::new(DecodeErrorKind::RefusedValue(
                 why,
@@ -284,8 +287,14 @@ impl<'a> Object<'a> {
         let Token::Object { end, len } = value.token() else {
             return Err(DecodeError::expected("object"));
         };
+        Ok(Object::of(value, end, len))
+    }
+
+    /// Begins to read a value that is an object of so many members and ends there.
+    #[inline(always)]
+    pub(crate) fn of(value: Cursor<'a>, end: u32, len: u32) -> Self {
         let (document, index) = value.place();
-        Ok(Object {
+        Object {
             document,
             mode: value.mode(),
             first: index + 1,
@@ -298,7 +307,7 @@ impl<'a> Object<'a> {
             seen_more: Vec::new(),
             special: Special::NONE,
             index: None,
-        })
+        }
     }
 
     /// Reads a member that must be there.
@@ -397,7 +406,7 @@ impl<'a> Object<'a> {
         }
         self.mark(ordinal);
         if !special.is_none()
-            && let Some(why) = policy(self.mode).refuses(special)
+            && let Some(why) = self.mode.refuses(special)
         {
             return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(name));
         }
@@ -547,6 +556,12 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When one was not.
     pub fn finish(self) -> Result<(), DecodeError> {
+        self.check()
+    }
+
+    /// [`Object::finish`] where the object is.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
         if self.taken == self.len {
             Ok(())
         } else {
@@ -609,20 +624,7 @@ impl Sized_<'_, '_> {
 }
 
 fn with_units(value: Cursor<'_>) -> Cursor<'_> {
-    let mode = Mode {
-        units: true,
-        ..value.mode()
-    };
-    value.with_mode(mode)
-}
-
-/// The input half of a policy.
-pub(crate) fn policy(mode: Mode) -> Policy {
-    Policy {
-        deprecated_input: mode.deprecated,
-        unstable_input: mode.unstable,
-        ..Policy::default()
-    }
+    value.with_mode(value.mode().or_units(true))
 }
 
 fn text(value: Cursor<'_>) -> Result<&str, DecodeError> {
@@ -669,7 +671,7 @@ impl Decode for u64 {
             // QEMU takes a negative number for its two's complement here, and clients depend on it.
             Token::Int(value) => Ok(value.cast_unsigned()),
             Token::UInt(value) => Ok(value),
-            Token::String { .. } if value.is_keyval() && value.mode().units => keyval::size(text(value)?),
+            Token::String { .. } if value.is_keyval() && value.mode().units() => keyval::size(text(value)?),
             Token::String { .. } if value.is_keyval() => keyval::unsigned(text(value)?),
             _ => Err(DecodeError::new(DecodeErrorKind::Expects("uint64"))),
         }

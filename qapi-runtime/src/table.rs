@@ -24,11 +24,10 @@ pub use plan::Lazy;
 pub use shape::Shape;
 
 use crate::Map;
-use crate::decode::{self, Object};
+use crate::decode::Object;
 use crate::document::{Attempt, Cursor, Document, Mode, Token};
 use crate::encode::{Encode, Writer};
 use crate::error::{DecodeError, DecodeErrorKind};
-use crate::policy::InputPolicy;
 use entry::{Absent, Role};
 use plan::Plan;
 use shape::Code;
@@ -162,13 +161,12 @@ impl Parts {
     /// There is room at `whole` for a value of the table's type. It is there if the result is `Ok`, and else not.
     unsafe fn decode(&self, value: Cursor<'_>, whole: *mut u8, unknown: Unknown) -> Result<(), DecodeError> {
         let mode = value.mode();
-        let with = |attempt| value.with_mode(Mode { attempt, ..mode });
+        let with = |attempt| value.with_mode(mode.with_attempt(attempt));
         // A program that is to end at the first sight of something ends for what comes first in the schema.
-        let may_crash = mode.deprecated == InputPolicy::Crash || mode.unstable == InputPolicy::Crash;
         // SAFETY: as the caller says.
         unsafe {
-            match mode.attempt {
-                Attempt::Both if may_crash => self.decode_once(with(Attempt::Second), whole, unknown),
+            match mode.attempt() {
+                Attempt::Both if mode.may_crash() => self.decode_once(with(Attempt::Second), whole, unknown),
                 Attempt::Both => match self.decode_once(with(Attempt::First), whole, unknown) {
                     Ok(()) => Ok(()),
                     // What is in it is not read more often, however deep it is.
@@ -187,10 +185,13 @@ impl Parts {
         whole: *mut u8,
         unknown: Unknown,
     ) -> Result<(), DecodeError> {
-        let mut object = Object::open(value)?;
+        let Token::Object { end, len } = value.token() else {
+            return Err(DecodeError::expected("object"));
+        };
+        let mut object = Object::of(value, end, len);
         // SAFETY: as the caller says.
         unsafe { self.take(&mut object, whole)? };
-        match object.finish() {
+        match object.check() {
             Err(error) if unknown == Unknown::Refused => {
                 // SAFETY: all fields were written.
                 unsafe { self.drop_fields(self.entries.len(), whole) };
@@ -229,7 +230,8 @@ impl Parts {
         }
         // SAFETY: as the caller says, and the bases were read.
         unsafe {
-            if object.mode().attempt == Attempt::First && object.has_few() && self.entries.len() <= AT_ONCE {
+            if object.mode().attempt() == Attempt::First && object.has_few() && self.entries.len() <= AT_ONCE
+            {
                 self.take_as_they_come(plan, object, whole, &mut tag)?;
             } else {
                 self.take_in_order(plan, object, whole, &mut tag)?;
@@ -541,7 +543,7 @@ unsafe fn read(
                     return Ok(());
                 }
                 (Code::String, Token::String { start, end, .. }) => {
-                    field.cast::<String>().write(document.string(start, end));
+                    write_string(document, start, end, field);
                     return Ok(());
                 }
                 _ => {}
@@ -550,6 +552,29 @@ unsafe fn read(
     }
     // SAFETY: as the caller says.
     unsafe { read_value(entry, document, mode, token, place, field, tag) }
+}
+
+/// Writes the text of a string token to a field.
+///
+/// # Safety
+/// The field is a `String`, and may be written to.
+// It is not returned: that would move it once more.
+#[inline(never)]
+unsafe fn write_string(document: &Document, start: u32, end: u32, field: *mut u8) {
+    let text = document.text(start, end).to_owned();
+    // SAFETY: as the caller says.
+    unsafe { field.cast::<String>().write(text) };
+}
+
+/// The same to a field that is an `Option<String>`.
+///
+/// # Safety
+/// As for [`write_string`].
+#[inline(never)]
+unsafe fn write_optional_string(document: &Document, start: u32, end: u32, field: *mut u8) {
+    let text = document.text(start, end).to_owned();
+    // SAFETY: as the caller says.
+    unsafe { field.cast::<Option<String>>().write(Some(text)) };
 }
 
 /// The same for what is not met that often.
@@ -567,7 +592,7 @@ unsafe fn read_value(
     tag: &mut Tag,
 ) -> Result<(), DecodeError> {
     if !entry.special.is_none()
-        && let Some(why) = decode::policy(mode).refuses(entry.special)
+        && let Some(why) = mode.refuses(entry.special)
     {
         return Err(DecodeError::new(DecodeErrorKind::RefusedMember(why)).in_member(entry.name));
     }
@@ -591,15 +616,12 @@ unsafe fn read_value(
                 return Ok(());
             }
             (Code::OptionalString, Token::String { start, end, .. }) => {
-                field
-                    .cast::<Option<String>>()
-                    .write(Some(document.string(start, end)));
+                write_optional_string(document, start, end, field);
                 return Ok(());
             }
             _ => {}
         }
-        let units = mode.units || entry.has_units;
-        let value = document.cursor_at(place, Mode { units, ..mode });
+        let value = document.cursor_at(place, mode.or_units(entry.has_units));
         match entry.ops.role {
             Role::Member { decode, .. } => decode(field, value),
             Role::Branch { tag: decode, .. } => decode(tag.pointer(), value),

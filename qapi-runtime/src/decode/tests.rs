@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::Policy;
 use crate::scanner::Scanner;
 
 /// What generated code looks like, by hand.

@@ -6,14 +6,27 @@ use crate::document::Name;
 #[derive(Debug, Default)]
 pub(crate) struct Names(Box<[Slot]>);
 
-/// A slot of a hash table; an empty one has no text.
-#[derive(Debug, Clone, Copy, Default)]
+/// A slot of a hash table.
+#[derive(Debug, Clone, Copy)]
 struct Slot {
-    name: Name,
-    /// The bits of its first bytes that are its own.
+    /// The name's first bytes.
+    first: u128,
+    /// The bits of them that are its own.
     mask: u128,
+    /// How long it is; no name is as long as an empty slot says.
+    len: u32,
     number: u32,
-    text: Option<&'static str>,
+    text: &'static str,
+}
+
+impl Slot {
+    const EMPTY: Slot = Slot {
+        first: 0,
+        mask: 0,
+        len: u32::MAX,
+        number: 0,
+        text: "",
+    };
 }
 
 impl Names {
@@ -21,7 +34,7 @@ impl Names {
     #[cold]
     #[inline(never)]
     pub(crate) fn new(names: &[&'static str]) -> Self {
-        let mut slots = vec![Slot::default(); (names.len() * 2).next_power_of_two().max(2)];
+        let mut slots = vec![Slot::EMPTY; (names.len() * 2).next_power_of_two().max(2)];
         let mask = slots.len() - 1;
         for (number, text) in (0_u32..).zip(names) {
             if text.is_empty() {
@@ -29,15 +42,16 @@ impl Names {
             }
             let name = Name::of(text);
             let mut at = name.hash as usize & mask;
-            while slots.get(at).is_some_and(|slot| slot.text.is_some()) {
+            while slots.get(at).is_some_and(|slot| slot.len != Slot::EMPTY.len) {
                 at = (at + 1) & mask;
             }
             if let Some(slot) = slots.get_mut(at) {
                 *slot = Slot {
-                    name,
+                    first: name.first,
                     mask: name.mask(),
+                    len: name.len,
                     number,
-                    text: Some(text),
+                    text,
                 };
             }
         }
@@ -48,28 +62,32 @@ impl Names {
     #[inline(always)]
     pub(crate) fn find<'t>(&self, name: Name, text: impl FnOnce() -> &'t [u8]) -> Option<u32> {
         if name.is_all() {
-            self.search(name, |_| true)
+            self.search(name.hash, |slot| {
+                // Of these the hash follows.
+                slot.len == name.len && (slot.first ^ name.first) & slot.mask == 0
+            })
         } else {
-            self.find_long(name, text())
+            self.find_long(name.hash, text())
         }
     }
 
     #[inline(never)]
-    fn find_long(&self, name: Name, text: &[u8]) -> Option<u32> {
-        self.search(name, |found| found.as_bytes() == text)
+    fn find_long(&self, hash: u32, text: &[u8]) -> Option<u32> {
+        self.search(hash, |slot| slot.text.as_bytes() == text)
     }
 
     #[inline(always)]
-    fn search(&self, name: Name, is: impl Fn(&str) -> bool) -> Option<u32> {
+    fn search(&self, hash: u32, is: impl Fn(&Slot) -> bool) -> Option<u32> {
         let mask = self.0.len().wrapping_sub(1);
-        let mut at = name.hash as usize & mask;
+        let mut at = hash as usize & mask;
         loop {
-            // There are twice as many slots as names, so that an empty one ends the search.
             let slot = self.0.get(at)?;
-            let text = slot.text?;
-            // Of these the hash follows.
-            if slot.name.len == name.len && (slot.name.first ^ name.first) & slot.mask == 0 && is(text) {
+            if is(slot) {
                 return Some(slot.number);
+            }
+            // There are twice as many slots as names, so that an empty one ends the search.
+            if slot.len == Slot::EMPTY.len {
+                return None;
             }
             at = (at + 1) & mask;
         }
