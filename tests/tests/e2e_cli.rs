@@ -62,7 +62,9 @@ fn talk(stream: UnixStream) -> (BufReader<UnixStream>, Value) {
 }
 
 fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Value {
-    writeln!(stream.get_mut(), "{request}").expect("a write");
+    // All at once: after `quit` nobody may be there to take the rest.
+    let request = format!("{request}\n");
+    stream.get_mut().write_all(request.as_bytes()).expect("a write");
     let mut line = String::new();
     stream.read_line(&mut line).expect("a reply");
     serde_json::from_str(&line).expect("a reply is JSON")
