@@ -119,8 +119,8 @@ macro_rules! members {
                     &[$(
                         $(#[$cfg])*
                         // SAFETY: there is room for the field, and nothing is read from it.
-                        unsafe { $crate::table::Entry::$function(_start, &raw const (*whole).$field) }
-                            $(.named($wire))? $(.$more($($with)?))*
+                        unsafe { $crate::table::Entry::$function($($wire,)? _start, &raw const (*whole).$field) }
+                            $(.$more($($with)?))*
                     ),*]
                 };
                 // SAFETY: each entry was made from a field, and each field has one.

@@ -89,12 +89,18 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`, and the code and functions are for it.
     #[expect(clippy::cast_possible_truncation, reason = "it is compared")]
-    const unsafe fn new<T>(start: *const u8, field: *const T, code: Code, ops: &'static Ops) -> Self {
+    const unsafe fn new<T>(
+        name: &'static str,
+        start: *const u8,
+        field: *const T,
+        code: Code,
+        ops: &'static Ops,
+    ) -> Self {
         // SAFETY: as the caller says.
         let offset = unsafe { field.cast::<u8>().offset_from_unsigned(start) };
         assert!(offset as u32 as usize == offset, "no type is that large");
         Entry {
-            name: "",
+            name,
             offset: offset as u32,
             special: Special::NONE,
             has_units: false,
@@ -121,7 +127,11 @@ impl Entry {
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn required<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
+    pub const unsafe fn required<T: Decode + Encode>(
+        name: &'static str,
+        start: *const u8,
+        field: *const T,
+    ) -> Self {
         let ops = const {
             &Ops {
                 role: Role::Member {
@@ -133,14 +143,18 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, T::SHAPE.required(), ops) }
+        unsafe { Entry::new(name, start, field, T::SHAPE.required(), ops) }
     }
 
     /// A member that may be left out.
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn optional<T: Decode + Encode>(start: *const u8, field: *const Option<T>) -> Self {
+    pub const unsafe fn optional<T: Decode + Encode>(
+        name: &'static str,
+        start: *const u8,
+        field: *const Option<T>,
+    ) -> Self {
         let ops = const {
             &Ops {
                 role: Role::Member {
@@ -152,7 +166,7 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, T::SHAPE.optional(), ops) }
+        unsafe { Entry::new(name, start, field, T::SHAPE.optional(), ops) }
     }
 
     /// A list that must be there, which is empty if it is not: clients read so what servers older than their schema
@@ -160,7 +174,11 @@ impl Entry {
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn list<T: Decode + Encode>(start: *const u8, field: *const Vec<T>) -> Self {
+    pub const unsafe fn list<T: Decode + Encode>(
+        name: &'static str,
+        start: *const u8,
+        field: *const Vec<T>,
+    ) -> Self {
         let ops = const {
             &Ops {
                 role: Role::Member {
@@ -172,14 +190,18 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Code::Other, ops) }
+        unsafe { Entry::new(name, start, field, Code::Other, ops) }
     }
 
     /// A member that must be there, and has no content if it is not: see [`Object::filled`].
     ///
     /// # Safety
     /// The field is in the value that starts at `start`.
-    pub const unsafe fn filled<T: Decode + Encode>(start: *const u8, field: *const T) -> Self {
+    pub const unsafe fn filled<T: Decode + Encode>(
+        name: &'static str,
+        start: *const u8,
+        field: *const T,
+    ) -> Self {
         let ops = const {
             &Ops {
                 role: Role::Member {
@@ -191,7 +213,7 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, T::SHAPE.required(), ops) }
+        unsafe { Entry::new(name, start, field, T::SHAPE.required(), ops) }
     }
 
     /// The members of a base.
@@ -210,7 +232,7 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Code::Other, ops) }
+        unsafe { Entry::new("", start, field, Code::Other, ops) }
     }
 
     /// Members that the type does not have.
@@ -226,7 +248,7 @@ impl Entry {
             }
         };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Code::Other, ops) }
+        unsafe { Entry::new("", start, field, Code::Other, ops) }
     }
 
     /// What depends on a discriminator, and the discriminator.
@@ -234,12 +256,13 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn branch<T: Branches<Kind: Decode + Encode>>(
+        name: &'static str,
         start: *const u8,
         field: *const T,
     ) -> Self {
         let ops = const { &branch_ops::<T>(Absent::Missing) };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Code::Other, ops) }
+        unsafe { Entry::new(name, start, field, Code::Other, ops) }
     }
 
     /// As [`Entry::branch`], where the discriminator may be missing as [`Entry::filled`] has it.
@@ -247,19 +270,13 @@ impl Entry {
     /// # Safety
     /// The field is in the value that starts at `start`.
     pub const unsafe fn filled_branch<T: Branches<Kind: Decode + Encode>>(
+        name: &'static str,
         start: *const u8,
         field: *const T,
     ) -> Self {
         let ops = const { &branch_ops::<T>(Absent::Made(make_absent::<T::Kind>)) };
         // SAFETY: as the caller says.
-        unsafe { Entry::new(start, field, Code::Other, ops) }
-    }
-
-    /// The member's name.
-    #[must_use]
-    pub const fn named(mut self, name: &'static str) -> Self {
-        self.name = name;
-        self
+        unsafe { Entry::new(name, start, field, Code::Other, ops) }
     }
 
     /// The member has these features: a policy may refuse it, or leave it out.
