@@ -297,7 +297,7 @@ fn write_manifest(folder: &Path, symbols: &BTreeSet<String>) {
         .collect();
     let text = format!(
         "[package]\nname = \"generated\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
-         [features]\n{features}\n[dependencies]\nqapi-runtime = {{ path = {:?} }}\n\n{lints}\n[workspace]\n",
+         [features]\n{features}\n[dependencies]\nqapi-runtime = {{ path = {:?}, features = [\"serde\"] }}\n\n{lints}\n[workspace]\n",
         workspace.join("qapi-runtime")
     );
     std::fs::write(folder.join("Cargo.toml"), text).unwrap();

@@ -1,4 +1,4 @@
-//! A bridge to serde, for users whose data lives in serde's world.
+//! A bridge to serde, for users whose data lives in serde's world. With the feature `serde` generated types implement its traits.
 //!
 //! Generated types decode from a [`Document`] and encode to JSON; serde sees them through that, so that
 //! one set of rules and texts holds everywhere.

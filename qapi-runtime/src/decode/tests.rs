@@ -73,12 +73,26 @@ fn members_in_any_order() {
     ] {
         assert_eq!(decode(text), Ok(sample.clone()));
     }
-    let value = serde_json::to_value(&sample).unwrap();
+    let value = crate::bridge::serialize(&sample, serde_json::value::Serializer).unwrap();
     assert_eq!(
         value,
         serde_json::json!({"name": "n", "count": 7, "list": [1, -2], "sync": "top"})
     );
-    assert_eq!(serde_json::from_value::<Sample>(value).unwrap(), sample);
+    assert_eq!(crate::bridge::deserialize::<Sample, _>(value).unwrap(), sample);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn serde_sees_what_the_wire_has() {
+    let text = r#"{"name": "n", "count": 7, "list": [1, -2], "sync": "top"}"#;
+    let sample: Sample = serde_json::from_str(text).unwrap();
+    assert_eq!(sample, decode(text).unwrap());
+    assert_eq!(
+        serde_json::to_value(&sample).unwrap(),
+        serde_json::from_str::<crate::Value>(text).unwrap()
+    );
+    let error = serde_json::from_str::<Sample>(r#"{"name": 1}"#).unwrap_err();
+    assert!(error.to_string().contains("'name', expected: string"), "{error}");
 }
 
 #[test]

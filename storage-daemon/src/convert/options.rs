@@ -7,7 +7,7 @@ use block_core::options::{
     NodeRef, NullOptions, OnCbwError, OwnOptions, Qcow2Options, RawOptions, SetState,
 };
 use block_core::{BlockError, ErrorKind};
-use qapi_runtime::{Error, Value};
+use qapi_runtime::{Error, Value, bridge};
 use schema::BlockdevOptionsBranch as Branch;
 
 /// How deep options may hold options. The messages they come in are limited too, but less strictly.
@@ -73,7 +73,8 @@ const NOT_A_DRIVERS: [&str; 13] = [
 
 /// The options of this node as they were given.
 fn given(options: &schema::BlockdevOptions) -> Result<GivenOptions, Error> {
-    let value = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
+    let value = bridge::serialize(options, serde_json::value::Serializer)
+        .map_err(|error| Error::generic(error.to_string()))?;
     let mut members = Vec::new();
     if let Value::Object(object) = value {
         for (name, value) in object {
@@ -325,7 +326,7 @@ impl Descriptions for JsonNames {
                 .or_insert_with(|| Value::String(format.to_owned()));
         }
         let options: schema::BlockdevOptions =
-            serde_json::from_value(Value::Object(object)).map_err(|error| refuse(error.to_string()))?;
+            bridge::deserialize(Value::Object(object)).map_err(|error| refuse(error.to_string()))?;
         node_options(options).map_err(|error| refuse(error.to_string()))
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qapi_runtime::{Error, Value};
+use qapi_runtime::{Error, Value, bridge};
 use schema::{ObjectOptions, ObjectOptionsBranch as Branch};
 
 use crate::cli::CliError;
@@ -222,7 +222,8 @@ impl Objects {
         if !names::is_id(&options.id) {
             return Err(Error::generic("Parameter 'id' expects an identifier"));
         }
-        let given = serde_json::to_value(options).map_err(|error| Error::generic(error.to_string()))?;
+        let given = bridge::serialize(options, serde_json::value::Serializer)
+            .map_err(|error| Error::generic(error.to_string()))?;
         let given = match given {
             Value::Object(given) => given,
             _ => serde_json::Map::new(),
