@@ -3,6 +3,7 @@
 //! [`Encode`] writes into one buffer and never fails. What is written is what QEMU writes: ASCII, a
 //! blank after `:` and `,`.
 
+use crate::decode::Members;
 use crate::policy::{Policy, Special};
 use crate::text;
 pub use crate::text::{write_double, write_string};
@@ -211,6 +212,14 @@ impl Writer {
         self.buffer.extend_from_slice(name.as_bytes());
         self.buffer.extend_from_slice(b"\": ");
     }
+}
+
+/// Writes an object with the members of its type; generated code calls it.
+#[inline]
+pub fn object<T: Members>(value: &T, out: &mut Writer) {
+    out.begin_object();
+    value.put(out);
+    out.end_object();
 }
 
 impl Encode for bool {

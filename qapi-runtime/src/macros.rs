@@ -141,6 +141,7 @@ macro_rules! decode_by_table {
                 value: $crate::document::Cursor<'_>,
                 place: $crate::table::Place<'p, Self>,
             ) -> ::std::result::Result<$crate::table::Filled<'p, Self>, $crate::error::DecodeError> {
+                // Named here and not by what is called, so that a table that is wrong does not compile even where nothing uses it.
                 let table = <Self as $crate::table::Tabled>::TABLE;
                 $crate::table::decode_into(value, place, table, $crate::table::Unknown::$unknown)
             }
@@ -158,9 +159,7 @@ macro_rules! encode_object {
         impl $crate::encode::Encode for $name {
             #[inline]
             fn encode(&self, out: &mut $crate::encode::Writer) {
-                out.begin_object();
-                $crate::decode::Members::put(self, out);
-                out.end_object();
+                $crate::encode::object(self, out);
             }
         }
 
