@@ -48,6 +48,7 @@ impl<'s> Context<'s> {
             #attribute
             impl #name {
                 #begin_doc
+                #[inline]
                 pub fn builder(#(#parameters),*) -> #builder { #builder(#value) }
             }
         });
@@ -74,6 +75,7 @@ impl<'s> Context<'s> {
             impl #builder {
                 #(#methods)*
                 #build_doc
+                #[inline]
                 pub fn build(self) -> #name { self.0 }
             }
         });
@@ -102,6 +104,7 @@ impl<'s> Context<'s> {
         };
         quote! {
             #doc #cfg #deprecated
+            #[inline]
             pub fn #method(mut self, value: #parameter) -> Self {
                 self.0 #way.#field_name = Some(#value);
                 self

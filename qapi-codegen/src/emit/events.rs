@@ -64,14 +64,16 @@ impl Context<'_> {
             };
             let special = self.special(&event.features).map(|special| {
                 let name = self.name("Special");
-                quote!(fn special(&self) -> #name { #special })
+                quote!(#[inline] fn special(&self) -> #name { #special })
             });
             let writer = self.name("Writer");
             items.push(quote! {
                 #attribute
                 impl ::qapi_runtime::Event for #name {
+                    #[inline]
                     fn name(&self) -> &'static str { #wire }
                     #special
+                    #[inline]
                     fn encode_data(&self, #out: &mut #writer) { #encode }
                 }
             });
@@ -164,6 +166,7 @@ impl Context<'_> {
             #single
             impl #name {
                 #decode
+                #[inline]
                 pub fn decode(
                     name: &str,
                     data: ::std::option::Option<::qapi_runtime::Cursor<'_>>,

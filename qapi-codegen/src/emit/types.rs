@@ -1,4 +1,7 @@
 //! Types: structs, unions, enumerations and alternates, and how they are read and written.
+//!
+//! Functions are `#[inline]`, here as in what else is not generic: a schema has thousands of them and a program calls a few,
+//! so each is compiled where it is called and not with the schema.
 
 use super::condition::Cfg;
 use super::context::{Context, named};
@@ -206,6 +209,7 @@ impl Context<'_> {
                 #attribute
                 impl ::std::ops::Deref for #name {
                     type Target = #ty;
+                    #[inline]
                     fn deref(&self) -> &Self::Target { &self.#field }
                 }
             });
@@ -375,10 +379,13 @@ impl Context<'_> {
             #attribute
             impl #branches for #branch_type {
                 type Kind = #kind;
+                #[inline]
                 fn kind(&self) -> #kind { match #this { #(#kinds),* } }
+                #[inline]
                 fn take_branch(kind: #kind, #object_name: &mut #object<'_>) -> #result<Self, #error> {
                     #takes
                 }
+                #[inline]
                 fn put_branch(&self, #out_name: &mut #writer) { #puts }
             }
         };
@@ -389,6 +396,7 @@ impl Context<'_> {
                 #attribute
                 impl #name {
                     #kind_doc
+                    #[inline]
                     pub fn kind(&self) -> #kind { #branches::kind(self) }
                 }
             });
@@ -438,6 +446,7 @@ impl Context<'_> {
             #attribute
             impl #name {
                 #kind_doc
+                #[inline]
                 pub fn kind(&self) -> #kind { #branches::kind(&self.#branch_field) }
             }
         });
@@ -504,13 +513,14 @@ impl Context<'_> {
             declarations.push(quote!(#doc #unknown(#boxed<str>)));
             texts.push(quote!(Self::#unknown(value) => value));
             unknown_fn = quote! {
+                #[inline]
                 fn unknown(value: &str) -> #option<Self> { Some(Self::#unknown(value.into())) }
             };
             ordinary = true;
-            let body = quote!(pub fn as_str(&self) -> &str { match self { #(#texts),* } });
+            let body = quote!(#[inline] pub fn as_str(&self) -> &str { match self { #(#texts),* } });
             (self.derives(&["PartialEq", "Eq", "Hash"]), body)
         } else {
-            let body = quote!(pub fn as_str(self) -> &'static str { match self { #(#texts),* } });
+            let body = quote!(#[inline] pub fn as_str(self) -> &'static str { match self { #(#texts),* } });
             (self.derives(&["Copy", "PartialEq", "Eq", "Hash"]), body)
         };
         let special_fn = (!specials.is_empty()).then(|| {
@@ -520,7 +530,7 @@ impl Context<'_> {
             let others = conditional.iter().filter(|_| !ordinary);
             let others = others.map(|(cfg, variant)| quote!(#cfg Self::#variant => #special::NONE));
             let this = this(certain);
-            quote!(fn special(&self) -> #special { match #this { #(#specials,)* #(#others,)* #rest } })
+            quote!(#[inline] fn special(&self) -> #special { match #this { #(#specials,)* #(#others,)* #rest } })
         });
         let all_doc = self.doc(vec!["Every value, in the schema's order.".to_owned()]);
         let text_doc = self.doc(vec!["The value on the wire.".to_owned()]);
@@ -538,6 +548,7 @@ impl Context<'_> {
             #attribute
             impl #string_enum for #name {
                 const VALUES: &'static [Self] = Self::ALL;
+                #[inline]
                 fn wire_name(&self) -> &str { self.as_str() }
                 #special_fn
                 #unknown_fn
@@ -653,12 +664,14 @@ impl Context<'_> {
         items.push(quote! {
             #attribute
             impl #decode for #name {
+                #[inline]
                 fn decode(#value_name: #cursor<'_>) -> #result<Self, #error> { #body }
             }
         });
         items.push(quote! {
             #attribute
             impl #encode for #name {
+                #[inline]
                 fn encode(&self, #out_name: &mut #writer) { match #this { #puts } }
             }
         });
