@@ -54,6 +54,7 @@ impl Event {
     ///
     /// # Errors
     /// When its data does not fit.
+    #[inline]
     pub fn decode(
         name: &str,
         data: ::std::option::Option<::qapi_runtime::Cursor<'_>>,
@@ -108,6 +109,7 @@ impl Color {
     pub const ALL: &'static [Self] = &[Self::Red, Self::InfraRed];
 
     /// The value on the wire.
+    #[inline]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Red => "red",
@@ -120,10 +122,12 @@ impl Color {
 impl StringEnum for Color {
     const VALUES: &'static [Self] = Self::ALL;
 
+    #[inline]
     fn wire_name(&self) -> &str {
         self.as_str()
     }
 
+    #[inline]
     fn special(&self) -> Special {
         match self {
             Self::InfraRed => Special::DEPRECATED,
@@ -131,6 +135,7 @@ impl StringEnum for Color {
         }
     }
 
+    #[inline]
     fn unknown(value: &str) -> Option<Self> {
         Some(Self::Unknown(value.into()))
     }
@@ -172,6 +177,7 @@ pub struct Circle {
 impl ::std::ops::Deref for Circle {
     type Target = Shape;
 
+    #[inline]
     fn deref(&self) -> &Self::Target {
         &self.base
     }
@@ -202,6 +208,7 @@ impl DrawingKind {
     pub const ALL: &'static [Self] = &[Self::Circle, Self::Nothing];
 
     /// The value on the wire.
+    #[inline]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Circle => "circle",
@@ -214,10 +221,12 @@ impl DrawingKind {
 impl StringEnum for DrawingKind {
     const VALUES: &'static [Self] = Self::ALL;
 
+    #[inline]
     fn wire_name(&self) -> &str {
         self.as_str()
     }
 
+    #[inline]
     fn unknown(value: &str) -> Option<Self> {
         Some(Self::Unknown(value.into()))
     }
@@ -251,6 +260,7 @@ pub enum DrawingBranch {
 
 impl Drawing {
     /// The branch: the value of `kind`.
+    #[inline]
     pub fn kind(&self) -> DrawingKind {
         Branches::kind(&self.branch)
     }
@@ -259,6 +269,7 @@ impl Drawing {
 impl Branches for DrawingBranch {
     type Kind = DrawingKind;
 
+    #[inline]
     fn kind(&self) -> DrawingKind {
         match self {
             DrawingBranch::Circle(_) => DrawingKind::Circle,
@@ -267,6 +278,7 @@ impl Branches for DrawingBranch {
         }
     }
 
+    #[inline]
     fn take_branch(kind: DrawingKind, object: &mut Object<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
             DrawingKind::Circle => DrawingBranch::Circle(Members::take(object)?),
@@ -278,6 +290,7 @@ impl Branches for DrawingBranch {
         })
     }
 
+    #[inline]
     fn put_branch(&self, out: &mut Writer) {
         match self {
             DrawingBranch::Circle(branch) => {
@@ -312,6 +325,7 @@ pub enum DrawingOrName {
 }
 
 impl Decode for DrawingOrName {
+    #[inline]
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.kind() {
             Kind::Object => Decode::decode(value).map(Self::Drawing),
@@ -322,6 +336,7 @@ impl Decode for DrawingOrName {
 }
 
 impl Encode for DrawingOrName {
+    #[inline]
     fn encode(&self, out: &mut Writer) {
         match self {
             Self::Drawing(value) => Encode::encode(value, out),
@@ -402,6 +417,7 @@ pub struct Ink {
 
 impl Ink {
     /// Begins a value of which only what must be there is said.
+    #[inline]
     pub fn builder(name: impl Into<String>) -> InkBuilder {
         InkBuilder(Ink {
             name: name.into(),
@@ -422,52 +438,61 @@ pub struct InkBuilder(Ink);
 
 impl InkBuilder {
     /// Sets `color`.
+    #[inline]
     pub fn color(mut self, value: Color) -> Self {
         self.0.color = Some(value);
         self
     }
 
     /// Sets `width`.
+    #[inline]
     pub fn width(mut self, value: u8) -> Self {
         self.0.width = Some(value);
         self
     }
 
     /// Sets `dry`.
+    #[inline]
     pub fn dry(mut self, value: bool) -> Self {
         self.0.dry = Some(value);
         self
     }
 
     /// Sets `maker`.
+    #[inline]
     pub fn maker(mut self, value: impl Into<String>) -> Self {
         self.0.maker = Some(value.into());
         self
     }
 
     /// Sets `year`.
+    #[inline]
     pub fn year(mut self, value: i64) -> Self {
         self.0.year = Some(value);
         self
     }
 
     /// Sets `spare`.
+    #[inline]
     pub fn spare(mut self, value: Ink) -> Self {
         self.0.spare = Some(Box::new(value));
         self
     }
 
     /// The struct `Ink`.
+    #[inline]
     pub fn build(self) -> Ink {
         self.0
     }
 }
 
 impl ::qapi_runtime::Event for Drawn {
+    #[inline]
     fn name(&self) -> &'static str {
         "DRAWN"
     }
 
+    #[inline]
     fn encode_data(&self, out: &mut Writer) {
         ::qapi_runtime::Encode::encode(self, out);
     }

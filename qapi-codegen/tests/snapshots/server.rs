@@ -71,6 +71,7 @@ impl Color {
     pub const ALL: &'static [Self] = &[Self::Red, Self::InfraRed];
 
     /// The value on the wire.
+    #[inline]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Red => "red",
@@ -82,10 +83,12 @@ impl Color {
 impl StringEnum for Color {
     const VALUES: &'static [Self] = Self::ALL;
 
+    #[inline]
     fn wire_name(&self) -> &str {
         self.as_str()
     }
 
+    #[inline]
     fn special(&self) -> Special {
         match self {
             Self::InfraRed => Special::DEPRECATED,
@@ -130,6 +133,7 @@ pub struct Circle {
 impl ::std::ops::Deref for Circle {
     type Target = Shape;
 
+    #[inline]
     fn deref(&self) -> &Self::Target {
         &self.base
     }
@@ -158,6 +162,7 @@ impl DrawingKind {
     pub const ALL: &'static [Self] = &[Self::Circle, Self::Nothing];
 
     /// The value on the wire.
+    #[inline]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Circle => "circle",
@@ -169,6 +174,7 @@ impl DrawingKind {
 impl StringEnum for DrawingKind {
     const VALUES: &'static [Self] = Self::ALL;
 
+    #[inline]
     fn wire_name(&self) -> &str {
         self.as_str()
     }
@@ -200,6 +206,7 @@ pub enum DrawingBranch {
 
 impl Drawing {
     /// The branch: the value of `kind`.
+    #[inline]
     pub fn kind(&self) -> DrawingKind {
         Branches::kind(&self.branch)
     }
@@ -208,6 +215,7 @@ impl Drawing {
 impl Branches for DrawingBranch {
     type Kind = DrawingKind;
 
+    #[inline]
     fn kind(&self) -> DrawingKind {
         match self {
             DrawingBranch::Circle(_) => DrawingKind::Circle,
@@ -215,6 +223,7 @@ impl Branches for DrawingBranch {
         }
     }
 
+    #[inline]
     fn take_branch(kind: DrawingKind, object: &mut Object<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
             DrawingKind::Circle => DrawingBranch::Circle(Members::take(object)?),
@@ -222,6 +231,7 @@ impl Branches for DrawingBranch {
         })
     }
 
+    #[inline]
     fn put_branch(&self, out: &mut Writer) {
         if let DrawingBranch::Circle(branch) = self {
             Members::put(branch, out);
@@ -248,6 +258,7 @@ pub enum DrawingOrName {
 }
 
 impl Decode for DrawingOrName {
+    #[inline]
     fn decode(value: Cursor<'_>) -> Result<Self, DecodeError> {
         match value.kind() {
             Kind::Object => Decode::decode(value).map(Self::Drawing),
@@ -258,6 +269,7 @@ impl Decode for DrawingOrName {
 }
 
 impl Encode for DrawingOrName {
+    #[inline]
     fn encode(&self, out: &mut Writer) {
         match self {
             Self::Drawing(value) => Encode::encode(value, out),
@@ -337,6 +349,7 @@ pub struct Ink {
 
 impl Ink {
     /// Begins a value of which only what must be there is said.
+    #[inline]
     pub fn builder(name: impl Into<String>) -> InkBuilder {
         InkBuilder(Ink {
             name: name.into(),
@@ -357,52 +370,61 @@ pub struct InkBuilder(Ink);
 
 impl InkBuilder {
     /// Sets `color`.
+    #[inline]
     pub fn color(mut self, value: Color) -> Self {
         self.0.color = Some(value);
         self
     }
 
     /// Sets `width`.
+    #[inline]
     pub fn width(mut self, value: u8) -> Self {
         self.0.width = Some(value);
         self
     }
 
     /// Sets `dry`.
+    #[inline]
     pub fn dry(mut self, value: bool) -> Self {
         self.0.dry = Some(value);
         self
     }
 
     /// Sets `maker`.
+    #[inline]
     pub fn maker(mut self, value: impl Into<String>) -> Self {
         self.0.maker = Some(value.into());
         self
     }
 
     /// Sets `year`.
+    #[inline]
     pub fn year(mut self, value: i64) -> Self {
         self.0.year = Some(value);
         self
     }
 
     /// Sets `spare`.
+    #[inline]
     pub fn spare(mut self, value: Ink) -> Self {
         self.0.spare = Some(Box::new(value));
         self
     }
 
     /// The struct `Ink`.
+    #[inline]
     pub fn build(self) -> Ink {
         self.0
     }
 }
 
 impl ::qapi_runtime::Event for Drawn {
+    #[inline]
     fn name(&self) -> &'static str {
         "DRAWN"
     }
 
+    #[inline]
     fn encode_data(&self, out: &mut Writer) {
         ::qapi_runtime::Encode::encode(self, out);
     }
