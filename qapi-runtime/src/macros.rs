@@ -1,7 +1,8 @@
 //! The implementations that are the same for every generated type.
 
 /// Implements [`Members`](crate::decode::Members), [`Decode`](crate::decode::Decode),
-/// [`Encode`](crate::encode::Encode) and serde's traits for a struct, whose members an object has and no others.
+/// [`Encode`](crate::encode::Encode) and, with the feature `serde`, serde's traits for a struct, whose members an object
+/// has and no others.
 ///
 /// ```
 /// # #![forbid(unsafe_code)]
